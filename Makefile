@@ -1,0 +1,60 @@
+# make app    set up .venv once, then open the page on 127.0.0.1 (GRADIO_SERVER_PORT, else 7860)
+# make test   set up, then run the tests          make test ARGS='tests/test_media.py -x'
+# make lint   ruff                                make bench   seconds and memory of the whole journey
+#
+# PYTHON  the interpreter to build .venv from; else the first of python3, python3.12, python3.11 that is 3.11 or 3.12.
+# TORCH   what pip is asked for before anything else. On Linux the package index serves the CUDA build (several GB). For the
+#         small CPU build set PIP_EXTRA_INDEX_URL to the CPU wheel index that PyTorch's own "Get started" page names, and
+#         run   make app TORCH=torch==2.13.0+cpu
+#         pip then finds 2.13.0+cpu there and, since it satisfies requirements.txt, keeps it.
+
+TORCH ?= torch==2.13.0
+PYTHON ?=
+ARGS ?=
+
+venv := .venv
+python := $(venv)/bin/python
+pip := $(python) -m pip --disable-pip-version-check
+
+.PHONY: app test lint bench clean
+.DELETE_ON_ERROR:
+
+app: $(venv)/ready
+	$(python) app.py
+
+test: $(venv)/ready-dev
+	$(python) -m pytest $(ARGS)
+
+lint: $(venv)/ready-dev
+	$(python) -m ruff check .
+
+bench: $(venv)/ready
+	$(python) tests/bench.py $(ARGS)
+
+clean:
+	rm -rf $(venv)
+
+# The OpenCV builds that mediapipe and face-alignment ask for open windows, so they load libGL, which a slim machine lacks.
+# There the headless build of the same version is laid over them: same code, no windows, and `pip check` stays clean.
+$(venv)/ready: requirements.txt pyproject.toml | $(venv)/bin/pip
+	$(pip) install "$(TORCH)"
+	$(pip) install -e .
+	@$(python) -c 'import cv2' 2>/dev/null || { \
+	  version=$$($(python) -c 'import importlib.metadata as m; print(m.version("opencv-contrib-python"))'); \
+	  echo "OpenCV does not load here (no libGL?): laying its headless build $$version over it."; \
+	  $(pip) install --no-deps --force-reinstall "opencv-contrib-python-headless==$$version" && $(python) -c 'import cv2'; }
+	@touch $@
+
+$(venv)/ready-dev: $(venv)/ready
+	$(pip) install -e '.[dev]'
+	@touch $@
+
+$(venv)/bin/pip:
+	@for candidate in $(PYTHON) $(if $(PYTHON),,python3 python3.12 python3.11 python); do \
+	  if $$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; then \
+	    echo "Setting up $(venv) with $$($$candidate --version) (once; a few minutes and about 3 GB)."; \
+	    $$candidate -m venv $(venv) && exit 0; rm -rf $(venv); exit 1; \
+	  fi; \
+	done; \
+	echo "syncdiff needs Python 3.11 or 3.12, and found neither$(if $(PYTHON), as $(PYTHON)). Install one, or name it: make app PYTHON=/path/to/python3.12" >&2; \
+	exit 1
