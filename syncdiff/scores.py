@@ -1,4 +1,4 @@
-"""Is the sound in step with the lips? Crops and samples in, Scores out.
+"""Is the sound in step with the lips? Crops and samples in, Scores out; landmarks in, lip measures out.
 
 Knows the scoring protocol of SyncNet (Chung & Zisserman 2016) and simple landmark geometry; knows no files, no page
 and nothing of the network that drew the lips.
@@ -6,7 +6,24 @@ and nothing of the network that drew the lips.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+FPS = 25
+FRAME_SAMPLES = 640  # at 16 kHz
+WINDOW = 5  # frames
+REACH = 15  # shifts to either side: 31 in all
+SHORTEST = 2.0  # seconds of picture, of sound and of visible face
+CURVE_SPAN = 25  # windows averaged into one point of the curve
+CURVE_STEP = 5  # windows from one point to the next
+SILENCE_DB = -55.0  # louder moments than this must exist, in dB of full scale
+SPEECH_SWING_DB = 3.0  # speech rises and falls; hum, tone and hiss do not
+FACE_OK = 0
+FACE_TROUBLES = {1: "missing", 2: "too small", 3: "turned away"}  # FaceTrack's states
+FEWEST_POINTS = 8  # a correlation of fewer frames says nothing
 
 
 @dataclass(frozen=True)
@@ -26,3 +43,166 @@ class Scores:
     def scorable(self) -> bool:
         """Whether there are figures at all; if not, `reason` says why."""
         return self.reason is None
+
+
+class Judge(Protocol):
+    """Anything that turns 5-frame windows of picture and sound into vectors of one space (see `syncnet`)."""
+
+    @property
+    def name(self) -> str:
+        """What its figures are called."""
+
+    def view(self, crop: np.ndarray) -> np.ndarray:
+        """Face crop, uint8 [S,S,3] -> the part of it that this judge looks at."""
+
+    def embed(self, views: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Views [T,...] at 25 fps and samples [N] -> video [W,D] and audio [W,D]; window v is frames v .. v+4."""
+
+
+def score(
+    crops: Iterable[np.ndarray], samples: np.ndarray, judge: Judge, *, states: np.ndarray | None = None
+) -> Scores:
+    """Score one face against one voice by SyncNet's protocol.
+
+    crops: face crops at 25 fps, uint8 [S,S,3] each as `crops.cut` gives them; an array [T,S,S,3] or a generator.
+    samples: [N] float32 mono at 16 kHz, beginning with the first crop.
+    states: [T] states of `FaceTrack` for the same frames (0 is a good face); windows with a bad frame do not count.
+
+    Differs from the original in one thing: a shift that reaches past either end is left out of the mean, where SyncNet
+    compares with zeros.
+    """
+    views = [judge.view(crop) for crop in crops]
+    if states is not None and len(states) != len(views):
+        raise ValueError(f"{len(states)} states for {len(views)} crops")
+    T = min(len(views), len(samples) // FRAME_SAMPLES)
+    states = np.full(T, FACE_OK) if states is None else np.asarray(states)[:T]
+    if reason := _unfit_length(len(views), len(samples)) or _unfit_face(states) or _unfit_sound(samples):
+        return Scores(judge.name, reason=f"not scorable: {reason}")
+
+    video, audio = judge.embed(np.stack(views[:T]), samples)
+    distances = shifted_distances(video, audio)
+    distances[~_good_windows(states)] = np.nan
+    mean = np.nanmean(distances, 0)
+    best = int(mean.argmin())
+    return Scores(
+        judge.name,
+        confidence=float(np.median(mean) - mean[best]),
+        distance=float(mean[best]),
+        offset_frames=REACH - best,
+        curve=_curve(distances, best),
+    )
+
+
+def shifted_distances(video: np.ndarray, audio: np.ndarray, reach: int = REACH) -> np.ndarray:
+    """Video and audio [W,D] -> [W, 2*reach+1]: from each video window to the audio windows -reach .. +reach from it.
+
+    NaN where there is no such audio window."""
+    W = len(video)
+    distances = np.full((W, 2 * reach + 1), np.nan, np.float32)
+    for column, shift in enumerate(range(-reach, reach + 1)):
+        first, last = max(0, -shift), min(W, W - shift)
+        if first < last:
+            apart = video[first:last] - audio[first + shift : last + shift]
+            distances[first:last, column] = np.linalg.norm(apart, axis=1)
+    return distances
+
+
+def _curve(distances: np.ndarray, best: int) -> tuple[tuple[float, float], ...]:
+    """Distances [W,31] -> (seconds, confidence) every 0.2 s, each from the second of windows around it.
+
+    Confidence here is the median over the shifts minus the distance at the whole clip's own best shift, so a stretch
+    that is out of step with the rest goes below zero."""
+    points = []
+    for first in range(0, max(1, len(distances) - CURVE_SPAN + 1), CURVE_STEP):
+        span = distances[first : first + CURVE_SPAN]
+        if np.isfinite(span[:, best]).mean() < 0.5:
+            continue  # mostly a missing face, or past the sound's end
+        with_sound = span[:, np.isfinite(span).any(0)]
+        confidence = np.median(np.nanmean(with_sound, 0)) - np.nanmean(span[:, best])
+        middle = (first + (len(span) + WINDOW - 1) / 2) / FPS
+        points.append((round(middle, 3), float(confidence)))
+    return tuple(points)
+
+
+def _unfit_length(frames: int, samples: int) -> str | None:
+    for what, seconds in (("picture", frames / FPS), ("sound", samples / FRAME_SAMPLES / FPS)):
+        if seconds < SHORTEST:
+            return f"there are {seconds:.1f} s of {what}, and at least {SHORTEST:g} s are needed"
+    return None
+
+
+def _good_windows(states: np.ndarray) -> np.ndarray:
+    """States [T] of the face -> [T-4] whether all five frames of the window show it well."""
+    return np.convolve(states == FACE_OK, np.ones(WINDOW), "valid") == WINDOW
+
+
+def _unfit_face(states: np.ndarray) -> str | None:
+    if _good_windows(states).sum() + WINDOW - 1 >= SHORTEST * FPS:
+        return None
+    why = max(FACE_TROUBLES, key=lambda state: (states == state).sum())
+    return (
+        f"the face is {FACE_TROUBLES[why]} for {(states == why).sum() / FPS:.1f} s of {len(states) / FPS:.1f} s, "
+        f"and at least {SHORTEST:g} s of it must be seen well"
+    )
+
+
+def _unfit_sound(samples: np.ndarray) -> str | None:
+    """Why there is no speech in samples [N], judged by level alone: silence, or a sound that never rises and falls."""
+    frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES).astype(np.float64)
+    level = 10 * np.log10(np.square(frames - frames.mean(1, keepdims=True)).mean(1) + 1e-12)
+    quiet, loud = np.percentile(level, [10, 95])
+    if loud < SILENCE_DB:
+        return f"the voice is silent (its louder moments are at {loud:.0f} dB, and {SILENCE_DB:.0f} dB are needed)"
+    if loud - quiet < SPEECH_SWING_DB:
+        return f"there is no speech (the sound's level moves by only {loud - quiet:.1f} dB)"
+    return None
+
+
+# Lip measures by landmarks alone: no network of ours can flatter them. Indices of mediapipe's 478 points.
+
+UPPER_INNER_LIP, LOWER_INNER_LIP = 13, 14
+MOUTH_CORNERS = 61, 291
+OUTER_EYE_CORNERS = 33, 263
+
+
+def lip_opening(points: np.ndarray) -> np.ndarray:
+    """Landmarks [T,478,2] -> [T] gap between the inner lips, in units of the distance between the outer eye corners."""
+    return _apart(points, UPPER_INNER_LIP, LOWER_INNER_LIP) / _apart(points, *OUTER_EYE_CORNERS)
+
+
+def lip_width(points: np.ndarray) -> np.ndarray:
+    """Landmarks [T,478,2] -> [T] distance between the mouth's corners, in the same unit."""
+    return _apart(points, *MOUTH_CORNERS) / _apart(points, *OUTER_EYE_CORNERS)
+
+
+def _apart(points: np.ndarray, one: int, other: int) -> np.ndarray:
+    return np.linalg.norm(points[:, one] - points[:, other], axis=1)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Pearson r of two series [T] over the moments where neither is NaN; None with fewer than 8 or no movement."""
+    both = np.isfinite(a) & np.isfinite(b)
+    if both.sum() < FEWEST_POINTS:
+        return None
+    x, y = a[both] - a[both].mean(), b[both] - b[both].mean()
+    size = np.linalg.norm(x) * np.linalg.norm(y)
+    return float(x @ y / size) if size > 1e-9 else None
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Where two series agree best."""
+
+    frames: int  # positive: the first series runs late, a[t + frames] goes with b[t]
+    r: float
+
+
+def best_lag(a: np.ndarray, b: np.ndarray, reach: int = 5) -> Lag | None:
+    """The shift of -reach .. +reach frames at which series a [T] follows b [T] best; None if none can be judged."""
+    found = []
+    for shift in range(-reach, reach + 1):
+        late, early = (a[shift:], b[: len(b) - shift]) if shift >= 0 else (a[:shift], b[-shift:])
+        n = min(len(late), len(early))
+        if (r := correlation(late[:n], early[:n])) is not None:
+            found.append(Lag(shift, r))
+    return max(found, key=lambda lag: lag.r, default=None)

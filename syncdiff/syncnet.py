@@ -8,7 +8,6 @@ Knows nothing of files other than its own weights; how embeddings become a score
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FPS = 25  # the clock of every sync network here
+FRAME_SAMPLES = 640  # at 16 kHz
 WINDOW = 5  # frames a window: 0.2 s, as in SyncNet
 COLUMNS_PER_FRAME = 4  # mel columns at 100 Hz
 CHUNK = 500  # frames embedded at once: memory stays flat however long the clip is
@@ -117,19 +117,19 @@ class JudgeNet(nn.Module):
         return F.normalize(self.look(mouths), dim=2), F.normalize(self.listen(mel), dim=2)
 
     @torch.inference_mode()
-    def embed(self, crops: Iterable[np.ndarray], samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Crops, uint8 [S,S,3] each at 25 fps, and samples [N] at 16 kHz -> video [W,D] and audio [W,D] embeddings.
+    def embed(self, mouths: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mouths [T,H,W] uint8 as `view` gives them, samples [N] at 16 kHz -> video [W,D] and audio [W,D] embeddings.
 
-        W = min(T, N // 640) - 4. Crops may be a generator; only their small grey mouths are kept."""
+        W = min(T, N // 640) - 4; ValueError when there is not one whole window."""
         from syncdiff.speech import log_mel
 
-        mouths = torch.from_numpy(np.stack([self.mouth(crop) for crop in crops]))
         mel = torch.as_tensor(log_mel(samples))
-        T = min(len(mouths), len(samples) // 640, mel.shape[1] // COLUMNS_PER_FRAME)
+        T = min(len(mouths), len(samples) // FRAME_SAMPLES, mel.shape[1] // COLUMNS_PER_FRAME)
         if T < WINDOW:
             raise ValueError(f"{T} frames of picture and sound, and one window needs {WINDOW}")
-        parts = [self._embed_part(mouths[:T], mel, start, min(start + CHUNK, T - WINDOW + 1))
-                 for start in range(0, T - WINDOW + 1, CHUNK)]  # fmt: skip
+        W = T - WINDOW + 1
+        pixels = torch.from_numpy(mouths[:T])
+        parts = [self._embed_part(pixels, mel, start, min(start + CHUNK, W)) for start in range(0, W, CHUNK)]
         video, audio = (torch.cat(side).numpy() for side in zip(*parts, strict=True))
         return video, audio
 
@@ -142,7 +142,7 @@ class JudgeNet(nn.Module):
         audio = self.listen(heard.float().to(device)[None])[0]
         return F.normalize(video, dim=1).cpu(), F.normalize(audio, dim=1).cpu()
 
-    def mouth(self, crop: np.ndarray) -> np.ndarray:
+    def view(self, crop: np.ndarray) -> np.ndarray:
         """Face crop, uint8 [S,S,3] RGB -> the grey mouth, uint8 [H,W]."""
         import cv2
 
