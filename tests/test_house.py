@@ -15,43 +15,52 @@ PACKAGE = ROOT / "syncdiff"
 # A later room may import an earlier one, never the other way; training sees them all and is seen by none.
 ORDER = ["media", "faces", "crops", "speech", "codec", "denoiser", "sampler", "syncnet", "scores", "weights",
          "pipeline", "page", "__main__"]  # fmt: skip
-ROOMS = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name != "training" and path != PACKAGE / "__init__.py")
 
 
-def rooms_imported(source: str) -> set[str]:
-    """Names of the syncdiff modules that a module imports, at its head or inside a function."""
+def room_of(path: Path) -> str:
+    """A room is a module, or a folder of modules with one door."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def rooms_imported(source: str, depth: int = 1) -> set[str]:
+    """Rooms that a module `depth` folders below the repository imports, at its head or inside a function."""
     found = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom):
-            inside = node.level == 1 or node.module == "syncdiff"
-            if node.module and (node.level == 1 or node.module.startswith("syncdiff.")):
-                found.add(node.module.removeprefix("syncdiff.").split(".")[0])
-            elif inside:
-                found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.Import):
+        if isinstance(node, ast.Import):
             found.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("syncdiff."))
+        elif isinstance(node, ast.ImportFrom) and (node.level == depth or node.module == "syncdiff" and not node.level):
+            inside = node.module if node.level else None
+            found.update([inside.split(".")[0]] if inside else [alias.name for alias in node.names])
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module.startswith("syncdiff."):
+            found.add(node.module.split(".")[1])
     return found
 
 
 @pytest.mark.parametrize(
-    ("source", "rooms"),
+    ("source", "depth", "rooms"),
     [
-        ("from syncdiff.media import Clip", {"media"}),
-        ("from .faces import choose", {"faces"}),
-        ("from syncdiff import crops, speech", {"crops", "speech"}),
-        ("def f():\n    import syncdiff.training.data", {"training"}),
-        ("import numpy", set()),
+        ("from syncdiff.media import Clip", 1, {"media"}),
+        ("from syncdiff.media.clip import Clip", 2, {"media"}),
+        ("from .faces import choose", 1, {"faces"}),
+        ("from .clip import Clip", 2, set()),
+        ("from ..crops import cut", 2, {"crops"}),
+        ("from . import speech", 1, {"speech"}),
+        ("from syncdiff import crops, speech", 1, {"crops", "speech"}),
+        ("def f():\n    import syncdiff.training.data", 1, {"training"}),
+        ("import numpy\nfrom torch import nn", 1, set()),
     ],
 )
-def test_rooms_imported_sees_every_form(source: str, rooms: set[str]) -> None:
-    assert rooms_imported(source) == rooms
+def test_rooms_imported_sees_every_form(source: str, depth: int, rooms: set[str]) -> None:
+    assert rooms_imported(source, depth) == rooms
 
 
-@pytest.mark.parametrize("path", ROOMS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_room_imports_only_earlier_rooms(path: Path) -> None:
-    assert path.stem in ORDER, f"{path.name} has no place in the order of rooms"
-    earlier = set(ORDER[: ORDER.index(path.stem)])
-    later = rooms_imported(path.read_text()) - earlier
+    room = room_of(path)
+    assert room in ORDER, f"{path.name} has no place in the order of rooms"
+    imported = rooms_imported(path.read_text(), len(path.relative_to(PACKAGE).parts))
+    later = imported - set(ORDER[: ORDER.index(room) + 1])
     assert not later, f"{path.name} imports {sorted(later)}, which come after it"
 
 
