@@ -1,0 +1,180 @@
+"""Normalised files -> frames, samples and the clock. Knows how to read what intake wrote; never sees an upload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice, pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+
+SAMPLE_RATE = 16_000  # Hz, of Speech.samples()
+INDEX_RATE = Fraction(25)  # frames a second in a normalised file, which keeps the order; Clip.times keeps the time
+GOP = 12  # frames between key frames of a normalised file: the most that reading backwards ever holds
+PHOTO_RATE = Fraction(25)  # frames per second of a still photo
+
+
+class InputError(ValueError):
+    """What the visitor gave cannot be used: one sentence they can act on, with the value and the limit."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What intake accepts, and what its process may use."""
+
+    bytes: int = 200 * 2**20  # of the upload
+    pixels: int = 9_000_000  # of one picture: 4096x2160 fits
+    side: int = 8192  # pixels, of one picture's longer side
+    seconds: float = 600.0  # of video or sound, counted on what was decoded
+    rate: float = 120.0  # frames per second, on average
+    shortest_voice: float = 0.3  # seconds
+    quietest_voice: float = -55.0  # dB of full scale, in the loudest tenth of a second
+    memory: int = 3 * 2**30  # bytes of address space of the intake process
+    disk: int = 8 * 2**30  # bytes of any file it writes
+    timeout: float = 900.0  # seconds it may take in all
+    stall: float = 30.0  # seconds it may take without getting any further
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Colour:
+    """The four tags a decoder needs to show yuv rightly: the numbers of ITU-T H.273 (2 = not said); full: 0..255."""
+
+    matrix: int = 2
+    primaries: int = 2
+    transfer: int = 2
+    full: bool = False
+
+
+# H.273 matrix -> swscale's own names for the same coefficients
+SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+
+
+def sws_matrix(matrix: int, height: int) -> int:
+    """The matrix swscale shall use; untagged video is taken as browsers take it: BT.709 from 720 lines on."""
+    return SWS_MATRIX.get(matrix, 1 if height >= 720 else 5)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture and the second it is shown at."""
+
+    time: float
+    image: av.VideoFrame  # 8-bit planar yuv, as it will be encoded
+
+    def rgb(self) -> np.ndarray:
+        """The picture as [H,W,3] uint8 RGB."""
+        image = self.image
+        matrix = sws_matrix(image.colorspace, image.height)
+        full = 2 if image.color_range == 2 else 1
+        picture = image.reformat(format="rgb24", src_colorspace=matrix, src_color_range=full, dst_color_range=2)
+        return picture.to_ndarray()
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Pixels that replace the frame's own, from row y and column x on."""
+
+    y: int
+    x: int
+    rgb: np.ndarray  # [h,w,3] uint8
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A voice as it was given: own rate, own channels."""
+
+    path: Path  # 16-bit wav, in the private job folder
+    rate: int  # Hz
+    channels: int
+    seconds: float
+
+    def samples(self) -> np.ndarray:
+        """The voice as the models hear it: [N] float32 in [-1,1], mono, SAMPLE_RATE, N = round(seconds * rate)."""
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        parts = []
+        with av.open(str(self.path), format="wav") as container:
+            for sound in container.decode(audio=0):
+                parts += [part.to_ndarray()[0] for part in resampler.resample(sound)]
+        parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
+        samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        wanted = round(self.seconds * SAMPLE_RATE)
+        samples = np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
+        return np.clip(samples, -1.0, 1.0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video (or a photo: one frame) upright, 8-bit, SDR. Frames are read from the file as they are asked for."""
+
+    path: Path  # H.264 in the private job folder: frame i at tick i, a key frame every GOP frames
+    width: int
+    height: int
+    times: np.ndarray = field(repr=False)  # [T] float64, seconds, times[0] == 0
+    seconds: float  # end of the last frame
+    rate: Fraction  # frames per second; the average where the rate varies
+    steady: bool  # times are exactly i / rate
+    colour: Colour
+    pixel_aspect: Fraction  # width of one pixel over its height
+    photo: bool
+    speech: Speech | None  # the video's own sound, from times[0] on
+    notes: tuple[str, ...]  # what the visitor should know about this file
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def frames(self, indices: Sequence[int] | np.ndarray | None = None) -> Iterator[Frame]:
+        """The frames asked for, in that order (all, in order, by default). Never holds more than 2 * GOP of them.
+
+        Raises IndexError for an index outside 0..T-1."""
+        wanted = np.arange(len(self)) if indices is None else np.asarray(indices, dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"frame indices must lie in 0..{len(self) - 1}, not {wanted.min()}..{wanted.max()}")
+        with av.open(str(self.path)) as container:
+            container.streams.video[0].thread_type = "AUTO"
+            for run in _runs(wanted):
+                read = self._forward if run[-1] >= run[0] else self._backward
+                for index, image in read(container, run):
+                    yield Frame(float(self.times[index]), image)
+
+    def _forward(self, container: av.container.InputContainer, run: np.ndarray) -> Iterator[tuple[int, av.VideoFrame]]:
+        pictures = self._from(container, int(run[0]))
+        current, image = next(pictures)
+        for index in run.tolist():
+            while current < index:
+                current, image = next(pictures)
+            yield index, image
+
+    def _backward(self, container: av.container.InputContainer, run: np.ndarray) -> Iterator[tuple[int, av.VideoFrame]]:
+        for group in np.split(run, np.flatnonzero(np.diff(run // GOP)) + 1):
+            first, last = int(group[-1]), int(group[0])
+            held = dict(islice(self._from(container, first), last - first + 1))
+            yield from ((index, held[index]) for index in group.tolist())
+
+    def _from(self, container: av.container.InputContainer, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        stream = container.streams.video[0]
+        tick = Fraction(1) / (INDEX_RATE * stream.time_base)  # the muxer may choose finer ticks than one a frame
+        container.seek(int(first // GOP * GOP * tick), stream=stream)
+        for image in container.decode(stream):
+            index = round(image.pts / tick)
+            if index >= first:
+                yield index, image
+
+
+def _runs(wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """Split into stretches that only go forward or only go back."""
+    start, way = 0, 0
+    for i, (a, b) in enumerate(pairwise(wanted.tolist())):
+        step = (b > a) - (b < a)
+        if way and step and step != way:
+            yield wanted[start : i + 1]
+            start, way = i + 1, 0
+        else:
+            way = way or step
+    if wanted.size:
+        yield wanted[start:]

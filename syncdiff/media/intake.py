@@ -1,0 +1,137 @@
+"""An upload -> files that can be trusted. Runs as a process of its own: `python -m syncdiff.media.intake JOB`.
+
+Decoders meet whatever a stranger sends, so they do it here: with bounded memory, time and disk, with demuxers that open
+no second file, and in a folder that is thrown away. JOB is one JSON object; the answer is JSON lines on stdout:
+{"seconds": how far}, and last {"facts": {...}} or {"refused": "a sentence"}.
+Light imports only: it starts once for every upload."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.logging
+
+from syncdiff.media.clip import InputError, Limits
+from syncdiff.media.pictures import read_photo, read_video
+from syncdiff.media.sniff import CONTAINERS, HEAD, STILLS, sniff
+from syncdiff.media.sounds import check_voice, read_sound
+
+ACCEPTED = {
+    "face": "an mp4, mov, mkv, webm, avi or ts video, or a png, jpeg or webp photo",
+    "voice": "a wav, mp3, flac, ogg, m4a or aac sound, or a video with sound",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the parent asks for."""
+
+    source: str  # path of the upload
+    name: str  # what to call it in a sentence
+    slot: str  # "face" or "voice"
+    folder: str  # where the normalised files go
+    limits: Limits
+
+
+def take_in(job: Job) -> dict[str, Any]:
+    """Check and normalise the upload; the facts about what lies in job.folder now. Raises InputError."""
+    with Path(job.source).open("rb") as file:
+        head = file.read(HEAD)
+    kind = sniff(head)
+    if not head:
+        raise InputError(f"{job.name} is empty (0 bytes); give {ACCEPTED[job.slot]}.")
+    if kind not in CONTAINERS + STILLS:
+        raise InputError(f"{job.name} is {kind or 'of no known kind'}; give {ACCEPTED[job.slot]}.")
+    if kind in STILLS:
+        if job.slot == "voice":
+            raise InputError(f"{job.name} is a picture and has no sound; give {ACCEPTED['voice']}.")
+        return read_photo(job.source, job.name, Path(job.folder), job.limits)
+    with open_container(job, kind) as container:
+        return _face(job, container, kind) if job.slot == "face" else _voice(job, container)
+
+
+def open_container(job: Job, kind: str) -> av.container.InputContainer:
+    """The upload under the one demuxer its bytes call for."""
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": ",".join((*CONTAINERS, "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")),
+        "max_pixels": str(job.limits.pixels),
+    }
+    try:
+        return av.open(f"file:{job.source}", format=kind, options=options, metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        why = "its index is missing, as when an upload or a recording was cut off" if kind == "mov" else "it is damaged"
+        raise InputError(f"{job.name} cannot be opened: {why}; export or upload it again.") from error
+
+
+def _face(job: Job, container: av.container.InputContainer, kind: str) -> dict[str, Any]:
+    facts = read_video(container, job.name, Path(job.folder), job.limits, report)
+    if container.streams.audio:
+        with open_container(job, kind) as again:  # a second pass: nothing waits in memory, however it is interleaved
+            start = facts.pop("start")
+            facts["sound"] = read_sound(again, job.name, Path(job.folder), job.limits, report, start=start)
+    return facts
+
+
+def _voice(job: Job, container: av.container.InputContainer) -> dict[str, Any]:
+    if not container.streams.audio:
+        raise InputError(f"{job.name} is a video without sound; give {ACCEPTED['voice']}.")
+    sound = read_sound(container, job.name, Path(job.folder), job.limits, report)
+    return {"sound": check_voice(sound, job.name, Path(job.folder), job.limits)}
+
+
+_last_report = 0.0
+
+
+def report(seconds: float, stall: float) -> None:
+    """Tell the parent how far it is, and put off the alarm that ends a process which gets no further."""
+    global _last_report
+    signal.setitimer(signal.ITIMER_REAL, stall)
+    if time.monotonic() - _last_report > 0.2:
+        _last_report = time.monotonic()
+        print(json.dumps({"seconds": round(seconds, 2)}), flush=True)
+
+
+def bound(limits: Limits) -> None:
+    """Take from this process what it does not need."""
+    import resource
+
+    for what, most in (
+        (resource.RLIMIT_AS, limits.memory),
+        (resource.RLIMIT_FSIZE, limits.disk),
+        (resource.RLIMIT_CPU, int(4 * limits.timeout)),  # of all its threads together
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(what, (most, most))
+    signal.setitimer(signal.ITIMER_REAL, limits.stall)  # the default action of SIGALRM works even inside a decoder
+
+
+def main() -> None:
+    """Do the job in argv[1]; print the answer. Exit code 0 whenever there is an answer."""
+    job = json.loads(sys.argv[1])
+    job = Job(**{**job, "limits": Limits(**job["limits"])})
+    bound(job.limits)
+    av.logging.set_level(av.logging.PANIC)
+    try:
+        answer = {"facts": take_in(job)}
+    except InputError as error:
+        answer = {"refused": str(error)}
+    except MemoryError:
+        answer = {"refused": f"{job.name} needs more than the {job.limits.memory >> 20} MiB of memory it may use."}
+    except Exception as error:  # noqa: BLE001  whatever a hostile file provokes in a decoder ends here, in a sentence
+        traceback.print_exc()  # for the log
+        why = type(error).__name__
+        answer = {"refused": f"{job.name} cannot be decoded ({why}); export it again, as an mp4 or a wav."}
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

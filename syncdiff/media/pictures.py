@@ -1,0 +1,200 @@
+"""The pictures of an upload -> near-lossless H.264, upright, 8-bit, SDR. Runs inside the intake process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from syncdiff.media.clip import GOP, INDEX_RATE, PHOTO_RATE, InputError, Limits
+from syncdiff.media.clock import clock
+from syncdiff.media.upright import Upright
+
+# Near-lossless and quick to write and to read: measured >= 50 dB against the decoded source (see tests/test_media.py).
+NEAR_LOSSLESS = {
+    "preset": "ultrafast",
+    "crf": "6",
+    "g": str(GOP),
+    "keyint_min": str(GOP),
+    "sc_threshold": "0",
+    "bf": "0",
+}
+DECODER_THREADS = 4  # more only costs memory: every thread holds frames
+
+
+class Keeper:
+    """Writes the normalised file: picture i at tick i."""
+
+    def __init__(self, path: Path, first: av.VideoFrame, aspect: Fraction) -> None:
+        self._file = av.open(str(path), "w", format="mp4")
+        self._stream = self._file.add_stream("libx264", rate=INDEX_RATE, options=dict(NEAR_LOSSLESS))
+        context = self._stream.codec_context
+        context.width, context.height, context.pix_fmt = first.width, first.height, first.format.name
+        context.time_base = 1 / INDEX_RATE
+        context.colorspace, context.color_range = first.colorspace, first.color_range
+        context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
+        context.sample_aspect_ratio = aspect
+        self.count = 0
+
+    def keep(self, picture: av.VideoFrame) -> None:
+        picture.pts, picture.time_base, picture.pict_type = self.count, 1 / INDEX_RATE, 0
+        self.count += 1
+        self._file.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        self._file.mux(self._stream.encode(None))
+        self._file.close()
+
+
+def read_video(
+    container: av.container.InputContainer,
+    name: str,
+    folder: Path,
+    limits: Limits,
+    report: Callable[[float, float], None],
+) -> dict[str, Any]:
+    """Write picture.mp4 and times.npy; the facts about them. Raises InputError."""
+    stream = _moving_picture(container, name)
+    _check_header(container, stream, name, limits)
+    keeper, upright, ticks = None, None, []
+    damage = Damage()
+    for image in _decode(container, stream, limits, damage):
+        ticks.append(_tick(image, stream, ticks))
+        length = float((ticks[-1] - ticks[0]) * stream.time_base)
+        if length > limits.seconds or len(ticks) > limits.seconds * limits.rate:
+            raise InputError(f"{name} is longer than {limits.seconds:.0f} s, the most a video may last; cut it.")
+        upright = upright or Upright(image, stream)
+        for picture in upright(image):
+            keeper = keeper or Keeper(folder / "picture.mp4", picture, upright.aspect)
+            keeper.keep(picture)
+        report(length, limits.stall)
+    if keeper is None:
+        raise InputError(f"No picture can be decoded from {name}; export it again, as an H.264 mp4.")
+    keeper.close()
+    times, seconds, rate, steady = clock(ticks, stream.time_base, image.duration, stream.average_rate)
+    np.save(folder / "times.npy", times)
+    said = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    return {
+        "start": float(ticks[0] * stream.time_base),
+        "seconds": seconds,
+        "rate": str(rate),
+        "steady": steady,
+        "photo": len(times) == 1,
+        "notes": upright.notes + damage.notes(seconds, said),
+        **upright.facts(),
+    }
+
+
+class Damage:
+    """What went wrong on the way, for the notes."""
+
+    def __init__(self) -> None:
+        self.packets = 0
+
+    def notes(self, seconds: float, said: float) -> list[str]:
+        """Sentences for the visitor; `said` is the length the header promised (0: it did not say)."""
+        notes = []
+        if said > seconds + max(0.25, 0.01 * said):
+            notes.append(f"The video file ends early: {seconds:.2f} s of {said:.2f} s could be read.")
+        if self.packets:
+            notes.append(f"The video file is damaged in {self.packets} places, which were left out.")
+        return notes
+
+
+def _moving_picture(container: av.container.InputContainer, name: str) -> av.video.VideoStream:
+    cover = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams:
+        what = "holds sound but no picture" if container.streams.audio else "holds neither picture nor sound"
+        raise InputError(f"{name} {what}; give a video or a photo here, and the voice in its own place.")
+    return streams[0]
+
+
+def _check_header(
+    container: av.container.InputContainer, stream: av.video.VideoStream, name: str, limits: Limits
+) -> None:
+    """Spare everybody the wait where the header already says it is too much. What is decoded counts all the same."""
+    check_size(stream.codec_context.width, stream.codec_context.height, name, limits)
+    length = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / av.time_base
+    if length > limits.seconds * 1.01 + 1:
+        most = limits.seconds
+        raise InputError(f"{name} lasts {length:.0f} s, and the most a video may last is {most:.0f} s; cut it.")
+
+
+def check_size(width: int, height: int, name: str, limits: Limits) -> None:
+    """Raise InputError for a picture that is too large."""
+    if width * height > limits.pixels or max(width, height) > limits.side:
+        raise InputError(
+            f"{name} is {width}x{height}, and the most is {limits.pixels / 1e6:.0f} million pixels with no side over "
+            f"{limits.side}; scale it down."
+        )
+    if width and height and min(width, height) < 16:
+        raise InputError(f"{name} is {width}x{height}; at least 16x16 pixels are needed.")
+
+
+def _decode(
+    container: av.container.InputContainer, stream: av.video.VideoStream, limits: Limits, damage: Damage
+) -> Iterator[av.VideoFrame]:
+    context = stream.codec_context
+    context.thread_type, context.thread_count = "AUTO", min(DECODER_THREADS, context.thread_count or DECODER_THREADS)
+    context.options = {"max_pixels": str(limits.pixels)}
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except (av.error.InvalidDataError, av.error.EOFError):
+            damage.packets += 1
+
+
+def _tick(image: av.VideoFrame, stream: av.video.VideoStream, ticks: list[int]) -> int:
+    """When the picture is shown, in the stream's ticks; always later than the one before."""
+    step = image.duration or max(1, round(1 / (stream.time_base * (stream.guessed_rate or PHOTO_RATE))))
+    if image.pts is None:
+        return ticks[-1] + step if ticks else 0
+    return image.pts if not ticks or image.pts > ticks[-1] else ticks[-1] + step
+
+
+def read_photo(source: str, name: str, folder: Path, limits: Limits) -> dict[str, Any]:
+    """Write picture.mp4 with one frame; the facts about it. Raises InputError."""
+    from PIL import Image, ImageOps
+
+    Image.MAX_IMAGE_PIXELS = limits.pixels
+    try:
+        with Image.open(source, formats=("PNG", "JPEG", "WEBP")) as file:
+            check_size(*file.size, name, limits)
+            photo = ImageOps.exif_transpose(_srgb(file))
+            if photo.has_transparency_data:
+                photo = photo.convert("RGBA")
+                photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
+            pixels = np.asarray(photo.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{name} cannot be read as a photo: it is damaged or cut off; save it again.") from error
+    image = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+    upright = Upright(image, None)
+    keeper = None
+    for picture in upright(image):
+        keeper = keeper or Keeper(folder / "picture.mp4", picture, Fraction(1))
+        keeper.keep(picture)
+    keeper.close()
+    np.save(folder / "times.npy", np.zeros(1))
+    facts = {"seconds": float(1 / PHOTO_RATE), "rate": str(PHOTO_RATE), "steady": True, "photo": True}
+    return facts | {"notes": upright.notes, **upright.facts()}
+
+
+def _srgb(photo: Any) -> Any:
+    """The photo in sRGB where it says what colours it is in (phones save Display P3)."""
+    from io import BytesIO
+
+    from PIL import ImageCms
+
+    profile = photo.info.get("icc_profile")
+    if not profile or photo.mode not in {"RGB", "RGBA"}:
+        return photo
+    try:
+        source, target = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(photo, source, target, outputMode=photo.mode) or photo
+    except (ImageCms.PyCMSError, OSError):
+        return photo  # a broken profile: the pixels as they are

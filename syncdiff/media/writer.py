@@ -1,0 +1,183 @@
+"""Frames + voice -> one finished mp4: a single encode, the source's size, timing and colour, the voice's own sound."""
+
+from __future__ import annotations
+
+import wave
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+
+from syncdiff.media.clip import Clip, Frame, Patch, Speech, sws_matrix
+from syncdiff.media.timeline import Timeline
+
+CRF = 16  # with PRESET: >= 42 dB against the source on the real clips it was measured on, see tests/test_media.py
+PRESET = "veryfast"
+FINE_TICK = Fraction(1, 90_000)  # seconds: the clock of a video whose frame rate varies
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+SOUND_BITS = 96_000  # per second and channel
+
+
+class ClipWriter:
+    """A context manager: `with ClipWriter(path, clip, timeline, speech) as out: out.write(frame, time, patch)`.
+
+    Writes beside `path` and moves the file there when it is whole; after an exception nothing is left."""
+
+    def __init__(
+        self,
+        path: Path,
+        clip: Clip,
+        timeline: Timeline,
+        speech: Speech | None,
+        *,
+        scale_to: int | None = None,
+        crf: float = CRF,
+    ) -> None:
+        """scale_to: the longer side of a smaller copy, in pixels (even sizes, so that everything plays it)."""
+        self.path = Path(path)
+        self._part = self.path.with_name(self.path.name + ".part")
+        self._size = _smaller(clip, scale_to)
+        self._tick = 1 / clip.rate if clip.steady else FINE_TICK
+        self._ends = np.append(timeline.times[1:], timeline.seconds)
+        self._lasts: dict[int, int] = {}  # ticks that each frame inside the encoder is shown for
+        self._file = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
+        self._picture = self._add_picture(clip, crf)
+        self._voice = Voice(self._file, speech, timeline.seconds) if speech else None
+
+    def _add_picture(self, clip: Clip, crf: float) -> av.video.VideoStream:
+        stream = self._file.add_stream("libx264", rate=clip.rate, options={"preset": PRESET, "crf": str(crf)})
+        context = stream.codec_context
+        (context.width, context.height), even = self._size, not (self._size[0] % 2 or self._size[1] % 2)
+        context.pix_fmt = "yuv420p" if even else "yuv444p"
+        context.time_base = stream.time_base = self._tick
+        context.sample_aspect_ratio = clip.pixel_aspect
+        colour = clip.colour
+        context.colorspace, context.color_range = colour.matrix, 2 if colour.full else 1
+        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+        return stream
+
+    def write(self, frame: Frame, time: float, patch: Patch | None = None) -> None:
+        """Show the frame from `time` on (seconds, on the timeline), with the patch's pixels in place of its own."""
+        image = _copy(frame.image)
+        if patch is not None:
+            lay(image, patch)
+        if (image.width, image.height) != self._size:
+            image = image.reformat(*self._size, format="yuv420p", interpolation="AREA")
+        tick = round(Fraction(time) / self._tick)
+        end = self._ends[np.searchsorted(self._ends, time, side="right")]
+        self._lasts[tick] = max(1, round(Fraction(end) / self._tick) - tick)
+        image.pts, image.time_base, image.pict_type = tick, self._tick, 0
+        self._mux(image)
+        if self._voice:
+            self._voice.write_until(time + 1.0)
+
+    def _mux(self, image: av.VideoFrame | None) -> None:
+        for packet in self._picture.encode(image):
+            packet.duration = self._lasts.pop(packet.pts)
+            self._file.mux(packet)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._mux(None)
+                if self._voice:
+                    self._voice.close()
+            self._file.close()
+            if kind is None:
+                self._part.replace(self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+
+class Voice:
+    """The sound track: the voice as it is, then silence to the end of the picture."""
+
+    def __init__(self, file: av.container.OutputContainer, speech: Speech, seconds: float) -> None:
+        self._file, self._channels = file, speech.channels
+        self._source = wave.open(str(speech.path), "rb")  # noqa: SIM115  closed in close()
+        self._rate = speech.rate
+        self._total, self._written = round(seconds * speech.rate), 0
+        rate = min(AAC_RATES, key=lambda known: abs(known - speech.rate))
+        layout = LAYOUTS[speech.channels]
+        self._stream = file.add_stream("aac", rate=rate, layout=layout)
+        self._stream.bit_rate = SOUND_BITS * speech.channels
+        self._layout = layout
+
+    def write_until(self, seconds: float) -> None:
+        """Encode the sound up to there, so that picture and sound lie side by side in the file."""
+        while self._written < min(self._total, round(seconds * self._rate)):
+            count = min(8192, self._total - self._written)
+            block = np.frombuffer(self._source.readframes(count), np.int16)
+            block = np.pad(block, (0, count * self._channels - len(block)))
+            sound = av.AudioFrame.from_ndarray(block[None], format="s16", layout=self._layout)
+            sound.sample_rate, sound.pts, sound.time_base = self._rate, self._written, Fraction(1, self._rate)
+            self._written += count
+            self._file.mux(self._stream.encode(sound))
+
+    def close(self) -> None:
+        """The rest, and the encoder's last packets."""
+        self.write_until(self._total / self._rate)
+        self._file.mux(self._stream.encode(None))
+        self._source.close()
+
+
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+
+def _smaller(clip: Clip, scale_to: int | None) -> tuple[int, int]:
+    longer = max(clip.width, clip.height)
+    if scale_to is None:
+        return clip.width, clip.height
+    scale = min(1.0, scale_to / longer)
+    return max(2, round(clip.width * scale / 2) * 2), max(2, round(clip.height * scale / 2) * 2)
+
+
+def planes(image: av.VideoFrame) -> list[np.ndarray]:
+    """The planes of an 8-bit planar frame as [h,w] uint8 arrays that share its memory."""
+    return [
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        for plane in image.planes
+    ]
+
+
+def _copy(image: av.VideoFrame) -> av.VideoFrame:
+    copy = av.VideoFrame(image.width, image.height, image.format.name)
+    for ours, theirs in zip(planes(copy), planes(image), strict=True):
+        ours[:] = theirs
+    copy.colorspace, copy.color_range = image.colorspace, image.color_range
+    copy.color_primaries, copy.color_trc = image.color_primaries, image.color_trc
+    return copy
+
+
+def lay(image: av.VideoFrame, patch: Patch) -> None:
+    """Write the patch into the planes: luma exactly under it, chroma where its whole 2x2 block lies in it."""
+    step = image.width // image.planes[1].width  # 2 for 4:2:0, 1 for 4:4:4
+    h, w = patch.rgb.shape[:2]
+    y, x = patch.y, patch.x
+    if min(y, x, h - 1, w - 1) < 0 or y + h > image.height or x + w > image.width:
+        raise ValueError(f"a patch of {w}x{h} at {x},{y} leaves the frame of {image.width}x{image.height}")
+    top, left, bottom, right = y % step, x % step, -(y + h) % step, -(x + w) % step
+    rgb = np.pad(patch.rgb, ((top, bottom), (left, right), (0, 0)), mode="edge")
+    full = 2 if image.color_range == 2 else 1
+    yuv = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(
+        format=image.format.name.replace("yuvj", "yuv"),
+        src_color_range=2,
+        dst_colorspace=sws_matrix(image.colorspace, image.height),
+        dst_color_range=full,
+    )
+    ours, theirs = planes(image), planes(yuv)
+    ours[0][y : y + h, x : x + w] = theirs[0][top : top + h, left : left + w]
+    rows = slice(-(-y // step), (y + h) // step)
+    columns = slice(-(-x // step), (x + w) // step)
+    skip_rows, skip_columns = rows.start - y // step, columns.start - x // step
+    for mine, new in zip(ours[1:], theirs[1:], strict=True):
+        area = mine[rows, columns]
+        area[:] = new[skip_rows : skip_rows + area.shape[0], skip_columns : skip_columns + area.shape[1]]
