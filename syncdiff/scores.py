@@ -12,6 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
+from syncdiff.faces import MISSING, OK, SMALL, TURNED
+
 FPS = 25
 FRAME_SAMPLES = 640  # at 16 kHz
 WINDOW = 5  # frames
@@ -21,8 +23,7 @@ CURVE_SPAN = 25  # windows averaged into one point of the curve
 CURVE_STEP = 5  # windows from one point to the next
 SILENCE_DB = -55.0  # louder moments than this must exist, in dB of full scale
 SPEECH_SWING_DB = 3.0  # speech rises and falls; hum, tone and hiss do not
-FACE_OK = 0
-FACE_TROUBLES = {1: "missing", 2: "too small", 3: "turned away"}  # FaceTrack's states
+FACE_TROUBLES = {MISSING: "missing", SMALL: "too small", TURNED: "turned away"}
 FEWEST_POINTS = 8  # a correlation of fewer frames says nothing
 
 
@@ -66,7 +67,7 @@ def score(
 
     crops: face crops at 25 fps, uint8 [S,S,3] each as `crops.cut` gives them; an array [T,S,S,3] or a generator.
     samples: [N] float32 mono at 16 kHz, beginning with the first crop.
-    states: [T] states of `FaceTrack` for the same frames (0 is a good face); windows with a bad frame do not count.
+    states: [T] states of `FaceTrack` for the same frames; windows with a bad frame do not count.
 
     Differs from the original in one thing: a shift that reaches past either end is left out of the mean, where SyncNet
     compares with zeros.
@@ -75,7 +76,7 @@ def score(
     if states is not None and len(states) != len(views):
         raise ValueError(f"{len(states)} states for {len(views)} crops")
     T = min(len(views), len(samples) // FRAME_SAMPLES)
-    states = np.full(T, FACE_OK) if states is None else np.asarray(states)[:T]
+    states = np.full(T, OK) if states is None else np.asarray(states)[:T]
     if reason := _unfit_length(len(views), len(samples)) or _unfit_face(states) or _unfit_sound(samples):
         return Scores(judge.name, reason=f"not scorable: {reason}")
 
@@ -133,7 +134,7 @@ def _unfit_length(frames: int, samples: int) -> str | None:
 
 def _good_windows(states: np.ndarray) -> np.ndarray:
     """States [T] of the face -> [T-4] whether all five frames of the window show it well."""
-    return np.convolve(states == FACE_OK, np.ones(WINDOW), "valid") == WINDOW
+    return np.convolve(states == OK, np.ones(WINDOW), "valid") == WINDOW
 
 
 def _unfit_face(states: np.ndarray) -> str | None:

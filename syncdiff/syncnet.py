@@ -28,7 +28,7 @@ class JudgeConfig:
     """The judge's shape; travels in the header of its weights file."""
 
     name: str = "syncdiff-judge"
-    box: tuple[int, int, int, int] = (60, 24, 120, 104)  # top, left, bottom, right of the mouth in the 128 px face crop
+    box: tuple[int, int, int, int] = (54, 28, 108, 100)  # top, left, bottom, right of the mouth in the 128 px face crop
     size: tuple[int, int] = (48, 64)  # what the network sees of it, H W
     mels: int = 80
     features: int = 128
@@ -123,7 +123,7 @@ class JudgeNet(nn.Module):
         W = min(T, N // 640) - 4; ValueError when there is not one whole window."""
         from syncdiff.speech import log_mel
 
-        mel = torch.as_tensor(log_mel(samples))
+        mel = log_mel(torch.as_tensor(samples, dtype=torch.float32))
         T = min(len(mouths), len(samples) // FRAME_SAMPLES, mel.shape[1] // COLUMNS_PER_FRAME)
         if T < WINDOW:
             raise ValueError(f"{T} frames of picture and sound, and one window needs {WINDOW}")

@@ -1,0 +1,321 @@
+"""Train the project's own judge: `python -m syncdiff.training.judge SHARDS OUT.safetensors`.
+
+The judge must not be the network that trains the generator, so it learns from the other half of the people: the clips
+that `data.split_of` gives to "judge". A sixteenth of those people is held back to see how training goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shlex
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from syncdiff.scores import REACH, Scores, score
+from syncdiff.speech import log_mel
+from syncdiff.syncnet import FPS, FRAME_SAMPLES, JudgeConfig, JudgeNet
+from syncdiff.training import data
+
+RATE = 16000
+CHECK_EVERY = 200  # steps
+
+
+@dataclass(frozen=True)
+class JudgeTraining:
+    """How the shipped judge was trained; travels in its weights as part of the record."""
+
+    steps: int = 3600
+    clips: int = 12  # a batch
+    frames: int = 50  # of each clip
+    rate: float = 3e-3
+    decay: float = 0.02
+    other_clips: float = 0.3  # weight of telling the own sound from that of other clips
+    average: float = 0.998  # of the weights that are kept
+    seed: int = 0
+
+
+# What it learns
+
+
+def sync_loss(video: Tensor, audio: Tensor, scale: Tensor, other_clips: float) -> Tensor:
+    """InfoNCE (van den Oord 2018, eq. 4) both ways, video and audio [B,W,D] of unit length.
+
+    Each window must find its partner among the shifts -15 .. +15 of its own clip, which is the judge's whole work, and
+    with less weight among the windows of all other clips, which is what makes foreign sound far in absolute terms."""
+    B, W = video.shape[:2]
+    cosines = scale * video.flatten(0, 1) @ audio.flatten(0, 1).T  # [BW,BW]
+    clip = torch.arange(B, device=video.device).repeat_interleave(W)
+    moment = torch.arange(W, device=video.device).repeat(B)
+    same = clip[:, None] == clip
+    near = same & ((moment[:, None] - moment).abs() <= REACH)
+    own = torch.eye(B * W, dtype=torch.bool, device=video.device)
+    inside = _both_ways(cosines.masked_fill(~near, -torch.inf))
+    across = _both_ways(cosines.masked_fill(same & ~own, -torch.inf))
+    return inside + other_clips * across
+
+
+def _both_ways(logits: Tensor) -> Tensor:
+    partner = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
+
+
+# What it sees and hears: the same moment in another light, through another lens and another microphone
+
+
+def augment_picture(crops: np.ndarray, config: JudgeConfig, rng: np.random.Generator) -> np.ndarray:
+    """Grey crops [T,S,S] uint8 -> mouths [T,H,W] float32: one geometry, light and lens for the whole clip; tremor."""
+    H, W = config.size
+    top, left, bottom, right = config.box
+    scale = (right - left) / W * rng.uniform(0.92, 1.09)
+    mirror = rng.choice([-1.0, 1.0])
+    angle = np.radians(rng.normal(0, 2.5))
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    turn = np.array([[mirror * cos, -sin], [mirror * sin, cos * rng.uniform(0.96, 1.04)]])
+    middle = np.array([(left + right) / 2, (top + bottom) / 2]) + rng.normal(0, 1.5, 2)
+    tremor = _smooth(rng.normal(0, 1, (len(crops), 2)), rng.uniform(0.3, 2)) * rng.uniform(0, 0.5)
+    coarse = rng.uniform(1.2, 3) if rng.random() < 0.4 else None
+    blur = rng.uniform(0.3, 1.3) if rng.random() < 0.4 else None
+    quality = int(rng.integers(15, 80)) if rng.random() < 0.5 else None
+    mouths = np.empty((len(crops), H, W), np.float32)
+    for t, crop in enumerate(crops):
+        centre = middle + tremor[t]
+        matrix = np.column_stack([turn, centre - turn @ (W / 2, H / 2)])
+        mouth = cv2.warpAffine(crop, matrix, (W, H), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=1)
+        if coarse:
+            small = cv2.resize(mouth, (int(W / coarse), int(H / coarse)), interpolation=cv2.INTER_AREA)
+            mouth = cv2.resize(small, (W, H))
+        if blur:
+            mouth = cv2.GaussianBlur(mouth, (0, 0), blur)
+        if quality:
+            mouth = cv2.imdecode(cv2.imencode(".jpg", mouth, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0)
+        mouths[t] = mouth
+    light = 255 * (mouths / 255) ** np.exp(rng.normal(0, 0.25))
+    light = (light - 128) * rng.uniform(0.5, 1.3) + 128 + rng.normal(0, 20)
+    light += rng.normal(0, rng.uniform(0, 5), light.shape)
+    return np.clip(light, 0, 255).astype(np.float32)
+
+
+def _smooth(series: np.ndarray, frames: float) -> np.ndarray:
+    """Series [T,C] smoothed over time and brought back to a spread of one."""
+    smooth = cv2.GaussianBlur(series, (1, 0), 0, sigmaY=frames, borderType=cv2.BORDER_REFLECT) if frames else series
+    return smooth / (smooth.std() + 1e-6)
+
+
+def augment_sound(samples: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Samples [N] and another clip's [N] -> [N]: another room, microphone, distance, and company."""
+    N = len(samples)
+    spectrum = np.fft.rfft(samples, 2 * N)
+    octave = np.log2(np.maximum(np.fft.rfftfreq(2 * N, 1 / RATE), 50) / 50)
+    colour = np.interp(octave, np.linspace(0, 8, 9), _smooth(rng.normal(0, 1, (9, 1)), 1)[:, 0]) * rng.uniform(0, 6)
+    spectrum *= 10 ** (colour / 20)
+    if rng.random() < 0.4:
+        spectrum *= np.fft.rfft(_room(rng), 2 * N)
+    heard = np.fft.irfft(spectrum)[:N]
+    loud = heard.std() + 1e-5
+    if rng.random() < 0.6:
+        hiss = np.fft.irfft(np.fft.rfft(rng.standard_normal(N)) * 2 ** (-rng.uniform(0, 1) * octave[::2][: N // 2 + 1]))
+        heard = heard + _mix(hiss, loud, rng.uniform(3, 30))
+    if rng.random() < 0.3:
+        heard = heard + _mix(other, loud, rng.uniform(8, 25))
+    return (heard * 10 ** (rng.uniform(-14, 8) / 20)).astype(np.float32)
+
+
+def _room(rng: np.random.Generator) -> np.ndarray:
+    """An impulse response: the direct sound, then noise that dies away."""
+    length = int(RATE * rng.uniform(0.08, 0.4))
+    tail = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
+    tail *= rng.uniform(0.1, 0.6) / np.linalg.norm(tail)
+    tail[0] = 1
+    return tail
+
+
+def _mix(noise: np.ndarray, loud: float, decibels: float) -> np.ndarray:
+    return noise / (noise.std() + 1e-5) * loud * 10 ** (-decibels / 20)
+
+
+# The people
+
+
+@dataclass(frozen=True)
+class JudgeClip:
+    """One prepared clip, as the judge's training keeps it in memory."""
+
+    name: str  # SET/NAME
+    crops: np.ndarray  # [T,S,S] uint8 grey
+    samples: np.ndarray  # [640 T] float32
+
+
+def read_clips(shards: Path, sets: Sequence[str], shortest: int) -> tuple[list[JudgeClip], list[JudgeClip]]:
+    """The judge's half of the people in prepared sets: the clips to learn from, and those of people held back.
+
+    Clips under `shortest` frames or with a frame without a good face are left out."""
+    learn, held = [], []
+    for record in (record for name in sets for record in data.load_set(shards, name)):
+        if data.split_of(record.identity) != "judge" or len(record) < shortest or not record.good.all():
+            continue
+        clip = JudgeClip(f"{record.set}/{record.name}", _read_grey(shards / record.set / f"{record.name}.mp4"),
+                         record.sound[: len(record) * FRAME_SAMPLES].astype(np.float32) / 32768)  # fmt: skip
+        (held if zlib.crc32(record.identity.encode()) // 2 % 16 == 0 else learn).append(clip)
+    return learn, held
+
+
+def _read_grey(path: Path) -> np.ndarray:
+    """Grey frames [T,S,S]: the whole half of the corpus fits into a gigabyte."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)])
+
+
+# The loop
+
+
+def batches(
+    clips: Sequence[JudgeClip], config: JudgeConfig, run: JudgeTraining, first: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Mouths [B,T,H,W] and log-mel [B,M,4T] from step `first` on.
+
+    Every step has a seed of its own: a run that was broken off goes on as if it had not been."""
+    for step in range(first, run.steps):
+        rng = np.random.default_rng((run.seed, step))
+        chosen = rng.choice(len(clips), min(run.clips, len(clips)), replace=False)
+        examples = [_example(clips[i], clips[rng.integers(len(clips))], config, run.frames, rng) for i in chosen]
+        mouths, mels = zip(*examples, strict=True)
+        yield torch.from_numpy(np.stack(mouths)), torch.stack(mels)
+
+
+def _example(
+    clip: JudgeClip, other: JudgeClip, config: JudgeConfig, T: int, rng: np.random.Generator
+) -> tuple[np.ndarray, Tensor]:
+    start = int(rng.integers(0, len(clip.crops) - T + 1))
+    heard = clip.samples[start * FRAME_SAMPLES : (start + T) * FRAME_SAMPLES]
+    sound = augment_sound(heard, other.samples[: len(heard)], rng)
+    # a longer recording may have a louder moment somewhere else, and log_mel counts from the loudest
+    mel = (log_mel(torch.from_numpy(sound)) - abs(rng.normal(0, 0.1))).clamp_min(-1)
+    return augment_picture(clip.crops[start : start + T], config, rng), mel.float()
+
+
+def train(
+    learn: Sequence[JudgeClip],
+    held: Sequence[JudgeClip],
+    folder: Path,
+    config: JudgeConfig | None = None,
+    run: JudgeTraining | None = None,
+) -> JudgeNet:
+    """Train a judge and return its averaged weights; `folder` keeps the log and the state a broken run goes on from."""
+    run = run or JudgeTraining()
+    torch.manual_seed(run.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    judge = JudgeNet(config)
+    average = AveragedModel(judge, multi_avg_fn=get_ema_multi_avg_fn(run.average), use_buffers=True)
+    optimizer = torch.optim.AdamW(judge.parameters(), run.rate, weight_decay=run.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, run.rate, run.steps, pct_start=0.1)
+    parts = {"judge": judge, "average": average, "optimizer": optimizer, "schedule": schedule}
+    first = _resume(folder / "state.pt", parts)
+    losses: list[float] = []
+    for step, (mouths, mel) in enumerate(batches(learn, judge.config, run, first), start=first + 1):
+        torch.manual_seed(run.seed * 1_000_003 + step)  # dropout too has a seed of its own each step
+        judge.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            video, audio = judge(mouths, mel)
+        loss = sync_loss(video.float(), audio.float(), judge.scale.exp().clamp(max=40), run.other_clips)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(judge.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(judge)
+        losses.append(loss.item())
+        if step % CHECK_EVERY == 0 or step == run.steps:
+            _save_state(folder / "state.pt", parts, step)
+            _log(folder / "log.csv", step, float(np.mean(losses)), check(average.module.eval(), held))
+            losses.clear()
+    return average.module.eval()
+
+
+def check(judge: JudgeNet, clips: Sequence[JudgeClip]) -> dict[str, float]:
+    """How the judge does on clips it has not seen: share of offsets found exactly and within a frame, confidences."""
+    found = [_score(judge, clip, clip) for clip in clips]
+    foreign = [_score(judge, clip, other) for clip, other in zip(clips, [*clips[1:], *clips[:1]], strict=True)]
+    offsets = np.abs([s.offset_frames for s in found if s.scorable])
+    return {
+        "exact": float((offsets == 0).mean()),
+        "within_1": float((offsets <= 1).mean()),
+        "confidence": float(np.mean([s.confidence for s in found if s.scorable])),
+        "foreign": float(np.mean([s.confidence for s in foreign if s.scorable])),
+    }
+
+
+def _score(judge: JudgeNet, picture: JudgeClip, sound: JudgeClip) -> Scores:
+    return score((cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB) for grey in picture.crops), sound.samples, judge)
+
+
+def _resume(path: Path, parts: dict[str, Any]) -> int:
+    """Bring every part back to where a broken run left it. Returns the steps already done."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return state["step"]
+
+
+def _save_state(path: Path, parts: dict[str, Any], step: int) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save({"step": step} | {name: part.state_dict() for name, part in parts.items()}, partial)
+    partial.replace(path)
+
+
+def _log(path: Path, step: int, loss: float, checked: dict[str, float]) -> None:
+    row = {"step": step, "loss": loss, **checked}
+    print("  ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=Path, help="what syncdiff.training.prepare wrote")
+    parser.add_argument("out", type=Path, help="the judge's weights, *.safetensors")
+    parser.add_argument("--runs", type=Path, default=Path("runs/judge"), help="log, and the state to go on from")
+    parser.add_argument("--sets", nargs="+", default=["puppets", "rendered", "grid-s1"])
+    parser.add_argument("--steps", type=int, default=JudgeTraining.steps)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    run = JudgeTraining(steps=args.steps)
+    start = time.monotonic()
+    learn, held = read_clips(args.shards, args.sets, run.frames)
+    minutes = sum(len(clip.crops) for clip in learn) / FPS / 60
+    print(f"{len(learn)} clips, {minutes:.1f} min, to learn from; {len(held)} held back", flush=True)
+    judge = train(learn, held, args.runs, run=run)
+    record = {
+        "command": shlex.join(["python", "-m", "syncdiff.training.judge", *sys.argv[1:]]),
+        "training": asdict(run),
+        "clips": len(learn),
+        "minutes": round(minutes, 1),
+        "held_back": check(judge, held),
+        "seconds_of_last_run": round(time.monotonic() - start),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    judge.save(args.out, record)
+
+
+if __name__ == "__main__":
+    main()
