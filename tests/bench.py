@@ -40,12 +40,12 @@ def example(endings: set[str]) -> Path:
 
 
 def on_canvas(image: np.ndarray) -> np.ndarray:
-    """A picture [H,W,3] at full height amid its own blurred enlargement -> [720,1280,3]."""
-    height, width = image.shape[:2]
+    """A picture [H,W,3] at three quarters of the height, amid its own blurred enlargement -> [720,1280,3]."""
     canvas = cv2.GaussianBlur(cv2.resize(image, (WIDTH, HEIGHT)), (0, 0), 12)
-    inner = min(WIDTH, round(width * HEIGHT / height))
-    left = (WIDTH - inner) // 2
-    canvas[:, left : left + inner] = cv2.resize(image, (inner, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    height = HEIGHT * 3 // 4
+    width = min(WIDTH, round(image.shape[1] * height / image.shape[0]))
+    top, left = (HEIGHT - height) // 2, (WIDTH - width) // 2
+    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
     return canvas
 
 
