@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ EXAMPLES = ASSETS / "examples"
 REFRESH = 0.25  # seconds between two messages to the browser
 PREVIEW = 480  # longer side of the preview in pixels
 WHAT = "Give a face video a new voice: its lips are redrawn to speak it, and both videos are scored."
-FAILED = "This did not work"
 OUR_FAULT = "Something went wrong on our side and was noted. Your files are untouched: please try once more."
 
 # What each stage usually takes of the whole (measured: a 5 s 720p clip at the default steps on two CPU cores). Only the
@@ -43,16 +43,6 @@ PROGRESS = gr.Progress()  # gradio looks for one among a function's defaults
 Pipeline = Callable[[Path, Path, Path, SampleOptions], Generator[Progress | Result, None, None]]
 
 log = logging.getLogger(__name__)
-
-
-class Photo(gr.Image):
-    """An image upload that hands on the file as it came: only the pipeline's guarded reader opens it."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> str | None:
-        """The path of the upload; unlike gr.Image, nothing is decoded here."""
-        return payload.path if payload else None
 
 
 class Clock:
@@ -137,10 +127,10 @@ def errors_as_sentences() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise gr.Error(str(error), title=FAILED, print_exception=False) from None
+        raise gr.Error(escape(str(error), quote=False), print_exception=False) from None  # a toast would render markup
     except Exception:
         log.exception("a run failed")
-        raise gr.Error(OUR_FAULT, title=FAILED, print_exception=False) from None
+        raise gr.Error(OUR_FAULT, print_exception=False) from None
 
 
 def given(path: str | None, missing: str) -> Path:
@@ -188,40 +178,41 @@ def limits() -> str:
     )
 
 
+def buttons(*, running: bool) -> tuple[dict, dict]:
+    """Updates of the primary button and of Cancel: one of them is seen at a time."""
+    return gr.update(visible=not running), gr.update(visible=running)
+
+
 def build_page(pipe: Pipeline) -> gr.Blocks:
     """The page over one loaded pipeline."""
     default = SampleOptions()
 
-    def show(
-        video: str | None, photo: str | None, voice: str | None, steps: int, seed: int
-    ) -> Iterator[dict[str, Any]]:
+    def show(video: str | None, photo: str | None, voice: str | None, steps: float, seed: float) -> Iterator[tuple]:
         clock, sent, preview = Clock(), -REFRESH, None
         try:
             with closing(run(pipe, video or photo, voice, steps, seed)) as items:
                 for item in items:
                     if isinstance(item, Result):
-                        yield done_view(item)
-                        return
+                        yield done_view(item), *buttons(running=False)
+                        continue
                     preview = preview if item.preview is None else item.preview
                     fraction, left = clock(item)
                     if time.monotonic() - sent >= REFRESH:
-                        yield running_view(item, fraction, left, preview)
+                        yield running_view(item, fraction, left, preview), gr.skip(), gr.skip()
                         sent = time.monotonic()
-        except gr.Error as error:
-            yield {"state": "error", "message": error.message}
+        except gr.Error as error:  # the toast goes away, the view keeps the sentence
+            yield {"state": "error", "message": unescape(error.message)}, *buttons(running=False)
             raise
 
-    def answer(
-        face: str, voice: str, steps: int, seed: int, progress: gr.Progress = PROGRESS
-    ) -> Iterator[tuple[Any, Any]]:
+    def answer(face: str, voice: str, steps: float, seed: float, progress: gr.Progress = PROGRESS) -> Iterator[tuple]:
         """Redraw the lips of a face video (or photo) so that they speak a voice; returns the video and its report."""
         with closing(run(pipe, face, voice, steps, seed)) as items:
             for item in items:
                 if isinstance(item, Result):
                     yield str(item.video), item.report()
-                    return
-                progress((item.done, item.total), desc=item.stage)
-                yield gr.skip(), gr.skip()  # a place where a client's cancel can take hold
+                else:
+                    progress((item.done, item.total), desc=item.stage)
+                    yield gr.skip(), gr.skip()  # where a client's cancel takes hold
 
     with gr.Blocks(title="syncdiff", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML(f"<h1>syncdiff</h1><p>{WHAT}</p>", elem_id="head")
@@ -255,16 +246,13 @@ def build_page(pipe: Pipeline) -> gr.Blocks:
                     elem_id="view",
                 )
 
-        quiet = {"queue": False, **HIDDEN}
-        busy = lambda: ({"state": "waiting"}, gr.update(visible=False), gr.update(visible=True))  # noqa: E731
-        idle = lambda: (gr.update(visible=True), gr.update(visible=False))  # noqa: E731
+        quiet = {"outputs": [view, go, stop], "queue": False, **HIDDEN}
         runs = []
         for trigger in (go.click, *offered):
-            started = trigger(busy, None, [view, go, stop], **quiet)
-            running = started.then(show, [video, photo, voice, steps, seed], view, **ONE, **HIDDEN)
-            runs.append(running)
-            running.then(idle, None, [go, stop], **quiet)
-        stop.click(lambda: ({"state": "empty"}, *idle()), None, [view, go, stop], cancels=runs, **quiet)
+            started = trigger(lambda: ({"state": "waiting"}, *buttons(running=True)), **quiet)
+            inputs, outputs = [video, photo, voice, steps, seed], [view, go, stop]
+            runs.append(started.then(show, inputs, outputs, **ONE, **HIDDEN))
+        stop.click(lambda: ({"state": "empty"}, *buttons(running=False)), cancels=runs, **quiet)
         endpoint(answer, default)
     return page.queue(max_size=16, default_concurrency_limit=1)
 
@@ -280,21 +268,23 @@ def face_and_voice() -> tuple[gr.Video, gr.Image, gr.Audio]:
                 include_audio=True,
                 label="Face",
                 show_label=False,
-                height=240,
+                height=260,
                 buttons=[],
                 elem_id="face",
             )
         with gr.Tab("or a photo"):
-            photo = Photo(
+            photo = gr.Image(
                 sources=["upload"],
                 type="filepath",
                 image_mode=None,
                 label="Face",
                 show_label=False,
-                height=240,
+                height=260,
                 buttons=[],
                 elem_id="photo",
             )
+    # gr.Image would open the upload to check it; only the pipeline's guarded reader may do that.
+    photo.preprocess = lambda upload: upload.path if upload else None
     voice = gr.Audio(
         sources=["upload", "microphone"], type="filepath", format=None, label="Voice", buttons=[], elem_id="voice"
     )
@@ -339,7 +329,15 @@ def launch_options() -> dict[str, Any]:
             primary_hue=gr.themes.colors.indigo,
             neutral_hue=gr.themes.colors.slate,
             radius_size=gr.themes.sizes.radius_lg,
-            font=[gr.themes.LocalFont("IBM Plex Sans"), "system-ui", "sans-serif"],
+            font=[gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],
+        ).set(
+            body_background_fill="*neutral_50",
+            body_text_color_subdued="*neutral_600",
+            body_text_color_subdued_dark="*neutral_300",
+            button_primary_background_fill="*primary_600",
+            button_primary_background_fill_hover="*primary_700",
+            block_info_text_color="*neutral_600",
+            block_info_text_color_dark="*neutral_300",
         ),
         "css_paths": ASSETS / "style.css",
         "max_file_size": LIMITS.bytes,

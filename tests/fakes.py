@@ -75,8 +75,9 @@ class FakePipeline:
                     yield Progress(stage, n + 1, self.steps, preview)
                     if self.error and stage == "drawing":
                         raise self.error
-            yield self.result(out, options)
+            result = self.result(out, options)
             self.finished += 1
+            yield result
         finally:
             shutil.rmtree(folder)
 
