@@ -125,8 +125,9 @@ def test_original_and_result_play_in_step(serve, visit, files) -> None:
     original, result = times(tab)
     assert abs(original - result) < 0.15
     tab.click("[data-part=play]")
+    time.sleep(0.2)
     stopped = times(tab)
-    assert abs(stopped[0] - stopped[1]) < 0.05
+    assert abs(stopped[0] - stopped[1]) < 0.02
     time.sleep(0.3)
     assert times(tab) == stopped
     tab.locator("[data-part=seek]").fill("1.6")
@@ -144,7 +145,7 @@ def test_original_and_result_play_in_step(serve, visit, files) -> None:
 
 @pytest.mark.browser
 def test_progress_then_cancel_then_again(serve, visit, files, private_temp) -> None:
-    pipe = FakePipeline(steps=40, pause=0.05)
+    pipe = FakePipeline(steps=24, pause=0.05)
     tab = visit(serve(pipe))
     fill(tab, files)
     tab.click("#run")
