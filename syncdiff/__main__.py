@@ -1,0 +1,225 @@
+"""The command line: `python -m syncdiff sync | score | doctor`. Parses and prints; the rest is the pipeline's.
+
+Results go to standard output, progress and complaints to standard error. Exit code 0; 2 for bad input, with one
+sentence; 1 when `doctor` finds something missing; 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import syncdiff
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "assets" / "weights"
+PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors", "av", "soundfile", "mediapipe",
+            "face-alignment")  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except syncdiff.InputError as sentence:
+        print(sentence, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted: nothing was written.", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m syncdiff", description="Give a face video a new voice, and score it.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("sync", help="redraw the lips of a face video so that they speak a voice")
+    one.add_argument("face", type=Path, metavar="FACE", help="video, or a photo")
+    one.add_argument("voice", type=Path, metavar="VOICE", help="sound file, or a video whose sound it is")
+    one.add_argument("out", type=Path, metavar="OUT", help="the mp4 to write")
+    one.add_argument("--steps", type=int, metavar="N", help="sampling steps; more is slower")
+    one.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video")
+    one.add_argument("--face", type=int, dest="index", metavar="N", help="which face, 0 the largest")
+    one.add_argument("--trim", action="store_true", help="where the voice is shorter, end with it")
+    one.set_defaults(run=sync)
+
+    two = commands.add_parser("score", help="how well lips and sound of a video agree")
+    two.add_argument("video", type=Path, metavar="VIDEO")
+    two.set_defaults(run=score)
+    for command in (one, two):
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+
+    three = commands.add_parser("doctor", help="what this machine has, and whether it is enough")
+    three.set_defaults(run=doctor)
+    return top
+
+
+def sync(arguments: argparse.Namespace) -> int:
+    from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
+
+    given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index}
+    given["tail"] = "trim" if arguments.trim else None
+    options = SampleOptions(**{name: value for name, value in given.items() if value is not None})
+    out = place(arguments.out)
+    # The work goes on beside OUT, so that OUT is either the finished video or what it was before.
+    with tempfile.TemporaryDirectory(prefix=".syncdiff-", dir=out.parent) as folder:
+        pipe = SyncDiffPipeline.from_pretrained()
+        with closing(pipe(arguments.face, arguments.voice, Path(folder) / "out.mp4", options)) as items:
+            result = last(items)
+        result.video.replace(out)
+    result = replace(result, video=out)
+    if arguments.json:
+        print(json.dumps(result.report()))
+        return 0
+    seconds = ", ".join(f"{stage} {took:.1f} s" for stage, took in result.seconds.items())
+    print(f"{out}: {result.frames} frames ({seconds}; peak memory {result.peak_memory_mib:.0f} MiB)")
+    for gap in result.passed_through:
+        print(f"{gap.start:.1f} to {gap.end:.1f} s is left as it was: {gap.reason}")
+    for note in result.notes:
+        print(note)
+    print(f"source: {in_words(result.source_scores)}")
+    print(f"result: {in_words(result.result_scores)}")
+    return 0
+
+
+def score(arguments: argparse.Namespace) -> int:
+    from syncdiff.pipeline import SyncDiffPipeline, score_file
+
+    pipe = SyncDiffPipeline.from_pretrained()
+    with closing(score_file(pipe, arguments.video)) as items:
+        scores = last(items)
+    print(json.dumps(asdict(scores)) if arguments.json else in_words(scores))
+    return 0
+
+
+def place(out: Path) -> Path:
+    """OUT as an absolute path that can be written. Raises InputError."""
+    out = out.absolute()
+    if out.suffix.lower() != ".mp4":
+        raise syncdiff.InputError(f"OUT is {out.name}, but only MP4 is written: give it a name that ends in .mp4.")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise syncdiff.InputError(
+            f"Nothing can be written to {out.parent}: give OUT a folder that exists and is yours."
+        )
+    if out.is_dir():
+        raise syncdiff.InputError(f"{out} is a folder: give OUT the name of a file.")
+    return out
+
+
+def last(items: Iterable[Any]) -> Any:
+    """What comes after all progress; the progress goes to standard error, one line a stage (or one that moves)."""
+    from syncdiff.pipeline import Progress
+
+    moving, stage, item = sys.stderr.isatty(), None, None
+    for item in items:
+        if not isinstance(item, Progress):
+            continue
+        if moving:
+            percent = 100 * item.done // max(1, item.total)
+            print(f"\r\033[K{item.stage} {percent} %", end="", file=sys.stderr, flush=True)
+        elif item.stage != stage:
+            print(item.stage, file=sys.stderr, flush=True)
+        stage = item.stage
+    if moving:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    return item
+
+
+def in_words(scores: syncdiff.Scores) -> str:
+    if not scores.scorable:
+        return f"{scores.reason} ({scores.judge})"
+    return (
+        f"confidence {scores.confidence:.2f}, distance {scores.distance:.2f}, "
+        f"offset {scores.offset_frames:+d} frames at 25 fps ({scores.judge})"
+    )
+
+
+def doctor(_: argparse.Namespace) -> int:
+    """Tell what is here; the last line is the verdict."""
+    problems: list[str] = []
+    facts = {
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "packages": packages(problems),
+        "cores": f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}",
+        "device": device(problems),
+        "weights": weights(problems),
+        "webcam": webcam(),
+        "temp": temp(problems),
+    }
+    if not (3, 11) <= sys.version_info[:2] < (3, 13):
+        problems.append("Python 3.11 or 3.12 is needed")
+    for name, fact in facts.items():
+        print(f"{name:9} {fact}")
+    print(f"verdict   {'not ready: ' + '; '.join(problems) if problems else 'ready'}")
+    return 1 if problems else 0
+
+
+def packages(problems: list[str]) -> str:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            problems.append(f"{name} is not installed")
+    return ", ".join(found)
+
+
+def device(problems: list[str]) -> str:
+    """The device and the attention that runs on it."""
+    try:
+        import torch
+    except ImportError as error:
+        problems.append(f"torch cannot be loaded ({error})")
+        return "unknown"
+    where = f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cpu"
+    faster = "; xformers is installed" if find_spec("xformers") else ""
+    return f"{where}, {torch.get_num_threads()} threads, attention by torch's scaled_dot_product_attention{faster}"
+
+
+def weights(problems: list[str]) -> str:
+    """The shipped networks and where each says it comes from (the record in its safetensors header)."""
+    from safetensors import safe_open
+
+    lines = []
+    for path in sorted(WEIGHTS.rglob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            record = file.metadata() or {}
+        words = ", ".join(f"{key} {value}" for key, value in record.items() if len(value) < 60)
+        lines.append(f"{path.relative_to(WEIGHTS)} {path.stat().st_size / 1e6:.1f} MB{': ' if words else ''}{words}")
+    if not lines:
+        problems.append(f"there are no weights in {WEIGHTS}")
+    return f"\n{'':10}".join(lines) or "none"
+
+
+def webcam() -> str:
+    missing = [tool for tool in ("ffmpeg", "ffprobe") if not shutil.which(tool)]
+    if missing:
+        return f"off on the page: {' and '.join(missing)} not on PATH (nothing else needs them)"
+    return "on: ffmpeg and ffprobe are on PATH"
+
+
+def temp(problems: list[str]) -> str:
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(2**20))
+    except OSError as error:
+        problems.append(f"nothing can be written to the temp folder ({error.strerror})")
+        return "not writable"
+    folder = tempfile.gettempdir()
+    return f"{folder}, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
