@@ -50,11 +50,11 @@ def read_sound(
             if missing > 0 and (missing > JUMP * rate or not written):
                 _check_length((written + missing) / rate, name, limits)
                 for part in _silence(missing, channels):
-                    out.writeframesraw(part)
+                    out.writeframesraw(part.tobytes())
                 written += missing
             elif missing < 0 and (missing < -JUMP * rate or not written):
                 samples = samples[min(-missing, len(samples)) :]
-            out.writeframesraw(np.ascontiguousarray(samples))
+            out.writeframesraw(samples.tobytes())
             written += len(samples)
             _check_length(written / rate, name, limits)
             report(written / rate, limits.stall)
