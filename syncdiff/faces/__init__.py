@@ -1,0 +1,34 @@
+"""Frames -> FaceTracks: find every face, follow it, say where it cannot be used. Knows nothing of crops or models.
+
+    mesh    mediapipe's nets: faces and 478 points in one picture        fan    face-alignment's: boxes and 68 points
+    follow  which face in this picture is which face in the last         pose   which way a head looks
+    track   what the other rooms see: FaceTrack, Gap, choose()
+"""
+
+from syncdiff.faces.follow import track_faces
+from syncdiff.faces.track import (
+    MAX_YAW,
+    MIN_EYE_DISTANCE,
+    MISSING,
+    OK,
+    SMALL,
+    TURNED,
+    FaceTrack,
+    Gap,
+    choose,
+    make_track,
+)
+
+__all__ = [
+    "MAX_YAW",
+    "MIN_EYE_DISTANCE",
+    "MISSING",
+    "OK",
+    "SMALL",
+    "TURNED",
+    "FaceTrack",
+    "Gap",
+    "choose",
+    "make_track",
+    "track_faces",
+]

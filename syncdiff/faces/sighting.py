@@ -1,0 +1,57 @@
+"""One face in one picture: where it is and roughly what it looks like. Knows no nets and no time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+# Looks differ by less: the same person; by more: another one. Between people in 160 clips of the maintainers the median
+# is 32 (5 % under 19), of one person at two moments of a clip 3.4 (90 % under 12.5).
+SAME_LOOKS, OTHER_LOOKS = 12.0, 25.0
+
+# Where the outer eye corners and the base of the nose stand in the 32 x 32 picture that looks_of() reads.
+_PLACES = np.array([9 + 13j, 23 + 13j, 16 + 20.7j])
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One face in one picture."""
+
+    points: np.ndarray  # [P, 2] float32, frame pixels
+    looks: np.ndarray  # [192] float32, see looks_of
+    box: np.ndarray | None = None  # [4] float32 x0 y0 x1 y1, where the finder has one
+
+    @cached_property
+    def centre(self) -> np.ndarray:
+        """[2] px."""
+        return self.points.mean(0) if self.box is None else (self.box[:2] + self.box[2:]) / 2
+
+    @cached_property
+    def size(self) -> float:
+        """px, about the width of the face: the unit in which distances between faces are told."""
+        if self.box is not None:
+            return float(np.sqrt(np.prod(self.box[2:] - self.box[:2])))
+        return 2 * float(np.sqrt(((self.points - self.centre) ** 2).sum(1).mean()))
+
+
+def looks_of(image: np.ndarray, eyes_and_nose: np.ndarray) -> np.ndarray:
+    """[192] float32: eyes, nose and brow in 8 x 8 Lab colours. Tells two people of a scene apart, not two of a city.
+
+    eyes_and_nose: [3, 2] px, the outer eye corners and the base of the nose.
+    """
+    there = eyes_and_nose.astype(np.float64) @ (1, 1j)
+    here = _PLACES - _PLACES.mean()
+    turn = (there - there.mean()) @ here.conj() / (here @ here.conj())  # the similarity that fits the three best
+    shift = there.mean() - turn * _PLACES.mean()
+    matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+    upright = cv2.warpAffine(image, matrix, (32, 32), flags=cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    lab = cv2.cvtColor(cv2.blur(upright, (4, 4)), cv2.COLOR_RGB2LAB)
+    return lab[2::4, 2::4].astype(np.float32).ravel()
+
+
+def unlike(a: np.ndarray, b: np.ndarray) -> float:
+    """How much two looks differ: root mean square over Lab in 0..255."""
+    return float(np.sqrt(np.mean((a - b) ** 2)))

@@ -1,0 +1,162 @@
+"""What the other rooms see of a face: where it stands in every frame, where it cannot be used, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from syncdiff.faces.pose import yaw_of
+from syncdiff.media import InputError
+
+OK, MISSING, SMALL, TURNED = range(4)
+REASONS = {MISSING: "no face", SMALL: "the face is too small", TURNED: "the face is turned away"}
+OUTER_EYES = {478: (33, 263), 68: (36, 45)}  # number of points -> outer eye corners, image left first
+MIN_EYE_DISTANCE = 16.0  # px between the outer eye corners; below it a 128 px crop would be magnified over three times
+MAX_YAW = 50.0  # degrees
+FADE = 0.2  # s over which weight() fades towards a gap
+BRIDGED = 3  # frames: a shorter drop-out is interpolated
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A span of the clip, in seconds, in which a face cannot be redrawn."""
+
+    start: float
+    end: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """One face followed through the T frames of a clip."""
+
+    points: np.ndarray  # [T, P, 2] float32, frame pixels; NaN rows where missing. P = 478 (mediapipe) or 68 (FAN)
+    yaw: np.ndarray  # [T] float32, degrees, 0 = facing the camera, > 0 = nose towards the picture's right
+    state: np.ndarray = field(repr=False)  # [T] uint8, OK | MISSING | SMALL | TURNED
+    cuts: tuple[int, ...] = ()  # frames unlike the one before: scene cuts, and jumps of this face
+    boxes: np.ndarray | None = None  # [T, 4] float32 x0 y0 x1 y1 of the detector, NaN rows; face-alignment only
+
+    @property
+    def size(self) -> float:
+        """Sum over time of the distance between the outer eye corners, px: how much of the clip this face fills."""
+        return float(np.nansum(_eye_distance(self.points)))
+
+    @property
+    def run(self) -> np.ndarray:
+        """[T] int32: frames of one unbroken run share a number, -1 where missing. Never smooth across runs."""
+        present = self.state != MISSING
+        breaks = ~present
+        breaks[list(self.cuts)] = True
+        breaks[1:] |= present[1:] & ~present[:-1]
+        return np.where(present, np.cumsum(breaks), -1).astype(np.int32)
+
+    def gaps(self, times: np.ndarray) -> tuple[Gap, ...]:
+        """Where the face cannot be used. times: [T] s, the start of each frame; the last lasts as the median one."""
+        edges = _edges(times, len(self.state))
+        bounds = [0, *(np.flatnonzero(np.diff(self.state)) + 1), len(self.state)]
+        return tuple(
+            Gap(float(edges[a]), float(edges[b]), REASONS[int(self.state[a])])
+            for a, b in pairwise(bounds)
+            if self.state[a] != OK
+        )
+
+    def weight(self, times: np.ndarray) -> np.ndarray:
+        """[T] float32, 0 in gaps, rising to 1 within FADE seconds of them; no fade at a cut or the clip's own ends."""
+        edges = _edges(times, len(self.state))
+        cut = np.isin(np.arange(len(self.state) + 1), self.cuts)
+        since, until = np.empty(len(self.state)), np.empty(len(self.state))
+        last = -np.inf  # when the gap behind ended; a cut hides it
+        for t, state in enumerate(self.state):
+            last = edges[t + 1] if state != OK else -np.inf if cut[t] else last
+            since[t] = edges[t] - last
+        nearest = np.inf  # when the gap ahead begins
+        for t in range(len(self.state) - 1, -1, -1):
+            nearest = np.inf if cut[t + 1] else nearest
+            nearest = edges[t] if self.state[t] != OK else nearest
+            until[t] = nearest - edges[t + 1]
+        middle = (edges[1:] - edges[:-1]) / 2  # the fade is read at the middle of a frame, so it never starts at 0 or 1
+        ramp = np.clip((np.minimum(since, until) + middle) / FADE, 0, 1)
+        return np.where(self.state == OK, ramp * ramp * (3 - 2 * ramp), 0).astype(np.float32)
+
+
+def make_track(
+    points: np.ndarray, scene_cuts: Sequence[int] = (), jumps: Sequence[int] = (), boxes: np.ndarray | None = None
+) -> FaceTrack:
+    """A track from its points [T, P, 2] (NaN rows where unseen): short drop-outs bridged, every frame judged."""
+    cuts = tuple(sorted({int(t) for t in (*scene_cuts, *jumps)}))
+    points = _bridge(points, cuts)
+    boxes = None if boxes is None else _bridge(boxes, cuts)
+    yaw = yaw_of(points)
+    return FaceTrack(points, yaw, _states(points, yaw), cuts, boxes)
+
+
+def choose(tracks: Sequence[FaceTrack], index: int | None = None) -> FaceTrack:
+    """The face to redraw: by index (0 is the largest over time), by default the largest with a frame to redraw.
+
+    Raises InputError where there is no face, none with this index, or none that can be redrawn in any frame.
+    """
+    if not tracks:
+        raise InputError("No face was found in the video: pick a clip where a face stays in view, towards the camera.")
+    if index is None:
+        track = next((track for track in tracks if (track.state == OK).any()), tracks[0])
+    elif 0 <= index < len(tracks):
+        track = tracks[index]
+    else:
+        raise InputError(f"Face {index} was asked for, but only {len(tracks)} found: choose 0 to {len(tracks) - 1}.")
+    if not (track.state == OK).any():
+        raise InputError(_why_never(track))
+    return track
+
+
+def _why_never(track: FaceTrack) -> str:
+    if (track.state == SMALL).sum() >= (track.state == TURNED).sum():
+        widest = np.nanmax(_eye_distance(track.points, track.yaw))
+        return (
+            f"The face is too small in every frame: at most {widest:.0f} pixels from eye corner to eye corner, and "
+            f"{MIN_EYE_DISTANCE:.0f} are needed. Pick a closer shot or a larger copy of the video."
+        )
+    least = np.nanmin(np.abs(track.yaw[track.state == TURNED]))
+    return (
+        f"The face is turned away in every frame: by {least:.0f} degrees at the least, and up to {MAX_YAW:.0f} can be "
+        "redrawn. Pick a clip where it looks towards the camera."
+    )
+
+
+def _eye_distance(points: np.ndarray, yaw: np.ndarray | None = None) -> np.ndarray:
+    """[T] px between the outer eye corners; given the yaw, without the foreshortening of a turned head."""
+    left, right = (points[:, i] for i in OUTER_EYES[points.shape[1]])
+    seen = np.linalg.norm(right - left, axis=-1)
+    return seen if yaw is None else seen / np.cos(np.radians(np.clip(yaw, -75, 75)))
+
+
+def _states(points: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+    eyes = _eye_distance(points, yaw)
+    state = np.full(len(points), OK, np.uint8)
+    state[np.abs(yaw) > MAX_YAW] = TURNED
+    state[eyes < MIN_EYE_DISTANCE] = SMALL
+    state[np.isnan(eyes)] = MISSING
+    return state
+
+
+def _bridge(rows: np.ndarray, cuts: Sequence[int]) -> np.ndarray:
+    """Fill drop-outs of up to BRIDGED frames along a straight line, unless a cut lies in between."""
+    rows = rows.copy()
+    seen = np.flatnonzero(~np.isnan(rows.reshape(len(rows), -1)[:, 0]))
+    for a, b in pairwise(seen):
+        if 1 < b - a <= BRIDGED + 1 and not any(a < cut <= b for cut in cuts):
+            share = (np.arange(a + 1, b) - a) / (b - a)
+            share = share.reshape(-1, *[1] * (rows.ndim - 1)).astype(rows.dtype)
+            rows[a + 1 : b] = rows[a] + share * (rows[b] - rows[a])
+    return rows
+
+
+def _edges(times: np.ndarray, frames: int) -> np.ndarray:
+    """[T + 1] s: where each frame starts, and where the last one ends."""
+    times = np.asarray(times, np.float64)
+    if times.shape != (frames,):
+        raise ValueError(f"times has shape {times.shape}, the track has {frames} frames")
+    last = np.median(np.diff(times)) if frames > 1 else 1 / 25
+    return np.append(times, times[-1:] + last)
