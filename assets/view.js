@@ -14,7 +14,7 @@ function follow() {
   const ahead = original.currentTime - result.currentTime;
   if (Math.abs(ahead) > 0.25 && !original.seeking) original.currentTime = result.currentTime;
   // A nudge of the speed closes a small gap unseen; a seek would stutter. The original is mute, so nothing is heard.
-  original.playbackRate = Math.abs(ahead) < 0.015 ? 1 : 1 - Math.max(-0.2, Math.min(0.2, 2 * ahead));
+  original.playbackRate = Math.abs(ahead) < 0.02 ? 1 : 1 - Math.max(-0.5, Math.min(0.5, 4 * ahead));
   position();
   if (!result.paused && !result.ended) requestAnimationFrame(follow);
 }
