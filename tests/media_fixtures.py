@@ -31,7 +31,7 @@ def number_in(rgb: np.ndarray) -> int:
 
 def make_video(
     path: Path,
-    frames: int | Iterable[np.ndarray] = 25,
+    frames: int | Iterable[np.ndarray | av.VideoFrame] = 25,
     *,
     size: tuple[int, int] = (160, 96),
     rate: Fraction | int = 25,
@@ -62,9 +62,9 @@ def make_video(
         waiting = []
         voice = make_track(out, **(sound or {})) if clicks is not None else None
         for i, picture in enumerate(pictures):
-            if not i:
-                context.height, context.width = picture.shape[:2]
             image = picture if isinstance(picture, av.VideoFrame) else to_yuv(picture, pix_fmt, colour)
+            if not i:
+                context.width, context.height = image.width, image.height
             last = i if ticks is None else ticks[i]
             image.pts, image.time_base = last, unit
             waiting += stream.encode(image)
@@ -171,6 +171,14 @@ def turn_in_file(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     data[at + 40 : at + 76] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
+
+
+def planted(image: av.VideoFrame) -> list[np.ndarray]:
+    """The planes of an 8-bit planar frame, as [h,w] uint8."""
+    return [
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        for plane in image.planes
+    ]
 
 
 def luma(image: av.VideoFrame) -> np.ndarray:

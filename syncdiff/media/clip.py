@@ -96,16 +96,17 @@ class Speech:
 
     def samples(self) -> np.ndarray:
         """The voice as the models hear it: [N] float32 in [-1,1], mono, SAMPLE_RATE, N = round(seconds * rate)."""
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        # 16 bits, because swresample then weighs the channels so that their sum cannot clip; with floats it adds them up
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         parts = []
         with av.open(str(self.path), format="wav") as container:
             for sound in container.decode(audio=0):
                 parts += [part.to_ndarray()[0] for part in resampler.resample(sound)]
         parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
-        samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        samples = np.concatenate(parts) if parts else np.zeros(0, np.int16)
         wanted = round(self.seconds * SAMPLE_RATE)
         samples = np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
-        return np.clip(samples, -1.0, 1.0).astype(np.float32)
+        return samples.astype(np.float32) / 32_768
 
 
 @dataclass(frozen=True)
