@@ -52,9 +52,9 @@ $(venv)/ready-dev: $(venv)/ready
 $(venv)/bin/pip:
 	@for candidate in $(PYTHON) $(if $(PYTHON),,python3 python3.12 python3.11 python); do \
 	  if $$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; then \
-	    echo "Setting up $(venv) with $$($$candidate --version) (once; a few minutes and about 3 GB)."; \
+	    echo "Setting up $(venv) with $$($$candidate --version) (once; some minutes, 3 GB, or 7 GB with the CUDA build of torch)."; \
 	    $$candidate -m venv $(venv) && exit 0; rm -rf $(venv); exit 1; \
 	  fi; \
 	done; \
-	echo "syncdiff needs Python 3.11 or 3.12, and found neither$(if $(PYTHON), as $(PYTHON)). Install one, or name it: make app PYTHON=/path/to/python3.12" >&2; \
+	echo "syncdiff needs Python 3.11 or 3.12, and $(if $(PYTHON),$(PYTHON) is,found) neither. Install one, or name it: make app PYTHON=/path/to/python3.12" >&2; \
 	exit 1
