@@ -16,7 +16,8 @@ from syncdiff.faces.track import BRIDGED, FaceTrack, make_track
 
 SEARCH_EVERY = 5  # frames between searches of the whole picture while everybody is in view
 SEARCH_AFTER_LOSS = 12  # frames of searching in every frame after somebody was lost
-CLOSELY_EVERY = 10  # frames between close searches while nobody is in view
+CLOSELY_EVERY = 50  # frames between close searches for small faces; they cost three to five times as much
+CLOSELY_ALONE = 10  # the same, while nobody is in view
 REMEMBERED = 25  # frames for which somebody out of view is expected where he was heading
 PEOPLE = 6  # followed at a time, and returned: a crowd is not a choice that anyone can make by number
 LEAST = 5  # frames: whoever is seen in fewer is a false alarm, unless the clip itself is shorter
@@ -69,7 +70,7 @@ def follow(images: Iterable[np.ndarray], finder: Finder) -> Generator[int, None,
         if len(seen) < len(in_view) or cut:
             lost = t
         if not seen or t % SEARCH_EVERY == 0 or t - lost < SEARCH_AFTER_LOSS:
-            closely = not seen and (t % CLOSELY_EVERY == 0 or cut)
+            closely = cut or t % (CLOSELY_EVERY if seen else CLOSELY_ALONE) == 0
             seen = _distinct([*seen, *finder.search(image, seen, closely=closely)])
         seen = sorted(seen, key=lambda sighting: -sighting.size)[:PEOPLE]
         people += _recognise(t, seen, [person for person in people if t - person.end <= REMEMBERED], cuts)

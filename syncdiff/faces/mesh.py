@@ -69,7 +69,7 @@ class MeshFinder:
 
     def search(self, image: np.ndarray, known: Sequence[Sighting], *, closely: bool) -> list[Sighting]:
         """Faces in the whole picture that are not `known`; `closely`: down to 16 px from eye corner to eye corner."""
-        rois = self._detect(image) or (self._detect_in_tiles(image) if closely else [])
+        rois = [*self._detect(image), *(self._detect_in_tiles(image) if closely else ())]
         fresh = [roi for roi in rois if not any(_covers(sighting, roi) for sighting in known)]
         first = (self._look(image, roi) for roi in fresh)
         # A second look, in the square that the landmarks themselves ask for, as for a face that is being followed.
