@@ -71,7 +71,9 @@ def make_video(
         waiting += stream.encode(None)
         if voice:
             seconds = float((last + 1) * unit)
-            waiting += track_packets(voice, click_sound(seconds, clicks, voice.rate, len(voice.layout.channels)), sound_from)
+            waiting += track_packets(
+                voice, click_sound(seconds, clicks, voice.rate, len(voice.layout.channels)), sound_from
+            )
         for packet in sorted(waiting, key=lambda packet: packet.dts * packet.time_base):
             out.mux(packet)
     return path

@@ -77,7 +77,14 @@ def test_the_normalised_file_is_nearly_lossless_even_on_noise(tmp_path: Path) ->
 
 def test_frames_in_any_order_and_with_few_held(tmp_path: Path) -> None:
     clip = open_clip(make_video(tmp_path / "a.mp4", 61), tmp_path)
-    for wanted in ([*range(61), *range(59, 0, -1), 0, 1], [30, 30, 30], [60, 0, 60], [5, 4, 4, 3, 7], list(range(0, 61, 9)), []):
+    for wanted in (
+        [*range(61), *range(59, 0, -1), 0, 1],
+        [30, 30, 30],
+        [60, 0, 60],
+        [5, 4, 4, 3, 7],
+        list(range(0, 61, 9)),
+        [],
+    ):
         frames = list(clip.frames(wanted))
         assert [number_in(frame.rgb()) for frame in frames] == wanted
         assert [frame.time for frame in frames] == [i / 25 for i in wanted]
@@ -117,7 +124,16 @@ def test_clock_does_not_smooth_over_a_dropped_frame() -> None:
     assert rate == pytest.approx(5 / 0.24)
 
 
-TURNS = [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0), (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)]
+TURNS = [
+    (1, 0, 0, 1),
+    (0, 1, -1, 0),
+    (-1, 0, 0, -1),
+    (0, -1, 1, 0),
+    (-1, 0, 0, 1),
+    (1, 0, 0, -1),
+    (0, 1, 1, 0),
+    (0, -1, -1, 0),
+]
 
 
 @pytest.mark.parametrize("matrix", TURNS)
@@ -134,10 +150,14 @@ def test_rotation_flags_are_applied(matrix: tuple[int, int, int, int], tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("sound_from", "first_tick", "where"), [(0.3, 0, 0.7), (0.0, 10, 0.0), (0.0, 0, 0.4)], ids=["late sound", "late picture", "even"]
+    ("sound_from", "first_tick", "where"),
+    [(0.3, 0, 0.7), (0.0, 10, 0.0), (0.0, 0, 0.4)],
+    ids=["late sound", "late picture", "even"],
 )
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
-def test_time_zero_is_the_first_picture(sound_from: float, first_tick: int, where: float, suffix: str, tmp_path: Path) -> None:
+def test_time_zero_is_the_first_picture(
+    sound_from: float, first_tick: int, where: float, suffix: str, tmp_path: Path
+) -> None:
     ticks = [first_tick + i for i in range(25)]
     path = make_video(tmp_path / f"l.{suffix}", 25, ticks=ticks, clicks=[0.4, 0.9], sound_from=sound_from)
     clip = open_clip(path, tmp_path)
@@ -184,7 +204,9 @@ def test_tone_mapping_is_monotone_and_keeps_what_is_dark() -> None:
 )
 def test_hdr_is_tone_mapped(transfer: int, code: int, nits: float, tmp_path: Path) -> None:
     frames = [av.VideoFrame(128, 64, "yuv420p10le") for _ in range(3)]
-    for plane, value in ((plane, value) for image in frames for plane, value in zip(image.planes, (code, 512, 512), strict=True)):
+    for plane, value in (
+        (plane, value) for image in frames for plane, value in zip(image.planes, (code, 512, 512), strict=True)
+    ):
         plane.update(np.full(plane.buffer_size // 2, value, np.uint16).tobytes())
     quiet = {"x265-params": "log-level=none", "crf": "2"}
     tags = (9, 9, transfer, 1)
@@ -271,7 +293,9 @@ def test_samples_are_what_was_said(tmp_path: Path) -> None:
     """A 440 Hz tone in one of two channels, resampled and mixed down: still that tone, at half its height."""
     seconds = np.arange(44_100) / 44_100
     tone = 16_384 * np.sin(2 * np.pi * 440 * seconds)
-    path = make_sound(tmp_path / "a.wav", rate=44_100, channels=2, samples=np.stack([tone, 0 * tone], 1).astype(np.int16))
+    path = make_sound(
+        tmp_path / "a.wav", rate=44_100, channels=2, samples=np.stack([tone, 0 * tone], 1).astype(np.int16)
+    )
     samples = open_speech(path, tmp_path).samples()
     wanted = 0.25 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)
     np.testing.assert_allclose(samples[200:-200], wanted[200:-200], atol=2e-3)

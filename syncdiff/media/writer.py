@@ -49,7 +49,10 @@ class ClipWriter:
         self._voice = Voice(self._file, speech, timeline.seconds) if speech else None
 
     def _add_picture(self, clip: Clip, crf: float) -> av.video.VideoStream:
-        stream = self._file.add_stream("libx264", rate=clip.rate, options={"preset": PRESET, "crf": str(crf)})
+        options = {"preset": PRESET, "crf": str(crf)}
+        if not clip.steady:  # with B-frames, mp4 would state the length by decoding times, which then differ from these
+            options["bf"] = "0"
+        stream = self._file.add_stream("libx264", rate=clip.rate, options=options)
         context = stream.codec_context
         (context.width, context.height), even = self._size, not (self._size[0] % 2 or self._size[1] % 2)
         context.pix_fmt = "yuv420p" if even else "yuv444p"
@@ -62,7 +65,7 @@ class ClipWriter:
 
     def write(self, frame: Frame, time: float, patch: Patch | None = None) -> None:
         """Show the frame from `time` on (seconds, on the timeline), with the patch's pixels in place of its own."""
-        image = _copy(frame.image)
+        image = copied(frame.image)
         if patch is not None:
             lay(image, patch)
         if (image.width, image.height) != self._size:
@@ -149,7 +152,7 @@ def planes(image: av.VideoFrame) -> list[np.ndarray]:
     ]
 
 
-def _copy(image: av.VideoFrame) -> av.VideoFrame:
+def copied(image: av.VideoFrame) -> av.VideoFrame:
     copy = av.VideoFrame(image.width, image.height, image.format.name)
     for ours, theirs in zip(planes(copy), planes(image), strict=True):
         ours[:] = theirs

@@ -1,0 +1,288 @@
+"""Files out: one encode that keeps size, clock, colour and the pixels outside the patch, with the voice where it was."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from syncdiff.media import Clip, ClipWriter, Colour, Patch, Speech, Timeline, open_clip, open_speech, timeline
+from tests.media_fixtures import click_at, decode, make_sound, make_video, number_in, planted, psnr
+
+FFPROBE = shutil.which("ffprobe")
+VALIDATION = Path(__file__).resolve().parents[2] / "shared" / "validation"
+
+
+def write(
+    out: Path, clip: Clip, voice: Speech | None, line: Timeline, patch: Patch | None = None, **options: object
+) -> Path:
+    with ClipWriter(out, clip, line, voice, **options) as writer:
+        for frame, time in zip(clip.frames(line.indices), line.times, strict=True):
+            writer.write(frame, time, patch)
+    assert not list(out.parent.glob("*.part"))
+    return out
+
+
+def journey(
+    folder: Path, video: Path, sound: Path, tail: str = "keep", **options: object
+) -> tuple[Clip, Timeline, Path]:
+    clip, voice = open_clip(video, folder), open_speech(sound, folder)
+    line = timeline(clip, voice, tail)
+    return clip, line, write(folder / "out.mp4", clip, voice, line, **options)
+
+
+def probe(path: Path, kind: str, *entries: str) -> list[str]:
+    """What ffprobe, which knows nothing of this code, says about a stream."""
+    if not FFPROBE:
+        pytest.skip("no ffprobe on PATH: the written files were NOT checked by an outside judge")
+    command = [FFPROBE, "-v", "error", "-select_streams", f"{kind}:0", "-show_entries", f"stream={','.join(entries)}"]
+    done = subprocess.run([*command, "-of", "default=nw=1", str(path)], capture_output=True, text=True, check=True)
+    said = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    return [said[entry] for entry in entries]
+
+
+@pytest.mark.parametrize("rate", [25, 30, 60, Fraction(30000, 1001), Fraction(24000, 1001)])
+def test_size_rate_length_and_codecs(rate: Fraction, tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mp4", 40, rate=rate)
+    _, line, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 1.0, [0.5]))
+    said = probe(out, "v", "codec_name", "width", "height", "pix_fmt", "avg_frame_rate", "r_frame_rate", "nb_frames")
+    name = f"{Fraction(rate).numerator}/{Fraction(rate).denominator}"
+    assert said == ["h264", "160", "96", "yuv420p", name, name, str(len(line))]
+    assert probe(out, "a", "codec_name", "sample_rate", "channels") == ["aac", "48000", "1"]
+    frame = 1 / float(rate)
+    lengths = [float(probe(out, kind, "duration")[0]) for kind in "va"]
+    assert lengths == pytest.approx([line.seconds, line.seconds], abs=frame)
+    assert abs(lengths[0] - lengths[1]) <= frame
+    assert probe(out, "v", "start_time") == probe(out, "a", "start_time") == ["0.000000"]
+
+
+def test_the_index_comes_first_and_nothing_is_left_beside(tmp_path: Path) -> None:
+    _, _, out = journey(tmp_path, make_video(tmp_path / "a.mp4", 5), make_sound(tmp_path / "a.wav", 1.0, [0.5]))
+    data = out.read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
+def test_frames_and_sound_stay_in_step(tmp_path: Path) -> None:
+    """Frame 30 and the click are both at 1.2 s before, and after: within a hundredth of the frame."""
+    video = make_video(tmp_path / "a.mp4", 50)
+    _, _, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 2.0, [1.2], rate=44_100))
+    frames, sound, rate = decode(out)
+    assert [number_in(image.to_ndarray(format="rgb24")) for image in frames] == list(range(50))
+    assert [image.time for image in frames] == pytest.approx([i / 25 for i in range(50)], abs=1e-9)
+    assert click_at(sound.mean(axis=1), rate) == pytest.approx(1.2, abs=4e-4)
+
+
+VARIABLE = [0, 3000, 6000, 12000, 13000, 14000, 30000, 33333, 40000, 41000, 42000, 43000, 44000, 90000]
+
+
+def test_variable_rate_stays_variable(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "v.mp4", len(VARIABLE), ticks=VARIABLE, unit=Fraction(1, 90_000))
+    clip, line, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 1.0, [0.5]))
+    frames, sound, rate = decode(out)
+    np.testing.assert_allclose([image.time for image in frames], np.array(VARIABLE) / 90_000, atol=2e-5)
+    assert float(probe(out, "v", "duration")[0]) == pytest.approx(line.seconds, abs=1e-3)
+    assert len(sound) / rate == pytest.approx(clip.seconds, abs=0.03)
+
+
+@pytest.mark.parametrize("size", [(161, 121), (160, 121), (161, 120)])
+def test_odd_sizes_stay_odd(size: tuple[int, int], tmp_path: Path) -> None:
+    video = make_video(
+        tmp_path / "o.webm", 10, size=size, codec="libvpx-vp9", options={"crf": "10", "deadline": "realtime"}
+    )
+    clip, _, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 0.4, [0.2]))
+    assert probe(out, "v", "width", "height") == [str(size[0]), str(size[1])]
+    assert "Safari" in clip.notes[0]
+    frames, _, _ = decode(out)
+    assert [number_in(image.to_ndarray(format="rgb24")) for image in frames] == list(range(10))
+
+
+def test_a_smaller_copy_is_even_and_plays_everywhere(tmp_path: Path) -> None:
+    clip = open_clip(make_video(tmp_path / "o.mp4", 4, size=(321, 243), pix_fmt="yuv444p"), tmp_path)
+    voice = open_speech(make_sound(tmp_path / "a.wav", 0.4, [0.2]), tmp_path)
+    out = write(tmp_path / "out.mp4", clip, voice, timeline(clip, voice, "trim"), scale_to=160)
+    assert probe(out, "v", "width", "height", "pix_fmt") == ["160", "122", "yuv420p"]
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "tags", "words"),
+    [
+        ("yuv420p", (1, 1, 1, 1), ["tv", "bt709", "bt709", "bt709"]),
+        ("yuvj420p", (6, 6, 6, 2), ["pc", "smpte170m", "smpte170m", "smpte170m"]),
+        ("yuv420p", (9, 9, 14, 1), ["tv", "bt2020nc", "bt2020", "bt2020-10"]),
+    ],
+)
+def test_colour_tags_are_carried(pix_fmt: str, tags: tuple[int, ...], words: list[str], tmp_path: Path) -> None:
+    video = make_video(tmp_path / "c.mp4", 5, pix_fmt=pix_fmt, colour=tags)
+    _, _, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 0.4, [0.2]))
+    assert probe(out, "v", "color_range", "color_space", "color_primaries", "color_transfer") == words
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "kept"),
+    [(8000, 1, 8000), (16_000, 1, 16_000), (22_050, 1, 22_050), (44_100, 2, 44_100), (48_000, 6, 48_000), (96_000, 2, 96_000),
+     (48_000, 8, 48_000), (192_000, 1, 96_000), (37_800, 1, 32_000)],
+)  # fmt: skip
+def test_the_voice_keeps_rate_and_channels(rate: int, channels: int, kept: int, tmp_path: Path) -> None:
+    sound = make_sound(tmp_path / "a.wav", 1.0, [0.5], rate=rate, channels=channels)
+    _, _, out = journey(tmp_path, make_video(tmp_path / "a.mp4", 25), sound)
+    assert probe(out, "a", "codec_name", "sample_rate", "channels") == ["aac", str(kept), str(channels)]
+    _, samples, _ = decode(out)
+    assert len(samples) / kept == pytest.approx(1.0, abs=0.04)
+    assert click_at(samples.mean(axis=1), kept) == pytest.approx(0.5, abs=2e-3)
+
+
+def test_a_clip_without_sound_is_written_without(tmp_path: Path) -> None:
+    clip = open_clip(make_video(tmp_path / "a.mp4", 5), tmp_path)
+    line = timeline(clip, Speech(tmp_path / "none.wav", 48_000, 1, 0.2))
+    frames, sound, _ = decode(write(tmp_path / "out.mp4", clip, None, line))
+    assert (len(frames), len(sound)) == (5, 0)
+
+
+# ---- the patch
+
+
+@pytest.mark.parametrize(
+    ("y", "x", "h", "w"), [(40, 60, 32, 32), (41, 61, 31, 33), (41, 60, 32, 31), (0, 0, 96, 160), (95, 159, 1, 1)]
+)
+@pytest.mark.parametrize("full", [1, 2])
+def test_only_the_patch_changes(y: int, x: int, h: int, w: int, full: int, tmp_path: Path) -> None:
+    """The planes themselves, before any encode: outside the patch bit for bit the source's."""
+    from syncdiff.media.writer import copied, lay
+
+    clip = open_clip(make_video(tmp_path / "a.mp4", 1, colour=(1, 1, 1, full)), tmp_path)
+    source = next(clip.frames())
+    green = np.tile(np.array([30, 200, 60], np.uint8), (h, w, 1))
+    image = copied(source.image)
+    lay(image, Patch(y, x, green))
+    for channel, (new, old) in enumerate(zip(planted(image), planted(source.image), strict=True)):
+        step = 2 if channel else 1
+        inside = np.zeros(new.shape, bool)
+        inside[-(-y // step) : (y + h) // step, -(-x // step) : (x + w) // step] = True
+        np.testing.assert_array_equal(new[~inside], old[~inside])
+    rgb = replace(source, image=image).rgb()[y + 2 : y + h - 2, x + 2 : x + w - 2]
+    np.testing.assert_allclose(rgb, np.broadcast_to(green[0, 0], rgb.shape), atol=3)
+
+
+def test_a_patch_outside_the_frame_is_refused(tmp_path: Path) -> None:
+    clip = open_clip(make_video(tmp_path / "a.mp4", 1), tmp_path)
+    with pytest.raises(ValueError, match="leaves the frame"):
+        write(
+            tmp_path / "out.mp4",
+            clip,
+            None,
+            timeline(clip, Speech(tmp_path, 1, 1, 0.04)),
+            Patch(90, 0, np.zeros((9, 9, 3), np.uint8)),
+        )
+    assert not (tmp_path / "out.mp4").exists()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_source_frame_is_not_written_upon(tmp_path: Path) -> None:
+    """A held photo is the same frame many times; each gets its own patch."""
+    clip = open_clip(make_video(tmp_path / "a.mp4", 1), tmp_path)
+    line = timeline(clip, Speech(tmp_path, 48_000, 1, 0.4))
+    with ClipWriter(tmp_path / "out.mp4", clip, line, None) as out:
+        for i, (frame, time) in enumerate(zip(clip.frames(line.indices), line.times, strict=True)):
+            out.write(frame, time, Patch(32, 8 * i, np.full((16, 16, 3), 250, np.uint8)))
+    last = decode(tmp_path / "out.mp4")[0][-1].to_ndarray(format="rgb24")
+    assert last[36:44, 74:86].min() > 235
+    assert last[36:44, 4:60].max() < 200
+
+
+REAL = ["grid-multi/lbbc2a.mp4", "elospheres/mux_01_T1_matrix1306.mp4", "hdtf-sadtalker/RD_Radio34_000.mp4",
+        "voxceleb2-pcavs/Input_00098.mp4", "video-retalking/5.mp4", "lrc-ar/13187.mp4"]  # fmt: skip
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", REAL)
+def test_outside_the_patch_real_clips_keep_42_db(name: str, tmp_path: Path) -> None:
+    path = VALIDATION / name
+    if not path.is_file():
+        pytest.skip("no shared/validation beside the checkout: 42 dB outside the patch was NOT measured on real clips")
+    clip = open_clip(path, tmp_path)
+    T = min(len(clip), 50)
+    line = timeline(clip, Speech(tmp_path, 48_000, 1, T / float(clip.rate)), "trim")
+    y, x, side = clip.height // 3, clip.width // 3, clip.width // 3
+    rng = np.random.default_rng(0)
+    noise = Patch(y, x, rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+    out = write(tmp_path / "out.mp4", clip, None, line, noise)
+    truth, written = decode(path)[0], decode(out)[0]
+    outside = np.ones((clip.height, clip.width), bool)
+    outside[y - 8 : y + side + 8, x - 8 : x + side + 8] = False  # a margin for the deblocking filter
+    got = [psnr(planted(new)[0][outside], planted(old)[0][outside]) for new, old in zip(written, truth, strict=False)]
+    assert len(got) == T
+    assert min(got) >= 42
+
+
+# ---- the timeline
+
+
+def clip_of(
+    times: np.ndarray, seconds: float, rate: Fraction = Fraction(25), steady: bool = True, photo: bool = False
+) -> Clip:
+    shape = {"width": 2, "height": 2, "colour": Colour(), "pixel_aspect": Fraction(1), "speech": None, "notes": ()}
+    return Clip(Path("none"), times=times, seconds=seconds, rate=rate, steady=steady, photo=photo, **shape)
+
+
+def voice_of(seconds: float) -> Speech:
+    return Speech(Path("none"), 48_000, 1, seconds)
+
+
+STEADY = clip_of(np.arange(10) / 25, 0.4)
+
+
+def test_a_longer_voice_runs_the_video_forward_and_back() -> None:
+    line = timeline(STEADY, voice_of(1.0))
+    assert line.indices.tolist() == [*range(10), *range(8, 0, -1), *range(7)]
+    np.testing.assert_allclose(line.times, np.arange(25) / 25, atol=1e-12)
+    assert (line.seconds, line.spoken_until) == (1.0, 1.0)
+    assert "1.00 s" in line.note
+    assert "0.40 s" in line.note
+    assert "forward and back" in line.note
+
+
+def test_the_loop_goes_by_time_not_by_frame_number() -> None:
+    line = timeline(clip_of(np.array([0, 0.1, 0.4]), 0.5, Fraction(6), steady=False), voice_of(1.2))
+    assert line.indices.tolist() == [0, 1, 2, 1, 0, 1]
+    np.testing.assert_allclose(line.times, [0, 0.1, 0.4, 0.5, 0.8, 0.9])
+    assert line.seconds == pytest.approx(1.2)
+
+
+def test_a_shorter_voice_keeps_or_trims_the_rest() -> None:
+    kept, cut = timeline(STEADY, voice_of(0.21)), timeline(STEADY, voice_of(0.21), "trim")
+    assert kept.indices.tolist() == list(range(10))
+    assert (kept.seconds, kept.spoken_until) == (0.4, 0.21)
+    assert "passes through" in kept.note
+    assert cut.indices.tolist() == list(range(6))
+    assert (cut.seconds, cut.spoken_until) == (0.24, 0.21)
+    assert "cut off" in cut.note
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.37, 10), (0.4, 10), (0.4009, 10), (0.43, 11)])
+def test_a_voice_of_the_same_length_just_fits(seconds: float, count: int) -> None:
+    line = timeline(STEADY, voice_of(seconds))
+    assert len(line) == count
+    assert line.spoken_until == pytest.approx(min(seconds, count / 25))
+    assert "fit" in line.note
+
+
+def test_a_photo_is_held() -> None:
+    line = timeline(clip_of(np.zeros(1), 0.04, photo=True), voice_of(1.0))
+    assert line.indices.tolist() == [0] * 25
+    assert line.seconds == 1.0
+    assert "photo" in line.note
+
+
+def test_ten_minutes_do_not_drift() -> None:
+    rate = Fraction(30000, 1001)
+    line = timeline(clip_of(np.arange(151) / float(rate), 151 / float(rate), rate), voice_of(600.0))
+    assert line.times[-1] == (len(line) - 1) / float(rate)
+    assert abs(line.seconds - 600) <= 1 / rate
+
+
+def test_an_unknown_tail_is_a_programmers_mistake() -> None:
+    with pytest.raises(ValueError, match="'keep' or 'trim', not 'cut'"):
+        timeline(STEADY, voice_of(1), "cut")
