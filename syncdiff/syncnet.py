@@ -28,7 +28,7 @@ class JudgeConfig:
     """The judge's shape; travels in the header of its weights file."""
 
     name: str = "syncdiff-judge"
-    box: tuple[int, int, int, int] = (54, 28, 108, 100)  # top, left, bottom, right of the mouth in the 128 px face crop
+    box: tuple[int, int, int, int] = (50, 28, 104, 100)  # top, left, bottom, right of the mouth in the 128 px face crop
     size: tuple[int, int] = (48, 64)  # what the network sees of it, H W
     mels: int = 80
     features: int = 128
@@ -58,18 +58,17 @@ class Look(nn.Module):
 
     def forward(self, mouths: Tensor) -> Tensor:
         B, T = mouths.shape[:2]
-        seen = self.frame(self.steady(mouths).flatten(0, 1))
+        seen = self.frame(self.steady(mouths).flatten(0, 1).contiguous(memory_format=torch.channels_last))
         return self.motion(seen.unflatten(0, (B, T)).transpose(1, 2)).transpose(1, 2)
 
     def steady(self, mouths: Tensor) -> Tensor:
         """[B,T,H,W] -> [B,T,2,H,W]: the mouth, and how it differs from its own average over the surrounding second.
 
         The difference takes the person's looks away, of which a small corpus has far too few."""
-        H, W = mouths.shape[2:]
-        over_time = mouths.flatten(2).transpose(1, 2)  # [B,HW,T]
-        span = 2 * self.surround + 1
-        average = F.avg_pool1d(over_time, span, 1, self.surround, count_include_pad=False)
-        average = average.transpose(1, 2).unflatten(2, (H, W))
+        time = torch.arange(mouths.shape[1], device=mouths.device)
+        near = ((time[:, None] - time).abs() <= self.surround).to(mouths.dtype)
+        with torch.autocast(mouths.device.type, enabled=False):  # half precision would round the grey levels
+            average = torch.einsum("tu,buhw->bthw", near / near.sum(1, keepdim=True), mouths)
         level = average.mean((2, 3), keepdim=True)
         contrast = average.std((2, 3), keepdim=True) + 8.0  # grey levels; the floor keeps a flat picture flat
         return torch.stack([(mouths - level) / contrast, 2 * (mouths - average) / contrast], 2)
