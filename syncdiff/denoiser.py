@@ -1,0 +1,83 @@
+"""The network: what it sees and what it hears, and one evaluation of it. Knows no schedule and no files.
+
+SyncDiff, section 3.3: the U-Net sees the noisy frame beside three visual priors - the masked frame (pose and surroundings),
+an identity frame, and the previous frame through an information bottleneck (a 1x1 convolution), so that it can keep
+the motion but not copy the lips - and hears speech by cross-attention. Two things differ from the paper, for the compact
+profile: a frame has a window of speech tokens instead of one (with a single key attention is only a bias), and the
+same window, flattened, also joins the time embedding, so that every residual block hears it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What one evaluation is told besides the noisy frame. All float, batch first."""
+
+    masked: Tensor  # [B, C, h, w] the frame with its mouth region greyed out
+    identity: Tensor  # [B, C, h, w] another frame of the same person
+    previous: Tensor  # [B, C, h, w] the frame before, as generated; zeros where there is none
+    speech: Tensor  # [B, K, D] tokens around the frame's time
+
+    def to(self, *args, **kwargs) -> Condition:
+        return Condition(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
+
+
+class Denoiser(ModelMixin, ConfigMixin):
+    """Noisy frame [B, C, h, w], timestep [B], Condition -> the network's prediction [B, C, h, w].
+
+    Args:
+        channels: C of the codec.
+        bottleneck: channels left of the previous frame (paper: 1 of 3); 0 leaves the frame out, C or more lets it pass whole.
+        tokens, speech_width: K and D of the speech window.
+        widths: channels of the U-Net's levels; only the lowest attends.
+        layers: residual blocks per level.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: int = 48,
+        bottleneck: int = 4,
+        tokens: int = 8,
+        speech_width: int = 256,
+        widths: Sequence[int] = (64, 128, 256),
+        layers: int = 1,
+    ) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, bottleneck, 1) if bottleneck < channels else nn.Identity()
+        plain = len(widths) - 1
+        self.unet = UNet2DConditionModel(
+            in_channels=3 * channels + min(bottleneck, channels),
+            out_channels=channels,
+            down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * plain,
+            block_out_channels=tuple(widths),
+            layers_per_block=layers,
+            norm_num_groups=16,
+            attention_head_dim=32,
+            cross_attention_dim=speech_width,
+            resnet_time_scale_shift="scale_shift",
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=speech_width,
+        )
+        self.place = nn.Parameter(torch.randn(tokens, speech_width) * 0.02)
+        self.gather = nn.Sequential(nn.Linear(tokens * speech_width, speech_width), nn.SiLU())
+
+    def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        visual = [noisy, condition.masked, condition.identity]
+        if self.config.bottleneck:
+            visual.append(self.squeeze(condition.previous))
+        speech = condition.speech + self.place
+        heard = self.gather(condition.speech.flatten(1))
+        return self.unet(torch.cat(visual, dim=1), timestep, speech, class_labels=heard).sample

@@ -1,0 +1,117 @@
+"""Speech -> features per video frame. Knows nothing of pictures.
+
+`SpeechEncoder` stands where AV-HuBERT stands in the paper: sound goes in, one window of tokens per video frame comes out.
+It is convolutional with a reach of about half a second to either side, so a clip may be encoded whole or in pieces with the
+same result, and no 30-second window ever ends in the middle of a word.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SAMPLE_RATE = 16_000
+MELS, N_FFT, HOP = 80, 400, 160  # 25 ms windows every 10 ms, as Whisper's and AV-HuBERT's front ends
+MEL_RATE = SAMPLE_RATE // HOP  # 100 Hz
+QUIET = -1.0  # log10 mel power: a recording whose loudest band stays below this counts as silence and is not turned up
+
+
+@cache
+def mel_filters() -> Tensor:
+    """[MELS, N_FFT // 2 + 1] triangular filters on Slaney's mel scale (linear below 1 kHz, logarithmic above), area 1."""
+    step = np.log(6.4) / 27.0
+
+    def hz(mel: np.ndarray) -> np.ndarray:
+        return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp(step * (mel - 15)))
+
+    top = 15 + np.log(SAMPLE_RATE / 2 / 1000) / step
+    edges = hz(np.linspace(0, top, MELS + 2))  # [M + 2]
+    bins = np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
+    rise = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    fall = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    triangles = np.maximum(0, np.minimum(rise, fall)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+    return torch.from_numpy(triangles.astype(np.float32))
+
+
+def mel_power(samples: Tensor) -> Tensor:
+    """[..., N] at 16 kHz, -1..1 -> log10 mel power [..., M, N // HOP]; frame i is centred on sample i * HOP."""
+    flat = samples.reshape(-1, samples.shape[-1])
+    spectrum = torch.stft(flat, N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)[..., :-1].abs() ** 2
+    return (mel_filters() @ spectrum).clamp_min(1e-10).log10().reshape(*samples.shape[:-1], MELS, -1)
+
+
+def log_mel(samples: Tensor) -> Tensor:
+    """Log mel power [..., M, T100] relative to the recording's loudest band, 80 dB deep, in -1..1: gain does not matter.
+
+    Silence stays at the floor: a recording that is never louder than QUIET is not turned up until its noise looks like speech.
+    """
+    power = mel_power(samples)
+    loudest = power.amax(dim=(-2, -1), keepdim=True).clamp_min(QUIET)
+    return (power - loudest).clamp_min(-8.0) / 4 + 1
+
+
+class _Block(nn.Module):
+    """ConvNeXt block over time: depthwise convolution, then a two-layer perceptron, with a learned residual scale."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.expand, self.shrink = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, T, D]
+        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.scale * self.shrink(F.gelu(self.expand(self.norm(y))))
+
+
+class SpeechEncoder(ModelMixin, ConfigMixin):
+    """Log mel [B, M, T100] -> features [B, T100 // 2, D] at 50 Hz, layer-normalised.
+
+    Args:
+        width: D, the features' size and the network's.
+        layers: ConvNeXt blocks; each adds `kernel // 2` steps of 20 ms to the reach on either side.
+        kernel: odd length of the depthwise convolutions.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, width: int = 256, layers: int = 8, kernel: int = 7) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv1d(MELS, width, 3, padding=1), nn.GELU(), nn.Conv1d(width, width, 4, stride=2, padding=1), nn.GELU()
+        )
+        self.blocks = nn.ModuleList(_Block(width, kernel) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    @property
+    def rate(self) -> int:
+        """Features per second."""
+        return MEL_RATE // 2
+
+    def forward(self, mel: Tensor) -> Tensor:
+        x = self.stem(mel).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+def token_window(features: Tensor, times: Tensor, *, tokens: int, rate: int) -> Tensor:
+    """The `tokens` features around each time, one feature step apart, linearly interpolated: [T50, D] -> [T, K, D].
+
+    Args:
+        features: [T50, D] at `rate` per second; feature i spans the time from i / rate to (i + 1) / rate.
+        times: [T] seconds, any spacing: the model's clock is the video's own. Beyond the ends the edge repeats.
+    """
+    offsets = torch.arange(tokens, dtype=torch.float64) - (tokens - 1) / 2
+    where = (times.double()[:, None] * rate - 0.5 + offsets).clamp(0, len(features) - 1)
+    low = where.floor().long().clamp(max=max(0, len(features) - 2))
+    mix = (where - low).to(features.dtype)[..., None]
+    return features[low] * (1 - mix) + features[(low + 1).clamp(max=len(features) - 1)] * mix

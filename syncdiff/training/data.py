@@ -1,0 +1,200 @@
+"""What prepare wrote -> arrays and batches. Crops stay uint8 in one memory-mapped file a set; sound stays int16.
+
+Which half of the people a helper net may learn from is decided here: a net inside the generator's losses sees the half
+"generator", the judge the other half, so that nothing is judged by what trained it.
+"""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import av
+import cv2
+import numpy as np
+
+from syncdiff.crops import WINDOW, S
+from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS, SAMPLE_RATE
+
+LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
+_AT = {index: place for place, index in enumerate(KEPT)}
+
+# Records of a set -> a function of (clip, frame, rng) that returns the speech tokens [K, D] there.
+Hear = Callable[["list[ClipRecord]"], Callable[[int, int, np.random.Generator], np.ndarray]]
+
+
+def split_of(identity: str) -> Literal["generator", "judge"]:
+    """The half of the corpus that this person belongs to; stable over machines and runs."""
+    return ("generator", "judge")[zlib.crc32(identity.encode()) % 2]
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """One prepared clip: where it is and everything about it but its pixels."""
+
+    set: str
+    name: str
+    identity: str
+    sound: np.ndarray  # [N] int16 at 16 kHz, from the first frame on
+    points: np.ndarray | None  # [T, 45, 2] float32 crop pixels, order KEPT
+    visemes: np.ndarray | None  # [T, 15] float32
+    good: np.ndarray | None  # [T] bool
+
+    def __len__(self) -> int:
+        """Video frames, or as many as the sound would fill."""
+        return len(self.points) if self.points is not None else len(self.sound) * FPS // SAMPLE_RATE
+
+    @cached_property
+    def opening(self) -> np.ndarray:
+        """[T] inner lip gap over the distance of the outer eye corners."""
+        return self._gap(13, 14)
+
+    @cached_property
+    def width(self) -> np.ndarray:
+        """[T] distance of the lip corners over that of the outer eye corners."""
+        return self._gap(61, 291)
+
+    def _gap(self, a: int, b: int) -> np.ndarray:
+        eyes = np.linalg.norm(self.points[:, _AT[33]] - self.points[:, _AT[263]], axis=-1)
+        return np.linalg.norm(self.points[:, _AT[a]] - self.points[:, _AT[b]], axis=-1) / eyes
+
+
+def load_set(root: Path, name: str) -> list[ClipRecord]:
+    """Every prepared clip of a set, sorted by name."""
+    folder = root / name
+    people = {}
+    if (folder / "identities.tsv").exists():
+        with open(folder / "identities.tsv", newline="") as file:
+            people = {row["clip"]: row["identity"] for row in csv.DictReader(file, delimiter="\t")}
+    records = []
+    for path in sorted(folder.glob("*.npz")):
+        if ".partial" in path.name:
+            continue
+        with np.load(path) as file:
+            points, visemes = (file[k].astype(np.float32) if k in file else None for k in ("points", "visemes"))
+            good = file["good"] if "good" in file else None
+            records.append(
+                ClipRecord(name, path.stem, people.get(path.stem, path.stem), file["sound"], points, visemes, good)
+            )
+    return records
+
+
+def load_crops(root: Path, records: Sequence[ClipRecord]) -> tuple[np.ndarray, np.ndarray]:
+    """All crops of one set's clips end to end, [sum T, S, S, 3] uint8 memory-mapped, and where each clip starts [clips + 1].
+
+    Decoded once into `root/SET/crops.npy`; made again when the clips have changed.
+    """
+    starts = np.concatenate([[0], np.cumsum([len(r) for r in records])]).astype(np.int64)
+    target = root / records[0].set / "crops.npy"
+    if not target.exists() or np.load(target, mmap_mode="r").shape[0] != starts[-1]:
+        partial = target.with_suffix(".partial.npy")
+        pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (int(starts[-1]), S, S, 3))
+        for record, start in zip(records, starts, strict=False):
+            with av.open(str(root / record.set / f"{record.name}.mp4")) as container:
+                for i, frame in enumerate(container.decode(video=0)):
+                    pixels[start + i] = frame.to_ndarray(format="rgb24")
+        pixels.flush()
+        partial.rename(target)
+    return np.load(target, mmap_mode="r"), starts
+
+
+@dataclass(frozen=True)
+class FaceBatch:
+    """Pixels are window pixels, uint8 [B, 80, 96, 3], one augmentation over each row's three pictures."""
+
+    clean: np.ndarray
+    identity: np.ndarray
+    previous: np.ndarray
+    lips: np.ndarray  # [B, 40, 2] float32 window px
+    speech: np.ndarray  # [B, K, D] float32
+
+
+class TalkingFaces:
+    """Endless random batches of frames with their conditions."""
+
+    def __init__(
+        self, root: Path, share: dict[str, float], hear: Hear, *, split: str | None = None, gap: int = 15
+    ) -> None:
+        self.root, self.gap, self.rows = root, gap, {}
+        self.share = share
+        for name in share:
+            records = load_set(root, name)
+            pixels, starts = load_crops(root, records)
+            kept = [i for i, r in enumerate(records) if split is None or split_of(r.identity) == split]
+            self.rows[name] = (records, pixels, starts, kept, hear(records))
+
+    def batch(self, size: int, rng: np.random.Generator) -> FaceBatch:
+        rows = [self._row(str(name), rng) for name in rng.choice(list(self.share), size, p=list(self.share.values()))]
+        return FaceBatch(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+    def _row(self, name: str, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        records, pixels, starts, kept, heard = self.rows[name]
+        clip = int(rng.choice(kept))
+        record, start = records[clip], int(starts[clip])
+        t = int(rng.integers(1, len(record)))
+        far = np.flatnonzero(np.abs(np.arange(len(record)) - t) >= min(self.gap, len(record) // 3))
+        frames = pixels[start + np.array([t, int(rng.choice(far)), t - 1])]
+        matrix = _wobble(rng)
+        flip = rng.random() < 0.5
+        windows = _degrade(np.stack([_warp(f, matrix)[WINDOW] for f in frames]), rng)
+        lips = (record.points[t, :LIPS] - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T - (
+            WINDOW[1].start,
+            WINDOW[0].start,
+        )
+        if flip:
+            windows = windows[:, :, ::-1]
+            lips = np.stack([windows.shape[2] - 1 - lips[:, 0], lips[:, 1]], 1)[_MIRROR]
+        return windows[0], windows[1], windows[2], lips.astype(np.float32), heard(clip, t, rng)
+
+
+def _wobble(rng: np.random.Generator) -> np.ndarray:
+    """A small random similarity, crop -> crop: alignment is never perfect."""
+    angle, scale = np.radians(rng.normal(0, 2)), np.exp(rng.normal(0, 0.03))
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    middle, shift = np.array([S / 2, 88.0]), rng.normal(0, 1.5, 2)
+    rotation = np.array([[c, -s], [s, c]])
+    return np.concatenate([rotation, (middle + shift - rotation @ middle)[:, None]], 1)
+
+
+def _warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    return cv2.warpAffine(
+        image, matrix, (S, S), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def _degrade(windows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Light, colour, blur and compression, the same for all pictures of a row. uint8 in and out."""
+    x = windows.astype(np.float32)
+    x = x * rng.normal(1, 0.05, 3) * np.exp(rng.normal(0, 0.15)) + rng.normal(0, 8)
+    x = (x - x.mean()) * np.exp(rng.normal(0, 0.12)) + x.mean()
+    grey = x.mean(-1, keepdims=True)
+    x = grey + (x - grey) * np.clip(np.exp(rng.normal(0, 0.2)), 0, 1.6)
+    x = np.clip(x, 0, 255).astype(np.uint8)
+    if rng.random() < 0.2:
+        sigma = rng.uniform(0.3, 1.0)
+        x = np.stack([cv2.GaussianBlur(p, (0, 0), sigma) for p in x])
+    if rng.random() < 0.2:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))]
+        x = np.stack([cv2.imdecode(cv2.imencode(".jpg", p, quality)[1], cv2.IMREAD_COLOR) for p in x])
+    return x
+
+
+def _mirror() -> np.ndarray:
+    """Place of every lip landmark's mirror image, from FaceMesh's own left and right pairs along the two contours."""
+    outer, inner = list(OUTER_LIPS), list(INNER_LIPS)
+
+    def reflect(
+        ring: list[int],
+    ) -> list[int]:  # both rings start at the right corner and reach the left one after half the way
+        half = len(ring) // 2
+        return [(half - i) % len(ring) for i in range(len(ring))]
+
+    return np.array(reflect(outer) + [len(outer) + i for i in reflect(inner)])
+
+
+_MIRROR = _mirror()

