@@ -1,13 +1,19 @@
 """The page of syncdiff: `python app.py`, or a Hugging Face Space."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: else it calls home
+# Read when gradio is imported: no calls home, and a folder for uploads and results that is ours alone and goes with us.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="syncdiff-")
 import spaces  # noqa: F401, I001 -- on a ZeroGPU Space it has to come before torch
 
 from syncdiff.page import build_page, launch_options
 from syncdiff.pipeline import SyncDiffPipeline
 
+atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 demo = build_page(SyncDiffPipeline.from_pretrained())
 if __name__ == "__main__":
-    demo.launch(server_port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")), **launch_options())
+    demo.launch(**launch_options())

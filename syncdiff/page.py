@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -173,7 +174,8 @@ def examples() -> list[dict[str, str]]:
 def limits() -> str:
     return (
         f"Up to {LIMITS.seconds / 60:.0f} minutes, {LIMITS.bytes / 2**20:.0f} MB and {LIMITS.pixels / 1e6:.0f} "
-        "megapixels a file, in any common format. Best with one face that looks roughly into the camera. "
+        "megapixels a file, in any common format, even one that your browser cannot show. "
+        "Best with a face that looks roughly into the camera. "
         "Use only faces and voices that you are allowed to use."
     )
 
@@ -323,8 +325,11 @@ def endpoint(answer: Callable[..., Any], default: SampleOptions) -> None:
 
 
 def launch_options() -> dict[str, Any]:
-    """What `launch` is told, here and on a Space. The address is gradio's choice: 127.0.0.1, or what a Space sets."""
+    """What `launch` is told: this machine only, port GRADIO_SERVER_PORT or 7860; on a Space, where its proxy looks."""
+    everyone = "0.0.0.0"  # noqa: S104 -- inside a Space's container
     return {
+        "server_name": os.environ.get("GRADIO_SERVER_NAME", everyone if "SPACE_ID" in os.environ else "127.0.0.1"),
+        "server_port": int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
         "theme": gr.themes.Base(
             primary_hue=gr.themes.colors.indigo,
             neutral_hue=gr.themes.colors.slate,

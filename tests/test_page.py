@@ -51,7 +51,7 @@ def serve() -> Iterator[Callable[[FakePipeline], str]]:
     def start(pipe: FakePipeline) -> str:
         blocks = page.build_page(pipe)
         opened.append(blocks)
-        return blocks.launch(prevent_thread_lock=True, quiet=True, **page.launch_options())[1]
+        return blocks.launch(prevent_thread_lock=True, quiet=True, **page.launch_options() | {"server_port": None})[1]
 
     yield start
     for blocks in opened:
@@ -288,6 +288,24 @@ def test_limits_stand_on_the_page_and_at_the_door() -> None:
     assert options["max_file_size"] == LIMITS.bytes
     assert not options["share"]
     assert not options["show_error"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({}, ("127.0.0.1", 7860)),
+        ({"GRADIO_SERVER_PORT": "9000"}, ("127.0.0.1", 9000)),
+        ({"SPACE_ID": "somebody/syncdiff"}, ("0.0.0.0", 7860)),
+        ({"SPACE_ID": "somebody/syncdiff", "GRADIO_SERVER_NAME": "10.0.0.1"}, ("10.0.0.1", 7860)),
+    ],
+)
+def test_only_this_machine_is_served_except_on_a_space(monkeypatch, environment, address) -> None:
+    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    options = page.launch_options()
+    assert (options["server_name"], options["server_port"]) == address
 
 
 def test_the_clock_never_runs_backwards_and_finds_the_end() -> None:
