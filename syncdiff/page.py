@@ -109,7 +109,7 @@ def done_view(result: Result) -> dict[str, Any]:
         f"{gap.start:.1f} to {gap.end:.1f} s is left as it was: {gap.reason}." for gap in result.passed_through
     ]
     made = (
-        f"{result.frames} frames in {sum(result.seconds.values()):.1f} s: "
+        f"{result.redrawn} of {result.frames} frames redrawn in {sum(result.seconds.values()):.1f} s: "
         f"{result.options.steps} steps, seed {result.options.seed}."
     )
     return {
@@ -224,7 +224,14 @@ def build_page(pipe: Pipeline) -> gr.Blocks:
                 gr.Markdown(limits(), elem_id="limits")
                 with gr.Row():
                     steps = gr.Slider(
-                        1, 50, default.steps, step=1, label="Steps", info="More is slower", scale=3, min_width=160
+                        1,
+                        SampleOptions.MAX_STEPS,
+                        default.steps,
+                        step=1,
+                        label="Steps",
+                        info="More is slower",
+                        scale=3,
+                        min_width=160,
                     )
                     seed = gr.Number(
                         default.seed,
@@ -232,7 +239,7 @@ def build_page(pipe: Pipeline) -> gr.Blocks:
                         info="Same seed, same video",
                         precision=0,
                         minimum=0,
-                        maximum=2**31 - 1,
+                        maximum=SampleOptions.MAX_SEED,
                         scale=2,
                         min_width=120,
                     )

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-from syncdiff.pipeline import Progress, Result, SampleOptions
 
 from syncdiff.faces import Gap
 from syncdiff.media import InputError
+from syncdiff.pipeline import Progress, Result, SampleOptions
 from syncdiff.scores import Scores
 
 RATE = 25
@@ -94,8 +94,9 @@ class FakePipeline:
             video=out,
             source=source,
             frames=round(self.seconds * RATE),
+            redrawn=round(self.seconds * RATE) - 8,
             seconds={"reading": 0.4, "finding the face": 1.1, "listening": 0.1, "drawing": 2.9, "scoring": 0.6},
-            passed_through=(Gap(0.4, 0.7, "the face is turned away"),),
+            passed_through=(Gap(0.4, 0.7, "face turned away"),),
             notes=("The voice is longer than the video: the video runs forward and back until the voice ends.",),
             source_scores=scores(3.2),
             result_scores=scores(5.6),

@@ -1,5 +1,6 @@
 """The page in a real browser, over a pipeline that keeps the contract and draws nothing."""
 
+import json
 import logging
 import shutil
 import time
@@ -165,6 +166,20 @@ def test_progress_then_cancel_then_again(serve, visit, files, private_temp) -> N
     assert pipe.finished == 1
     assert tab.is_visible("#run")
     assert not tab.is_visible("#cancel")
+
+
+@pytest.mark.browser
+def test_an_example_runs_with_one_click(serve, visit, tmp_path, monkeypatch) -> None:
+    write_video(tmp_path / "head.mp4")
+    write_voice(tmp_path / "words.wav")
+    listed = [{"label": "A head that says words", "face": "head.mp4", "voice": "words.wav"}]
+    (tmp_path / "examples.json").write_text(json.dumps(listed))
+    monkeypatch.setattr(page, "EXAMPLES", tmp_path)
+    pipe = FakePipeline()
+    tab = visit(serve(pipe))
+    tab.get_by_text("A head that says words").click()
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert [path.name for path in pipe.calls[0][:2]] == ["head.mp4", "words.wav"]
 
 
 @pytest.mark.browser
