@@ -28,8 +28,8 @@ class JudgeConfig:
     """The judge's shape; travels in the header of its weights file."""
 
     name: str = "syncdiff-judge"
-    box: tuple[int, int, int, int] = (50, 28, 104, 100)  # top, left, bottom, right of the mouth in the 128 px face crop
-    size: tuple[int, int] = (48, 64)  # what the network sees of it, H W
+    box: tuple[int, int, int, int] = (54, 34, 99, 94)  # top, left, bottom, right of the mouth in the 128 px face crop
+    size: tuple[int, int] = (36, 48)  # what the network sees of it, H W
     mels: int = 80
     features: int = 128
     surround: int = 25  # frames to either side over which the still part of the face is averaged
@@ -41,7 +41,7 @@ class Look(nn.Module):
     def __init__(self, config: JudgeConfig) -> None:
         super().__init__()
         self.surround = config.surround
-        rows, columns = (side // 16 for side in config.size)
+        rows, columns = (-(-side // 16) for side in config.size)
         self.frame = nn.Sequential(
             _conv2d(2, 16, 5, 2, 2),
             _conv2d(16, 32, 3, 2, 1),

@@ -244,7 +244,7 @@ def changed(before: torch.Tensor, after: torch.Tensor) -> list[int]:
 
 
 def test_a_window_is_five_frames_of_picture(judge: JudgeNet) -> None:
-    mouths = torch.rand(1, 30, 48, 64) * 255
+    mouths = torch.rand(1, 30, 36, 48) * 255
     other = mouths.clone()
     other[:, 15] = 0
     assert judge.look(mouths).shape == (1, 26, 128)
@@ -261,14 +261,14 @@ def test_a_window_is_twenty_columns_of_sound(judge: JudgeNet) -> None:
 
 
 def test_brightness_and_contrast_hardly_matter(judge: JudgeNet) -> None:
-    mouths = 100 * torch.rand(1, 1, 48, 64) + 20 * torch.rand(1, 12, 48, 64) + 50
+    mouths = 100 * torch.rand(1, 1, 36, 48) + 20 * torch.rand(1, 12, 36, 48) + 50
     seen = judge.look.steady(mouths)
     torch.testing.assert_close(judge.look.steady(mouths + 40), seen, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(judge.look.steady(1.2 * mouths), seen, atol=0.01, rtol=0.06)
 
 
 def test_unit_length_and_the_size_promised(judge: JudgeNet, tmp_path: Path) -> None:
-    video, audio = judge(torch.rand(2, 9, 48, 64) * 255, torch.randn(2, 80, 36))
+    video, audio = judge(torch.rand(2, 9, 36, 48) * 255, torch.randn(2, 80, 36))
     for side in (video, audio):
         assert side.shape == (2, 5, 128)
         assert torch.allclose(side.norm(dim=2), torch.ones(2, 5), atol=1e-5)
@@ -282,7 +282,7 @@ def test_weights_travel_with_config_and_record(judge: JudgeNet, tmp_path: Path) 
     again = JudgeNet.load(path)
     assert again.config == judge.config
     assert not again.training
-    mouths, mel = torch.rand(1, 9, 48, 64) * 255, torch.randn(1, 80, 36)
+    mouths, mel = torch.rand(1, 9, 36, 48) * 255, torch.randn(1, 80, 36)
     for one, other in zip(judge(mouths, mel), again(mouths, mel), strict=True):
         assert (one * other).sum(2).min() > 0.999
     from safetensors import safe_open
@@ -303,7 +303,7 @@ def test_unknown_settings_are_refused(judge: JudgeNet, tmp_path: Path) -> None:
 
 def test_chunks_do_not_show(judge: JudgeNet, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    mouths, samples = rng.integers(0, 256, (60, 48, 64), np.uint8), clip(frames=60)[1]
+    mouths, samples = rng.integers(0, 256, (60, 36, 48), np.uint8), clip(frames=60)[1]
     whole = judge.embed(mouths, samples)
     monkeypatch.setattr(syncnet, "CHUNK", 11)
     for one, other in zip(whole, judge.embed(mouths, samples), strict=True):
@@ -315,5 +315,5 @@ def test_the_view_is_the_grey_mouth_box(judge: JudgeNet) -> None:
     crop = np.zeros((128, 128, 3), np.uint8)
     top, left, bottom, right = judge.config.box
     crop[top:bottom, left:right] = 90
-    assert judge.view(crop).shape == (48, 64)
+    assert judge.view(crop).shape == (36, 48)
     assert (judge.view(crop) == 90).all()

@@ -38,10 +38,11 @@ CHECK_EVERY = 200  # steps
 class JudgeTraining:
     """How the shipped judge was trained; travels in its weights as part of the record."""
 
-    steps: int = 3600
+    steps: int = 2500
+    minutes: float = 60.0  # of the clock, after which the run comes to its end with the steps it has done
     clips: int = 12  # a batch
     frames: int = 50  # of each clip
-    rate: float = 3e-3
+    rate: float = 3e-3  # rises for a twentieth of the run, falls to nothing over the last 40 %
     decay: float = 0.02
     other_clips: float = 0.3  # weight of telling the own sound from that of other clips
     average: float = 0.998  # of the weights that are kept
@@ -120,20 +121,29 @@ def _smooth(series: np.ndarray, frames: float) -> np.ndarray:
 def augment_sound(samples: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Samples [N] and another clip's [N] -> [N]: another room, microphone, distance, and company."""
     N = len(samples)
-    spectrum = np.fft.rfft(samples, 2 * N)
+    spectrum = _spectrum(samples, 2 * N)
     octave = np.log2(np.maximum(np.fft.rfftfreq(2 * N, 1 / RATE), 50) / 50)
     colour = np.interp(octave, np.linspace(0, 8, 9), _smooth(rng.normal(0, 1, (9, 1)), 1)[:, 0]) * rng.uniform(0, 6)
     spectrum *= 10 ** (colour / 20)
     if rng.random() < 0.4:
-        spectrum *= np.fft.rfft(_room(rng), 2 * N)
-    heard = np.fft.irfft(spectrum)[:N]
+        spectrum *= _spectrum(_room(rng), 2 * N)
+    heard = _wave(spectrum)[:N]
     loud = heard.std() + 1e-5
     if rng.random() < 0.6:
-        hiss = np.fft.irfft(np.fft.rfft(rng.standard_normal(N)) * 2 ** (-rng.uniform(0, 1) * octave[::2][: N // 2 + 1]))
+        hiss = _wave(_spectrum(rng.standard_normal(N, np.float32), N) * 2 ** (-rng.uniform(0, 1) * octave[::2]))
         heard = heard + _mix(hiss, loud, rng.uniform(3, 30))
     if rng.random() < 0.3:
         heard = heard + _mix(other, loud, rng.uniform(8, 25))
     return (heard * 10 ** (rng.uniform(-14, 8) / 20)).astype(np.float32)
+
+
+def _spectrum(samples: np.ndarray, length: int) -> np.ndarray:
+    """torch's transform stays in single precision, which is half of numpy's time."""
+    return torch.fft.rfft(torch.as_tensor(samples, dtype=torch.float32), length).numpy()
+
+
+def _wave(spectrum: np.ndarray) -> np.ndarray:
+    return torch.fft.irfft(torch.as_tensor(spectrum, dtype=torch.complex64)).numpy()
 
 
 def _room(rng: np.random.Generator) -> np.ndarray:
@@ -209,25 +219,38 @@ def _example(
     return augment_picture(clip.crops[start : start + T], config, rng), mel.float()
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a run gave."""
+
+    judge: JudgeNet  # the averaged weights
+    steps: int
+    minutes: float
+
+
 def train(
     learn: Sequence[JudgeClip],
     held: Sequence[JudgeClip],
     folder: Path,
     config: JudgeConfig | None = None,
     run: JudgeTraining | None = None,
-) -> JudgeNet:
-    """Train a judge and return its averaged weights; `folder` keeps the log and the state a broken run goes on from."""
+) -> Trained:
+    """Train a judge; `folder` keeps the log and the state a broken run goes on from."""
     run = run or JudgeTraining()
     torch.manual_seed(run.seed)
     folder.mkdir(parents=True, exist_ok=True)
     judge = JudgeNet(config).to(memory_format=torch.channels_last)  # a third faster on a CPU
     average = AveragedModel(judge, multi_avg_fn=get_ema_multi_avg_fn(run.average), use_buffers=True)
     optimizer = torch.optim.AdamW(judge.parameters(), run.rate, weight_decay=run.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, run.rate, run.steps, pct_start=0.1)
-    parts = {"judge": judge, "average": average, "optimizer": optimizer, "schedule": schedule}
-    first = _resume(folder / "state.pt", parts)
+    parts = {"judge": judge, "average": average, "optimizer": optimizer}
+    first, minutes = _resume(folder / "state.pt", parts)
+    step = first
+    began = time.monotonic() - 60 * minutes
     losses: list[float] = []
     for step, (mouths, mel) in enumerate(batches(learn, judge.config, run, first), start=first + 1):
+        minutes = (time.monotonic() - began) / 60
+        done = max(step / run.steps, minutes / run.minutes)
+        optimizer.param_groups[0]["lr"] = run.rate * min(1, done / 0.05, max(0.0, (1 - done) / 0.4))
         torch.manual_seed(run.seed * 1_000_003 + step)  # dropout too has a seed of its own each step
         judge.train()
         with torch.autocast("cpu", torch.bfloat16):
@@ -237,14 +260,15 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(judge.parameters(), 5.0)
         optimizer.step()
-        schedule.step()
         average.update_parameters(judge)
         losses.append(loss.item())
-        if step % CHECK_EVERY == 0 or step == run.steps:
-            _save_state(folder / "state.pt", parts, step)
+        if step % CHECK_EVERY == 0 or done >= 1:
+            _save_state(folder / "state.pt", parts, step, minutes)
             _log(folder / "log.csv", step, float(np.mean(losses)), check(average.module.eval(), held))
             losses.clear()
-    return average.module.eval()
+        if done >= 1:
+            break
+    return Trained(average.module.eval(), step, minutes)
 
 
 def check(judge: JudgeNet, clips: Sequence[JudgeClip]) -> dict[str, float]:
@@ -264,19 +288,19 @@ def _score(judge: JudgeNet, picture: JudgeClip, sound: JudgeClip) -> Scores:
     return score((cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB) for grey in picture.crops), sound.samples, judge)
 
 
-def _resume(path: Path, parts: dict[str, Any]) -> int:
-    """Bring every part back to where a broken run left it. Returns the steps already done."""
+def _resume(path: Path, parts: dict[str, Any]) -> tuple[int, float]:
+    """Bring every part back to where a broken run left it. Returns the steps and minutes already done."""
     if not path.exists():
-        return 0
+        return 0, 0.0
     state = torch.load(path, weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(state[name])
-    return state["step"]
+    return state["step"], state["minutes"]
 
 
-def _save_state(path: Path, parts: dict[str, Any], step: int) -> None:
+def _save_state(path: Path, parts: dict[str, Any], step: int, minutes: float) -> None:
     partial = path.with_suffix(".partial")
-    torch.save({"step": step} | {name: part.state_dict() for name, part in parts.items()}, partial)
+    torch.save({"step": step, "minutes": minutes} | {name: part.state_dict() for name, part in parts.items()}, partial)
     partial.replace(path)
 
 
@@ -297,26 +321,27 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/judge"), help="log, and the state to go on from")
     parser.add_argument("--sets", nargs="+", default=["puppets", "rendered", "grid-s1"])
     parser.add_argument("--steps", type=int, default=JudgeTraining.steps)
+    parser.add_argument("--minutes", type=float, default=JudgeTraining.minutes)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    run = JudgeTraining(steps=args.steps)
-    start = time.monotonic()
+    run = JudgeTraining(steps=args.steps, minutes=args.minutes)
     learn, held = read_clips(args.shards, args.sets, run.frames)
     minutes = sum(len(clip.crops) for clip in learn) / FPS / 60
     print(f"{len(learn)} clips, {minutes:.1f} min, to learn from; {len(held)} held back", flush=True)
-    judge = train(learn, held, args.runs, run=run)
+    trained = train(learn, held, args.runs, run=run)
     record = {
         "command": shlex.join(["python", "-m", "syncdiff.training.judge", *sys.argv[1:]]),
         "training": asdict(run),
         "clips": len(learn),
-        "minutes": round(minutes, 1),
-        "held_back": check(judge, held),
-        "seconds_of_last_run": round(time.monotonic() - start),
+        "minutes_of_clips": round(minutes, 1),
+        "steps_done": trained.steps,
+        "minutes_taken": round(trained.minutes, 1),
+        "held_back": check(trained.judge, held),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    judge.save(args.out, record)
+    trained.judge.save(args.out, record)
 
 
 if __name__ == "__main__":
