@@ -13,6 +13,7 @@ import numpy as np
 
 SAMPLE_RATE = 16_000  # Hz, of Speech.samples()
 INDEX_RATE = Fraction(25)  # frames a second in a normalised file, which keeps the order; Clip.times keeps the time
+READ_THREADS = 4  # every thread holds a frame
 GOP = 12  # frames between key frames of a normalised file: the most that reading backwards ever holds
 PHOTO_RATE = Fraction(25)  # frames per second of a still photo
 
@@ -32,7 +33,7 @@ class Limits:
     rate: float = 120.0  # frames per second, on average
     shortest_voice: float = 0.3  # seconds
     quietest_voice: float = -55.0  # dB of full scale, in the loudest tenth of a second
-    memory: int = 3 * 2**30  # bytes of address space of the intake process
+    memory: int = 2 * 2**30  # bytes of address space of the intake process; 4096x2160 HDR takes 1.3 GB
     disk: int = 8 * 2**30  # bytes of any file it writes
     timeout: float = 900.0  # seconds it may take in all
     stall: float = 30.0  # seconds it may take without getting any further
@@ -96,7 +97,7 @@ class Speech:
 
     def samples(self) -> np.ndarray:
         """The voice as the models hear it: [N] float32 in [-1,1], mono, SAMPLE_RATE, N = round(seconds * rate)."""
-        # 16 bits, because swresample then weighs the channels so that their sum cannot clip; with floats it adds them up
+        # 16 bits: swresample then weighs the channels so that their sum cannot clip; floats it would simply add up
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         parts = []
         with av.open(str(self.path), format="wav") as container:
@@ -137,7 +138,8 @@ class Clip:
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"frame indices must lie in 0..{len(self) - 1}, not {wanted.min()}..{wanted.max()}")
         with av.open(str(self.path)) as container:
-            container.streams.video[0].thread_type = "AUTO"
+            context = container.streams.video[0].codec_context
+            context.thread_type, context.thread_count = "AUTO", READ_THREADS
             for run in _runs(wanted):
                 read = self._forward if run[-1] >= run[0] else self._backward
                 for index, image in read(container, run):
@@ -147,6 +149,8 @@ class Clip:
         pictures = self._from(container, int(run[0]))
         current, image = next(pictures)
         for index in run.tolist():
+            if index > current + 2 * GOP:  # nearer from the next key frame
+                pictures = self._from(container, index)
             while current < index:
                 current, image = next(pictures)
             yield index, image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import select
+import selectors
 import shutil
 import stat
 import subprocess
@@ -129,15 +129,13 @@ def _listen(process: subprocess.Popen[bytes], name: str, limits: Limits) -> Gene
 def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[bytes]:
     """Whole lines until the process ends or the time is up."""
     rest = b""
-    while (left := deadline - time.monotonic()) > 0:
-        ready, _, _ = select.select([process.stdout], [], [], left)
-        if not ready:
-            return
-        block = os.read(process.stdout.fileno(), 65_536)
-        if not block:
-            return
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(process.stdout, selectors.EVENT_READ)
+        while (left := deadline - time.monotonic()) > 0:
+            if not waiting.select(left) or not (block := os.read(process.stdout.fileno(), 65_536)):
+                return
+            *lines, rest = (rest + block).split(b"\n")
+            yield from lines
 
 
 def called(path: str | Path) -> str:

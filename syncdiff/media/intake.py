@@ -7,7 +7,9 @@ Light imports only: it starts once for every upload."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import sys
 import time
@@ -17,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import av.logging
 
 from syncdiff.media.clip import InputError, Limits
 from syncdiff.media.pictures import read_photo, read_video
@@ -28,6 +29,8 @@ ACCEPTED = {
     "face": "an mp4, mov, mkv, webm, avi or ts video, or a png, jpeg or webp photo",
     "voice": "a wav, mp3, flac, ogg, m4a or aac sound, or a video with sound",
 }
+
+SLACK = 0.3  # seconds that a header may promise too much before it is worth a word
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,17 @@ def open_container(job: Job, kind: str) -> av.container.InputContainer:
 
 def _face(job: Job, container: av.container.InputContainer, kind: str) -> dict[str, Any]:
     facts = read_video(container, job.name, Path(job.folder), job.limits, report)
+    start, promised, sound = facts.pop("start"), facts.pop("promised"), None
     if container.streams.audio:
         with open_container(job, kind) as again:  # a second pass: nothing waits in memory, however it is interleaved
-            start = facts.pop("start")
-            facts["sound"] = read_sound(again, job.name, Path(job.folder), job.limits, report, start=start)
-    return facts
+            sound = read_sound(again, job.name, Path(job.folder), job.limits, report, start=start)
+    seconds = facts["seconds"]
+    longest = max(seconds, sound["seconds"]) if sound else seconds
+    whole = (container.duration or 0) / av.time_base
+    if promised > seconds + SLACK or (not promised and whole > longest + SLACK):
+        promised = promised or whole
+        facts["notes"].append(f"The video file ends early: {seconds:.2f} s of {promised:.2f} s could be read.")
+    return {**facts, "sound": sound}
 
 
 def _voice(job: Job, container: av.container.InputContainer) -> dict[str, Any]:
@@ -119,7 +128,6 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     job = Job(**{**job, "limits": Limits(**job["limits"])})
     bound(job.limits)
-    av.logging.set_level(av.logging.PANIC)
     try:
         answer = {"facts": take_in(job)}
     except InputError as error:
@@ -128,9 +136,15 @@ def main() -> None:
         answer = {"refused": f"{job.name} needs more than the {job.limits.memory >> 20} MiB of memory it may use."}
     except Exception as error:  # noqa: BLE001  whatever a hostile file provokes in a decoder ends here, in a sentence
         traceback.print_exc()  # for the log
-        why = type(error).__name__
-        answer = {"refused": f"{job.name} cannot be decoded ({why}); export it again, as an mp4 or a wav."}
+        answer = {"refused": _why(error, job)}
     print(json.dumps(answer), flush=True)
+    os._exit(0)  # everything is on disk; freeing a decoder in the middle of a damaged file has nothing to give
+
+
+def _why(error: Exception, job: Job) -> str:
+    if getattr(error, "errno", None) in {errno.EFBIG, errno.ENOSPC}:
+        return f"{job.name} needs more than the {job.limits.disk >> 20} MiB of disk it may use; give a shorter clip."
+    return f"{job.name} cannot be decoded ({type(error).__name__}); export it again, as an mp4 or a wav."
 
 
 if __name__ == "__main__":

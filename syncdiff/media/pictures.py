@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 import av
 import numpy as np
 
-from syncdiff.media.clip import GOP, INDEX_RATE, PHOTO_RATE, InputError, Limits
+from syncdiff.media.clip import GOP, INDEX_RATE, PHOTO_RATE, READ_THREADS, InputError, Limits
 from syncdiff.media.clock import clock
 from syncdiff.media.upright import Upright
 
-# Near-lossless, and quick to write and to read. A constant quantiser, because a constant rate factor spends less where it
-# is hard: white noise comes out at 52.6 dB with qp 8, at 43.9 dB with crf 8. Real clips: 53 dB and more. Input that is
-# clean H.264 already goes the same way: what the later rooms read was then written here, by an encoder we trust.
+# Near-lossless, and quick to write and to read. A constant quantiser, because a constant rate factor spends less where
+# it is hard: white noise comes out at 52.6 dB with qp 8, at 43.9 dB with crf 8. Real clips: 53 dB and more. Input that
+# is clean H.264 already goes the same way: what the later rooms read was then written here, by an encoder we trust.
 NEAR_LOSSLESS = {
     "preset": "ultrafast",
     "qp": "8",
@@ -25,7 +26,6 @@ NEAR_LOSSLESS = {
     "sc_threshold": "0",
     "bf": "0",
 }
-DECODER_THREADS = 4  # more only costs memory: every thread holds frames
 
 
 class Keeper:
@@ -63,7 +63,7 @@ def read_video(
     stream = _moving_picture(container, name)
     _check_header(container, stream, name, limits)
     keeper, upright, ticks = None, None, []
-    damage = Damage()
+    damage: list[str] = []
     for image in _decode(container, stream, limits, damage):
         ticks.append(_tick(image, stream, ticks))
         length = float((ticks[-1] - ticks[0]) * stream.time_base)
@@ -75,36 +75,23 @@ def read_video(
             keeper.keep(picture)
         report(length, limits.stall)
     if keeper is None:
-        raise InputError(f"No picture can be decoded from {name}; export it again, as an H.264 mp4.")
+        most = f"larger than the {limits.pixels / 1e6:.0f} million pixels a picture may have"
+        raise InputError(f"No picture can be decoded from {name}: it is damaged, or {most}; export it again as an mp4.")
     keeper.close()
     times, seconds, rate, steady = clock(ticks, stream.time_base, image.duration, stream.average_rate)
     np.save(folder / "times.npy", times)
-    said = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    if damage:
+        upright.notes.append(f"The video file is damaged in {len(damage)} places, which were left out.")
     return {
         "start": 0.0 if _only_knows_order(stream) else float(ticks[0] * stream.time_base),
         "seconds": seconds,
         "rate": str(rate),
         "steady": steady,
         "photo": len(times) == 1,
-        "notes": upright.notes + damage.notes(seconds, said),
+        "promised": float(stream.duration * stream.time_base) if stream.duration else 0.0,
+        "notes": upright.notes,
         **upright.facts(),
     }
-
-
-class Damage:
-    """What went wrong on the way, for the notes."""
-
-    def __init__(self) -> None:
-        self.packets = 0
-
-    def notes(self, seconds: float, said: float) -> list[str]:
-        """Sentences for the visitor; `said` is the length the header promised (0: it did not say)."""
-        notes = []
-        if said > seconds + max(0.25, 0.01 * said):
-            notes.append(f"The video file ends early: {seconds:.2f} s of {said:.2f} s could be read.")
-        if self.packets:
-            notes.append(f"The video file is damaged in {self.packets} places, which were left out.")
-        return notes
 
 
 def _moving_picture(container: av.container.InputContainer, name: str) -> av.video.VideoStream:
@@ -138,17 +125,30 @@ def check_size(width: int, height: int, name: str, limits: Limits) -> None:
         raise InputError(f"{name} is {width}x{height}; at least 16x16 pixels are needed.")
 
 
+def decode_what_can_be(
+    container: av.container.InputContainer, stream: av.stream.Stream, damage: list[str]
+) -> Iterator[Any]:
+    """Frames of the stream. A packet that cannot be read or decoded is left out, and noted in `damage`."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            yield from packet.decode()
+        except av.error.FFmpegError as error:
+            if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
+                raise
+            damage.append(str(error))
+
+
 def _decode(
-    container: av.container.InputContainer, stream: av.video.VideoStream, limits: Limits, damage: Damage
+    container: av.container.InputContainer, stream: av.video.VideoStream, limits: Limits, damage: list[str]
 ) -> Iterator[av.VideoFrame]:
     context = stream.codec_context
-    context.thread_type, context.thread_count = "AUTO", min(DECODER_THREADS, context.thread_count or DECODER_THREADS)
+    context.thread_type, context.thread_count = "AUTO", READ_THREADS
     context.options = {"max_pixels": str(limits.pixels)}
-    for packet in container.demux(stream):
-        try:
-            yield from packet.decode()
-        except (av.error.InvalidDataError, av.error.EOFError):
-            damage.packets += 1
+    yield from decode_what_can_be(container, stream, damage)
 
 
 def _only_knows_order(stream: av.video.VideoStream) -> bool:
@@ -169,16 +169,18 @@ def read_photo(source: str, name: str, folder: Path, limits: Limits) -> dict[str
     """Write picture.mp4 with one frame; the facts about it. Raises InputError."""
     from PIL import Image, ImageOps
 
-    Image.MAX_IMAGE_PIXELS = limits.pixels
+    Image.MAX_IMAGE_PIXELS = None  # check_size does it before a pixel is decoded, and can say the size
     try:
         with Image.open(source, formats=("PNG", "JPEG", "WEBP")) as file:
             check_size(*file.size, name, limits)
             photo = ImageOps.exif_transpose(_srgb(file))
+            if photo.mode.startswith("I"):  # 16-bit grey
+                photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
             if photo.has_transparency_data:
                 photo = photo.convert("RGBA")
                 photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
             pixels = np.asarray(photo.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError) as error:
         raise InputError(f"{name} cannot be read as a photo: it is damaged or cut off; save it again.") from error
     image = av.VideoFrame.from_ndarray(pixels, format="rgb24")
     upright = Upright(image, None)

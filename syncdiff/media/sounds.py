@@ -12,6 +12,7 @@ import av
 import numpy as np
 
 from syncdiff.media.clip import InputError, Limits
+from syncdiff.media.pictures import decode_what_can_be
 
 HIGHEST_RATE = 192_000  # Hz
 MOST_CHANNELS = 8
@@ -34,7 +35,7 @@ def read_sound(
     stream = container.streams.audio[0]
     resampler, rate, channels, written = None, 0, 0, 0
     with (folder / "sound.wav").open("wb") as file, wave.open(file, "wb") as out:
-        for sound in _decode(container, stream):
+        for sound in decode_what_can_be(container, stream, []):
             if not rate:
                 rate, channels = min(sound.sample_rate, HIGHEST_RATE), len(sound.layout.channels)
                 channels = channels if channels <= MOST_CHANNELS else 2
@@ -61,14 +62,6 @@ def read_sound(
         if not rate:
             out.setparams((1, 2, 16_000, 0, "NONE", ""))
     return {"rate": rate, "channels": channels, "seconds": written / rate} if written else None
-
-
-def _decode(container: av.container.InputContainer, stream: av.audio.AudioStream) -> Iterator[av.AudioFrame]:
-    for packet in container.demux(stream):
-        try:
-            yield from packet.decode()
-        except (av.error.InvalidDataError, av.error.EOFError):
-            continue  # one bad packet is a short gap; time stamps keep the rest in place
 
 
 def _resample(resampler: av.AudioResampler, sound: av.AudioFrame, channels: int) -> np.ndarray:

@@ -14,8 +14,8 @@ import numpy as np
 from syncdiff.media.clip import Clip, Frame, Patch, Speech, sws_matrix
 from syncdiff.media.timeline import Timeline
 
-# Over 8 real clips: at least 43.9 dB in every frame, for 2.2 s of one core per 5 s of grainy 720p. "veryfast" takes 3.4 s
-# and two thirds of the bits, and loses 1 dB.
+# Over 8 real clips: at least 43.9 dB in every frame, for 2.2 s of one core per 5 s of grainy 720p. "veryfast" takes
+# 3.4 s and two thirds of the bits, and loses 1 dB.
 PRESET, CRF = "superfast", 16
 FINE_TICK = Fraction(1, 90_000)  # seconds: the clock of a video whose frame rate varies
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
