@@ -19,7 +19,8 @@ def yaw_of(points: np.ndarray) -> np.ndarray:
     """Yaw in degrees, [T] float32, of landmarks [T, P, 2] px; > 0 = nose towards the picture's right; NaN stays NaN.
 
     Scaled orthography (DeMenthon and Davis 1995, POS without its iteration): the least-squares map from the mean head
-    to the picture, its rows made orthonormal, is the head's rotation. The landmark net's own depth is not used.
+    to the picture, its rows made orthonormal, is the head's rotation: a turn about its own upright axis (the yaw), then
+    a nod, then a tilt. The landmark net's own depth is not used.
     """
     chosen = points[:, list(_INDEX[points.shape[1]])].astype(np.float64)
     yaw = np.full(len(points), np.nan, np.float32)
@@ -29,5 +30,5 @@ def yaw_of(points: np.ndarray) -> np.ndarray:
         left, _, right = np.linalg.svd(rows, full_matrices=False)
         rows = left @ right
         forward = np.cross(rows[:, 0], rows[:, 1])
-        yaw[seen] = np.degrees(np.arctan2(-rows[:, 0, 2], forward[:, 2]))
+        yaw[seen] = np.degrees(np.arctan2(forward[:, 0], forward[:, 2]))
     return yaw
