@@ -42,11 +42,12 @@ function button() {
   play.setAttribute("aria-label", stopped ? "Play both videos" : "Pause both videos");
 }
 
-play.addEventListener("click", async () => {
-  if (!result.paused) return result.pause();
+play.addEventListener("click", () => {
+  if (!result.paused && !result.ended) return result.pause();
   if (result.ended) go(0);
   original.currentTime = result.currentTime;
-  await Promise.all([original.play(), result.play()]).catch(() => result.pause());
+  original.play().catch(() => {});  // its play is broken off whenever the result stalls, and taken up again
+  result.play().catch(button);
 });
 seek.addEventListener("input", () => go(Number(seek.value)));
 for (const video of [original, result]) video.addEventListener("click", () => play.click());
@@ -125,7 +126,10 @@ function scores(both) {
     return row;
   }));
   const reasons = ["Original", "Result"].map((name, i) => both[i].reason && `${name}: ${both[i].reason}.`).filter(Boolean);
-  part("judge").textContent = [`Judged by ${both[1].judge}: its figures compare only with each other.`, ...reasons].join(" ");
+  const judged = both.find((s) => !s.reason);
+  if (judged) reasons.unshift(`Judged by ${judged.judge}: its figures compare only with each other.`);
+  element.querySelector(".scores").hidden = !judged;
+  part("judge").textContent = reasons.join(" ");
 }
 
 const states = {

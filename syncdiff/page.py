@@ -36,7 +36,7 @@ OUR_FAULT = "Something went wrong on our side and was noted. Your files are unto
 
 # What each stage usually takes of the whole (measured: a 5 s 720p clip at the default steps on two CPU cores). Only the
 # bar and the time left lean on it.
-SHARES = {"reading": 0.10, "finding the face": 0.25, "listening": 0.03, "drawing": 0.50, "scoring": 0.12}
+SHARES = {"reading": 0.05, "finding the face": 0.12, "listening": 0.02, "drawing": 0.70, "scoring": 0.11}
 
 ONE = {"concurrency_id": "draw", "concurrency_limit": 1}  # page and endpoint share one place
 HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
