@@ -73,26 +73,19 @@ def align(track: FaceTrack, times: np.ndarray) -> np.ndarray:
     )
 
 
-def _smooth(params: np.ndarray, times: np.ndarray, runs: np.ndarray) -> np.ndarray:
-    """Gaussian over neighbouring frames in the same unbroken run (see FaceTrack.run). NaN rows stay NaN."""
-    out = params.copy()
-    present = ~np.isnan(params[:, 0])
-    reach = 8
-    for shift in range(1, reach + 1):
-        if len(times) > 1 and shift * np.median(np.diff(times)) > 3 * SMOOTHING:
-            reach = shift
-            break
+def _smooth(params: np.ndarray, times: np.ndarray, run: np.ndarray) -> np.ndarray:
+    """Gaussian over neighbouring frames of the same unbroken run [T] (-1: missing). NaN rows stay NaN."""
+    step = np.median(np.diff(times)) if len(times) > 1 else 1.0
+    reach = min(len(times) - 1, int(3 * SMOOTHING / step))
     total, weight = np.zeros_like(params), np.zeros(len(params))
     for shift in range(-reach, reach + 1):
         here = np.arange(max(0, -shift), len(params) - max(0, shift))
         there = here + shift
-        w = np.exp(-0.5 * ((times[there] - times[here]) / SMOOTHING) ** 2) * (
-            (runs[here] == runs[there]) & present[here] & present[there]
-        )
-        total[here] += np.where(w[:, None] > 0, np.nan_to_num(params[there]), 0) * w[:, None]
+        w = np.exp(-0.5 * ((times[there] - times[here]) / SMOOTHING) ** 2)
+        w *= (run[here] == run[there]) & (run[here] >= 0)
+        total[here] += np.nan_to_num(params[there]) * w[:, None]
         weight[here] += w
-    out[present] = total[present] / weight[present, None]
-    return out
+    return np.where(run[:, None] >= 0, total / np.maximum(weight, 1e-9)[:, None], np.nan)
 
 
 def cut(image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
@@ -125,6 +118,9 @@ def paste(image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: flo
     to_part = to_frame - np.array([[0, 0, x], [0, 0, y]], np.float32)
     from_part = cv2.invertAffineTransform(to_part)
     drawn = np.clip(crop.astype(np.float32) + shift, 0, 255)
+    scale = float(np.hypot(to_frame[0, 0], to_frame[1, 0]))
+    if scale < 1 / 1.5:  # as in cut(), the other way round: a small face holds fewer pixels than the crop
+        drawn = cv2.GaussianBlur(drawn, (0, 0), 0.45 / scale)
     drawn = _warp(drawn, from_part, (width, height), interpolation=cv2.INTER_CUBIC)
     alpha = _warp(_alpha(), from_part, (width, height), border=cv2.BORDER_CONSTANT)[..., None] * weight
     blend = np.rint(here * (1 - alpha) + np.clip(drawn, 0, 255) * alpha).astype(np.uint8)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
@@ -55,16 +57,16 @@ def sample(denoise: Denoise, noise: Tensor, scheduler: DDIMScheduler, steps: int
 
 @dataclass(frozen=True)
 class Drawn:
-    """Where the loop stands: `done` of `total` evaluations, the newest estimate, and any frames that have just been finished."""
+    """One evaluation of the loop: which frames it worked on, its estimate of them, and whether it was their last."""
 
-    done: int
-    total: int
-    frames: tuple[int, ...]  # output indices that this evaluation finished
-    latents: Tensor  # [len(frames), C, h, w] clean estimate
+    frames: tuple[int, ...]
+    clean: Tensor  # [len(frames), C, h, w]
+    finished: bool  # False also for warm-up frames, which are drawn again by the lane they belong to
 
 
 def draw_frames(
-    indices: range,
+    wanted: np.ndarray,
+    start: int,
     denoiser: Callable[[Tensor, Tensor, tuple[int, ...], Tensor], Tensor],
     shape: tuple[int, int, int],
     scheduler: DDIMScheduler,
@@ -72,29 +74,32 @@ def draw_frames(
     steps: int,
     seed: int,
 ) -> Iterator[Drawn]:
-    """Draw the frames of one chunk, whose start must be a multiple of LANE, in lanes side by side.
+    """Draw the wanted frames of the chunk that begins at `start` and holds LANE * LANES frames.
 
     Args:
-        indices: output frames to draw.
-        denoiser: (noisy, timestep, frame indices, previous [B, C, h, w]) -> prediction. `previous` is zeros before the clip.
+        wanted: [T] bool over the whole video; a frame after an unwanted one has no previous frame.
+        start: a multiple of LANE * LANES.
+        denoiser: (noisy, timestep, frame indices, previous [B, C, h, w]) -> prediction [B, C, h, w]. `previous` is zeros
+            where there is none.
         shape: C, h, w.
     """
-    assert indices.start % LANE == 0 and indices.step == 1
-    starts = range(indices.start, indices.stop, LANE)
+    if start % (LANE * LANES):
+        raise ValueError(f"a chunk starts at a multiple of {LANE * LANES}, not at {start}")
+    starts = range(start, min(start + LANE * LANES, len(wanted)), LANE)
     previous = torch.zeros(len(starts), *shape)
-    total = (LANE + WARM_UP) * steps
     for place in range(-WARM_UP, LANE):
-        rows = [row for row, start in enumerate(starts) if 0 <= start + place < indices.stop]
-        if not rows:
-            continue
-        frames = tuple(starts[row] + place for row in rows)
-        noise = torch.stack([frame_noise(seed, i, shape) for i in frames])
-        prior = previous[rows]
-        for step, clean in enumerate(
-            sample(lambda x, t: denoiser(x, t, frames, prior), noise, scheduler, steps), start=1
-        ):  # noqa: B023
-            finished = step == steps and place >= 0
-            yield Drawn(
-                (place + WARM_UP) * steps + step, total, frames if finished else (), clean if finished else clean[:0]
-            )
-        previous[rows] = clean
+        rows = [row for row, first in enumerate(starts) if 0 <= first + place < len(wanted) and wanted[first + place]]
+        if rows:
+            frames = tuple(starts[row] + place for row in rows)
+            noise = torch.stack([frame_noise(seed, i, shape) for i in frames])
+            denoise = partial(_with, denoiser, frames, previous[rows])
+            for step, clean in enumerate(sample(denoise, noise, scheduler, steps), start=1):
+                yield Drawn(frames, clean, finished=step == steps and place >= 0)
+            drawn = clean.float().cpu()
+        previous = torch.zeros_like(previous)
+        if rows:
+            previous[rows] = drawn
+
+
+def _with(denoiser: Callable, frames: tuple[int, ...], previous: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
+    return denoiser(noisy, timestep, frames, previous)

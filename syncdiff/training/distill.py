@@ -6,15 +6,15 @@ One student, three kinds of target on its 50 Hz features, each through a linear 
 the teacher's states (all voices), the shape of the lips (eight principal components of 40 landmarks, one head a set, since
 puppets, rendered heads and people move differently), and the animation curves of the synthetic faces. The student hears
 the sound augmented (speed, noise, reverberation, equaliser, band limit); the teacher heard it clean.
-Resumable: OUT/state.pt holds everything, random state included.
+Resumable: OUT/state.pt holds everything; a batch's seed is its number.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from syncdiff.speech import SpeechEncoder, log_mel
+from syncdiff.speech import HOP, SpeechEncoder, log_mel
 from syncdiff.training.data import LIPS, ClipRecord, load_set
 from syncdiff.training.prepare import FPS, SAMPLE_RATE
 from syncdiff.training.teacher import RATE, WhisperEncoder
 
 FACE_SETS, VOICE_SETS = ("grid-s1", "rendered", "puppets"), ("speech",)
 SHARE = {"grid-s1": 0.15, "rendered": 0.2, "puppets": 0.3, "speech": 0.35}  # of a batch's segments
-TEACHER_LAYERS = (1, 3)  # the second and the last state: sound close to phones, and words
+TEACHER_LAYERS = (1, 2)  # the middle of the network: closer to phones than to words
+PIECE = 4 * SAMPLE_RATE  # samples the teacher hears at a time
 SHAPES = 8  # principal components of the lips
 SECONDS, BATCH = 3.2, 16
 
@@ -45,16 +46,29 @@ class Heads(nn.Module):
 
 
 def teach(records: list[ClipRecord], teacher: Path, cache: Path) -> list[np.ndarray]:
-    """The teacher's states [T50, 2 * 384] float16 for every record, kept in `cache` (one file)."""
-    if cache.exists():
-        flat = np.load(cache, mmap_mode="r")
-    else:
-        whisper = WhisperEncoder(teacher)
-        states = [whisper(torch.from_numpy(r.sound / np.float32(32768)))[list(TEACHER_LAYERS)] for r in records]
-        flat = np.concatenate([torch.cat(list(s), dim=-1).half().numpy() for s in states])
-        np.save(cache, flat)
-        flat = np.load(cache, mmap_mode="r")
-    lengths = [(len(r.sound) // 160 - 1) // 2 + 1 for r in records]
+    """The teacher's states [T50, 2 * 384] float16 for every record, kept in `cache` (one file).
+
+    The teacher hears pieces of four seconds, and the mean state at each position in a piece is taken off: Whisper's states
+    carry their position in the recording, which no student could hear (it was most of the variance).
+    """
+    lengths = [len(r.sound) // HOP // 2 for r in records]
+    if not cache.exists():
+        whisper, width = WhisperEncoder(teacher), 0
+        states = []
+        for record in records:
+            sound = torch.from_numpy(record.sound / np.float32(32768))
+            pieces = [whisper(p)[list(TEACHER_LAYERS)] for p in sound.split(PIECE) if len(p) > HOP * 20]
+            states.append([torch.cat(list(p), dim=-1).numpy() for p in pieces])
+            width = states[-1][0].shape[1]
+        total, count = np.zeros((PIECE // HOP // 2, width)), np.zeros((PIECE // HOP // 2, 1))
+        for piece in (p for clip in states for p in clip):
+            total[: len(piece)] += piece
+            count[: len(piece)] += 1
+        mean = (total / np.maximum(count, 1)).astype(np.float32)
+        rows = [np.concatenate([p - mean[: len(p)] for p in clip]).astype(np.float16) for clip in states]
+        rows = [np.pad(r, ((0, max(0, n - len(r))), (0, 0)), mode="edge")[:n] for r, n in zip(rows, lengths, strict=True)]
+        np.save(cache, np.concatenate(rows))
+    flat = np.load(cache, mmap_mode="r")
     assert sum(lengths) == len(flat), "the teacher's cache belongs to other clips: delete it"
     return np.split(flat, np.cumsum(lengths)[:-1])
 
@@ -77,9 +91,9 @@ def augment(sound: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> 
     """Noise (white to brown, or another voice) at 0 to 30 dB, and a synthetic room; [N] float32 in and out."""
     out = sound
     if rng.random() < 0.4:  # a room: decaying noise after a direct path
-        decay = rng.uniform(0.02, 0.25)
+        decay = rng.uniform(0.02, 0.2)
         tail = rng.standard_normal(int(SAMPLE_RATE * decay * 2)).astype(np.float32)
-        tail *= np.exp(-np.arange(len(tail)) / (SAMPLE_RATE * decay / 3)) * rng.uniform(0.02, 0.12)
+        tail *= np.exp(-np.arange(len(tail)) / (SAMPLE_RATE * decay / 3)) * rng.uniform(0.01, 0.05)
         tail[0] = 1
         size = len(out) + len(tail)
         out = np.fft.irfft(np.fft.rfft(out, size) * np.fft.rfft(tail, size), size)[: len(out)].astype(np.float32)
@@ -89,7 +103,7 @@ def augment(sound: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> 
         else:
             spectrum = np.fft.rfft(rng.standard_normal(len(out)))
             noise = np.fft.irfft(spectrum / np.maximum(1, np.arange(len(spectrum))) ** rng.uniform(0, 1), len(out))
-        snr = rng.uniform(3, 30) + (8 if noise is others else 0)
+        snr = rng.uniform(5, 35) + (8 if noise is others else 0)
         level = np.sqrt((out**2).mean() / ((noise**2).mean() + 1e-12)) * 10 ** (-snr / 20)
         out = out + (level * noise).astype(np.float32)
     return out
@@ -139,7 +153,7 @@ class Segments:
             mels.append(log_mel(torch.from_numpy(augment(sound, other, rng))))
             when = start + (np.arange(n50) + 0.5) / RATE * speed
             at = np.minimum((when * RATE).astype(int), len(self.states[i]) - 1)
-            teacher[row] = (self.states[i][at] - self.mean) / self.std
+            teacher[row] = np.clip((self.states[i][at] - self.mean) / self.std, -4, 4)
             valid[row] = when < total
             if name in FACE_SETS:
                 at25 = (start + (np.arange(n50 // 2) + 0.5) / FPS * speed) * FPS - 0.5
@@ -176,7 +190,7 @@ def losses(features: Tensor, heads: Heads, teacher: Tensor, valid: Tensor, faces
 WEIGHTS = {"teacher": 0.5, "lips": 2.0, "curves": 2.0}
 
 
-def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 1e-3, save_every: int = 200) -> SpeechEncoder:
+def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 2e-3, save_every: int = 200) -> SpeechEncoder:
     """Train to `steps` updates, resuming OUT/state.pt; the encoder (moving average) is saved to OUT/speech."""
     out.mkdir(parents=True, exist_ok=True)
     records = [r for name in (*FACE_SETS, *VOICE_SETS) for r in load_set(data, name)]
@@ -190,7 +204,7 @@ def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 1e-3, sa
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
     params = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(params, lr, weight_decay=0.02, betas=(0.9, 0.98))
-    step, rng = 0, np.random.default_rng(0)
+    step = 0
     if (out / "state.pt").exists():
         state = torch.load(out / "state.pt", weights_only=True)
         (
@@ -199,13 +213,16 @@ def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 1e-3, sa
             average.load_state_dict(state["average"]),
         )
         optimizer.load_state_dict(state["optimizer"])
-        step, rng.bit_generator.state = state["step"], json.loads(state["rng"])
+        step = state["step"]
     log = open(out / "log.csv", "a", buffering=1)
+    ahead = ThreadPoolExecutor(1)  # the next batch is made while this one is learned; its seed is its number
+    coming = ahead.submit(segments.batch, np.random.default_rng([step]))
     began, sums = time.time(), {}
     while step < steps:
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + 1e-5
-        mel, target, valid, faces_ = segments.batch(rng)
+        mel, target, valid, faces_ = coming.result()
+        coming = ahead.submit(segments.batch, np.random.default_rng([step + 1]))
         with torch.autocast("cpu", torch.bfloat16):
             parts = losses(model(mel).float(), heads, target, valid, faces_)
         optimizer.zero_grad()
@@ -214,7 +231,7 @@ def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 1e-3, sa
         optimizer.step()
         average.update_parameters(model)
         step += 1
-        sums = {k: sums.get(k, 0) + float(v) for k, v in parts.items()}
+        sums = {k: sums.get(k, 0) + v.item() for k, v in parts.items()}
         if step % 50 == 0:
             line = {
                 "step": step,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -37,11 +38,11 @@ class Preset:
 
     denoiser: dict = field(default_factory=dict)  # Denoiser's arguments
     share: dict[str, float] = field(default_factory=lambda: {"grid-s1": 0.3, "rendered": 0.3, "puppets": 0.4})
-    batch: int = 64
-    lr: float = 4e-4
-    updates: int = 8000
+    batch: int = 32
+    lr: float = 5e-4
+    updates: int = 100_000
     ema: float = 0.998
-    reader_updates: int = 1200
+    reader_updates: int = 800
     hearings: int = 3  # times every sound is encoded, the first clean, the others augmented
     pose_noise: float = 0.4  # upper end of the noise on the previous frame
     pose_dropout: float = 0.2  # how often there is no previous frame
@@ -49,7 +50,7 @@ class Preset:
 
 PRESETS = {
     "tiny": Preset(denoiser={"widths": (16, 32, 64)}, batch=4, updates=20, reader_updates=10, hearings=1),
-    "compact": Preset(),
+    "compact": Preset(denoiser={"widths": (48, 96, 192)}),
 }
 
 
@@ -96,7 +97,7 @@ def conditions(batch: FaceBatch, preset: Preset, rng: np.random.Generator, mask:
     return clean, Condition(clean * (1 - mask), identity, previous, torch.from_numpy(batch.speech))
 
 
-def train_reader(faces: TalkingFaces, out: Path, updates: int, rng: np.random.Generator) -> LipReader:
+def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LipReader:
     """The objective's lip reader: L1 on landmarks, noise on the pixels so that it stays sensible on blurry estimates."""
     reader, path = LipReader(), out / "reader.pt"
     if path.exists():
@@ -105,7 +106,7 @@ def train_reader(faces: TalkingFaces, out: Path, updates: int, rng: np.random.Ge
         optimizer = torch.optim.AdamW(reader.parameters(), 1e-3, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, updates)
         for update in range(1, updates + 1):
-            batch = faces.batch(64, rng)
+            batch = faces.batch(64, np.random.default_rng([7, update]))
             x = F.pixel_shuffle(codec.encode(batch.clean), codec.FACTOR)
             x = x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1) * 0.2
             with torch.autocast("cpu", torch.bfloat16):
@@ -139,8 +140,7 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
     encoder = SpeechEncoder.from_pretrained(speech).eval()
     model = Denoiser(speech_width=encoder.config.width, **preset.denoiser).to(memory_format=torch.channels_last)
     hear = hearer(encoder, model.config.tokens, preset.hearings, out)
-    rng = np.random.default_rng(accelerator.process_index)
-    reader = train_reader(TalkingFaces(data, preset.share, hear, split="generator"), out, preset.reader_updates, rng)
+    reader = train_reader(TalkingFaces(data, preset.share, hear, split="generator"), out, preset.reader_updates)
     faces = TalkingFaces(data, preset.share, hear)
     objective = Objective(sampler.compact_schedule(), reader.to(accelerator.device))
     average = Denoiser.from_config(model.config)
@@ -155,10 +155,16 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
             optimizer.load_state_dict(state["optimizer"]),
         )
         update, samples = state["update"], state["samples"]
-        rng = np.random.default_rng([accelerator.process_index, update])
     model, optimizer = accelerator.prepare(model, optimizer)
     mask = codec.latent_mask()
     held = conditions(faces.batch(12, np.random.default_rng(99)), preset, np.random.default_rng(99), mask)
+    ahead = ThreadPoolExecutor(1)  # the next batch is made while this one is learned; its seed is its number
+
+    def make(number: int) -> tuple[Tensor, Condition]:
+        rng = np.random.default_rng([accelerator.process_index, number])
+        return conditions(faces.batch(preset.batch, rng), preset, rng, mask)
+
+    coming = ahead.submit(make, update)
     began, sums = time.time(), {}
 
     def save() -> None:
@@ -181,7 +187,8 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
             group["lr"] = preset.lr * min(
                 1.0, (update + 1) / 200, max(0.02, (1 - progress) / 0.4)
             )  # linear down at the end
-        clean, condition = conditions(faces.batch(preset.batch, rng), preset, rng, mask)
+        clean, condition = coming.result()
+        coming = ahead.submit(make, update + 1)
         clean, condition = clean.to(accelerator.device), condition.to(accelerator.device)
         with accelerator.autocast():
             terms = objective(model, clean, condition)

@@ -1,0 +1,365 @@
+"""The whole journey: a face video and a voice go in, a re-spoken, scored video comes out.
+
+`SyncDiffPipeline.__call__` reads downward as the journey does. It is a generator: it yields Progress after every bit of work and
+ends with one Result, so that page, command line and tests show it and stop it the same way; closing it is the cancel.
+No stage holds the clip: frames are streamed from the normalised file, crops lie in a file of the private job folder.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline
+
+from syncdiff import codec, sampler
+from syncdiff.crops import WINDOW, S, align, cut, paste
+from syncdiff.denoiser import Condition, Denoiser
+from syncdiff.faces import OK, FaceTrack, Gap, choose, track_faces
+from syncdiff.media import Clip, ClipWriter, InputError, Speech, Timeline, read_clip, read_speech, timeline
+from syncdiff.scores import FPS as SCORE_RATE
+from syncdiff.scores import Scores, lip_opening, score
+from syncdiff.speech import SpeechEncoder, encode_speech, token_window
+from syncdiff.syncnet import JudgeNet
+from syncdiff.weights import COMPACT
+
+PREVIEW_SIDE = 720  # px, longer side of the browser-playable copy of the source
+Stage = Literal["reading", "finding the face", "listening", "drawing", "scoring"]
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What a person may turn; these defaults are the only ones. Raises InputError for a value out of range."""
+
+    steps: int = 4  # denoising steps per frame
+    seed: int = 0
+    face: int | None = None  # index by size over time; None is the largest
+    tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
+
+    MAX_STEPS = 50
+    MAX_SEED = 2**31 - 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= self.MAX_STEPS:
+            raise InputError(f"{self.steps} steps were asked for: choose 1 to {self.MAX_STEPS}.")
+        if not 0 <= self.seed <= self.MAX_SEED:
+            raise InputError(f"The seed is {self.seed}: choose 0 to {self.MAX_SEED}.")
+        if self.tail not in ("keep", "trim"):
+            raise InputError(f"The tail option is {self.tail!r}: choose keep or trim.")
+
+
+@dataclass(frozen=True)
+class Progress:
+    stage: Stage
+    done: int
+    total: int
+    preview: np.ndarray | None = field(default=None, repr=False)  # [H, W, 3] uint8
+
+
+@dataclass(frozen=True)
+class Result:
+    """The finished video and everything that is known about it."""
+
+    video: Path
+    source: Path  # the original on the same timeline, smaller, playable by browsers
+    frames: int
+    redrawn: int
+    seconds: dict[str, float]  # per stage
+    passed_through: tuple[Gap, ...]
+    notes: tuple[str, ...]
+    source_scores: Scores
+    result_scores: Scores
+    peak_memory_mib: float  # of this process since it started
+    options: SampleOptions
+
+    def report(self) -> dict:
+        """Everything above as plain JSON types."""
+        row = {f.name: getattr(self, f.name) for f in fields(self)}
+        row |= {"video": str(self.video), "source": str(self.source), "notes": list(self.notes)}
+        row |= {key: asdict(row[key]) for key in ("source_scores", "result_scores", "options")}
+        row["passed_through"] = [asdict(gap) for gap in self.passed_through]
+        row["seconds"] = {stage: round(value, 3) for stage, value in self.seconds.items()}
+        return row
+
+
+class Stopwatch:
+    """Seconds per stage, in order."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+class SyncDiffPipeline(DiffusionPipeline):
+    """SyncDiff on one machine: `for update in pipe(face, voice, out): ...`."""
+
+    def __init__(self, denoiser: Denoiser, speech: SpeechEncoder, scheduler: DDIMScheduler) -> None:
+        super().__init__()
+        self.register_modules(denoiser=denoiser, speech=speech, scheduler=scheduler)
+        self.judge: JudgeNet | None = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path = COMPACT, **kwargs) -> SyncDiffPipeline:
+        """A folder that save_pretrained wrote, by default the shipped compact model; its judge comes along if it is there."""
+        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        judge = Path(pretrained_model_name_or_path) / "judge" / "judge.safetensors"
+        pipe.judge = JudgeNet.load(judge) if judge.exists() else None
+        pipe.denoiser.eval().to(memory_format=torch.channels_last)
+        pipe.speech.eval()
+        return pipe
+
+    def __call__(
+        self, face: str | Path, voice: str | Path, out: str | Path, options: SampleOptions = SampleOptions()
+    ) -> Generator[Progress | Result, None, None]:
+        """Redraw the mouth in `face` so that it speaks `voice`; write `out` (mp4) and `<out stem>.source.mp4`.
+
+        Raises InputError. Whatever happens, the private folder is removed and no half-written file is left at `out`.
+        """
+        out, watch = Path(out), Stopwatch()
+        preview = out.with_name(out.stem + ".source.mp4")
+        with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
+            folder = Path(name)
+            with watch.stage("reading"):
+                clip = yield from _staged("reading", 0, read_clip(face, folder))
+                speech = yield from _staged("reading", 50, read_speech(voice, folder))
+                line = timeline(clip, speech, options.tail)
+            with watch.stage("finding the face"):
+                track = choose((yield from _track(clip)), options.face)
+                to_frame = align(track, clip.times)
+                crops = yield from _cut(clip, to_frame, folder / "crops.npy")
+            with watch.stage("listening"):
+                yield Progress("listening", 0, 1)
+                heard = encode_speech(self.speech, speech.samples())
+                yield Progress("listening", 1, 1)
+            scene = Scene(clip, line, track, to_frame, crops)
+            drawn = np.lib.format.open_memmap(folder / "drawn.npy", "w+", np.uint8, (len(line), S, S, 3))
+            with watch.stage("drawing"), ClipWriter(out, clip, line, speech) as video:
+                with ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE) as source:
+                    yield from self._draw(scene, heard, drawn, video, source, options)
+            with watch.stage("scoring"):
+                yield Progress("scoring", 0, 2)
+                before = self._score(crops, clip.times, track.state, clip.speech)
+                yield Progress("scoring", 1, 2)
+                after = self._score(drawn, line.times, np.where(scene.wanted, track.state[line.indices], OK), speech)
+                yield Progress("scoring", 2, 2)
+        yield Result(
+            video=out,
+            source=preview,
+            frames=len(line),
+            redrawn=int(scene.wanted.sum()),
+            seconds=watch.seconds,
+            passed_through=scene.passed_through(),
+            notes=tuple(dict.fromkeys((*clip.notes, line.note))),
+            source_scores=before,
+            result_scores=after,
+            peak_memory_mib=_peak_memory_mib(),
+            options=options,
+        )
+
+    def _draw(
+        self,
+        scene: Scene,
+        heard: torch.Tensor,
+        drawn: np.ndarray,
+        video: ClipWriter,
+        source: ClipWriter,
+        options: SampleOptions,
+    ) -> Iterator[Progress]:
+        """Chunk by chunk: draw its mouths, then paste them into its frames and hand those to the encoder."""
+        total, done = len(scene.line) * (options.steps + 1), 0
+        identity, middle = scene.identity(), scene.line.times + 0.5 / float(scene.clip.rate)
+        for start in range(0, len(scene.line), sampler.LANE * sampler.LANES):
+            stop = min(start + sampler.LANE * sampler.LANES, len(scene.line))
+            chunk = self.draw_chunk(scene.windows, identity, heard, middle, scene.wanted, start, options)
+            for part in chunk:
+                if part.finished:
+                    drawn[list(part.frames)] = scene.complete(part.frames, codec.decode(part.clean))
+                done = min(done + len(part.frames), total)
+                look = scene.complete(part.frames[:1], codec.decode(part.clean[:1]))[0]
+                yield Progress("drawing", done, total, look)
+            done = stop * options.steps + start
+            for i, frame in zip(range(start, stop), scene.clip.frames(scene.line.indices[start:stop]), strict=True):
+                source.write(frame, scene.line.times[i])
+                patch = None
+                if scene.wanted[i]:
+                    image = frame.rgb()
+                    patch = paste(image, drawn[i], scene.matrix(i), scene.weight[i])
+                    image[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
+                    drawn[i] = cut(image, scene.matrix(i))  # what the visitor gets is what is scored
+                else:
+                    drawn[i] = scene.crops[scene.line.indices[i]]
+                video.write(frame, scene.line.times[i], patch)
+                yield Progress("drawing", done + i - start + 1, total)
+            done = stop * (options.steps + 1)
+
+    def draw_chunk(
+        self,
+        windows: Callable[[tuple[int, ...]], np.ndarray],
+        identity: np.ndarray,
+        heard: torch.Tensor,
+        times: np.ndarray,
+        wanted: np.ndarray,
+        start: int,
+        options: SampleOptions,
+    ) -> Iterator[sampler.Drawn]:
+        """Draw the mouths of the chunk that begins at `start` (see `sampler.draw_frames`).
+
+        Args:
+            windows: frame indices -> their crop windows [B, 80, 96, 3] uint8, of which the masked part is never looked at.
+            identity: [80, 96, 3] uint8, the window of another frame of the same person.
+            heard: [T50, D] features of the voice.
+            times: [T] seconds, the middle of each frame.
+            wanted: [T] bool.
+        """
+        device, tokens = self.denoiser.device, self.denoiser.config.tokens
+        mask, who = codec.latent_mask(), codec.encode(identity[None])
+
+        def denoise(noisy, timestep, frames, previous):
+            seen = codec.encode(windows(frames)) * (1 - mask)
+            when = torch.from_numpy(times[list(frames)])
+            speech = token_window(heard, when, tokens=tokens, rate=self.speech.rate)
+            told = Condition(seen, who.expand(len(frames), -1, -1, -1), previous, speech).to(device)
+            with torch.inference_mode(), _autocast(device):
+                return self.denoiser(noisy.to(device, memory_format=torch.channels_last), timestep, told).float().cpu()
+
+        shape = (codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
+        yield from sampler.draw_frames(
+            wanted, start, denoise, shape, self.scheduler, steps=options.steps, seed=options.seed
+        )
+
+    def _score(self, crops: np.ndarray, times: np.ndarray, states: np.ndarray, speech: Speech | None) -> Scores:
+        """Crops [T, S, S, 3] at `times` against a voice, on the judge's 25 fps clock."""
+        if self.judge is None:
+            return Scores("no judge", reason="not scorable: these weights come without a judge")
+        if speech is None:
+            return Scores(self.judge.name, reason="not scorable: the video has no sound of its own")
+        ticks = np.arange(int(times[-1] * SCORE_RATE + 1)) / SCORE_RATE
+        at = np.searchsorted(times, ticks + 1e-6, side="right") - 1
+        return score((crops[i] for i in at), speech.samples(), self.judge, states=states[at])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What drawing needs to know about the clip: which source frame is where, and how its face lies."""
+
+    clip: Clip
+    line: Timeline
+    track: FaceTrack
+    to_frame: np.ndarray  # [T, 2, 3] of the source frames
+    crops: np.ndarray  # [T, S, S, 3] uint8 of the source frames
+    weight: np.ndarray = field(init=False)  # [T'] float32 of the output frames: 0 in gaps, soft at their ends
+    wanted: np.ndarray = field(init=False)  # [T'] bool: frames to redraw
+
+    def __post_init__(self) -> None:
+        weight = self.track.weight(self.clip.times)[self.line.indices]
+        ending = (self.line.spoken_until - self.line.times) / 0.2  # fade out over the last 0.2 s of a shorter voice
+        if self.line.spoken_until < self.line.times[-1]:
+            weight = weight * np.clip(ending, 0, 1)
+        object.__setattr__(self, "weight", weight.astype(np.float32))
+        object.__setattr__(self, "wanted", weight > 0)
+
+    def matrix(self, i: int) -> np.ndarray:
+        """Crop -> frame transform [2, 3] of output frame `i`."""
+        return self.to_frame[self.line.indices[i]]
+
+    def identity(self) -> np.ndarray:
+        """Window [80, 96, 3] of the frame that says who this is: mouth rather open, so that the teeth are known.
+
+        One frame for the whole clip, so it cannot tell when the lips moved (the paper takes the first frame).
+        """
+        opening = np.where(self.track.state == OK, lip_opening(self.track.points), np.nan)
+        best = int(np.nanargmin(np.abs(opening - np.nanpercentile(opening, 80))))
+        return self.crops[best][WINDOW]
+
+    def windows(self, frames: tuple[int, ...]) -> np.ndarray:
+        """Crop windows [B, 80, 96, 3] of output frames."""
+        return np.stack([self.crops[self.line.indices[i]][WINDOW] for i in frames])
+
+    def complete(self, frames: tuple[int, ...], windows: np.ndarray) -> np.ndarray:
+        """Drawn windows [B, 80, 96, 3] set into their crops [B, S, S, 3]."""
+        crops = np.stack([self.crops[self.line.indices[i]] for i in frames])
+        crops[:, WINDOW[0], WINDOW[1]] = windows
+        return crops
+
+    def passed_through(self) -> tuple[Gap, ...]:
+        """Spans of the output, in seconds, that show the source's own pixels, and why."""
+        ends = np.append(self.line.times[1:], self.line.seconds)
+        reason = {(g.start, g.end): g.reason for g in self.track.gaps(self.clip.times)}
+        spans: list[Gap] = []
+        for i in np.flatnonzero(~self.wanted):
+            at = self.clip.times[self.line.indices[i]]
+            why = next((r for (a, b), r in reason.items() if a <= at < b), "the voice has ended")
+            if spans and spans[-1].reason == why and abs(spans[-1].end - self.line.times[i]) < 1e-6:
+                spans[-1] = Gap(spans[-1].start, float(ends[i]), why)
+            else:
+                spans.append(Gap(float(self.line.times[i]), float(ends[i]), why))
+        return tuple(spans)
+
+
+def score_file(pipe: SyncDiffPipeline, video: str | Path) -> Generator[Progress | Scores, None, None]:
+    """Score a video's largest face against its own sound: Progress, then one Scores. Raises InputError."""
+    with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
+        folder = Path(name)
+        clip = yield from _staged("reading", 0, read_clip(video, folder))
+        track = choose((yield from _track(clip)))
+        crops = yield from _cut(clip, align(track, clip.times), folder / "crops.npy")
+        yield Progress("scoring", 0, 1)
+        yield pipe._score(crops, clip.times, track.state, clip.speech)
+
+
+def _staged(stage: Stage, base: int, steps: Generator[float, None, Clip | Speech]) -> Generator[Progress, None, Clip | Speech]:
+    """Fractions 0..1 -> Progress in percent, half a stage each; passes the generator's own value on."""
+    while True:
+        try:
+            fraction = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield Progress(stage, base + round(50 * fraction), 100)
+
+
+def _track(clip: Clip) -> Generator[Progress, None, list[FaceTrack]]:
+    steps = track_faces(frame.rgb() for frame in clip.frames())
+    while True:
+        try:
+            done = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield Progress("finding the face", done, 2 * len(clip))
+
+
+def _cut(clip: Clip, to_frame: np.ndarray, path: Path) -> Generator[Progress, None, np.ndarray]:
+    """Crops of all frames in a memory-mapped file; black where there is no face."""
+    crops = np.lib.format.open_memmap(path, "w+", np.uint8, (len(clip), S, S, 3))
+    for i, frame in enumerate(clip.frames()):
+        if not np.isnan(to_frame[i]).any():
+            crops[i] = cut(frame.rgb(), to_frame[i])
+        yield Progress("finding the face", len(clip) + i + 1, 2 * len(clip))
+    return crops
+
+
+def _autocast(device: torch.device):
+    """bf16 where the processor multiplies it natively, fp16 on CUDA, else fp32: the networks keep fp32 in and out."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.float16)
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _peak_memory_mib() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)

@@ -1,0 +1,162 @@
+"""How well do the lips follow? Landmarks decide, on people the model has never seen.
+
+    python -m syncdiff.training.evaluate DATA [SET ...] [--weights assets/weights] [--steps 4] [--limit N] [--csv FILE]
+
+For every prepared clip of the sets (see `prepare`) the mouth is drawn three times - with its own voice, with another
+person's, with silence - and mediapipe reads the lips of the drawn crops. r is the correlation of lip opening: with the
+clip's own lips (matched), with the lips of the one who really spoke (foreign), with the clip's own lips again (silence,
+where it should be nothing). "as it was" is the unedited video under the foreign voice: what a model must beat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from syncdiff.crops import WINDOW
+from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
+from syncdiff.sampler import LANE, LANES
+from syncdiff.scores import best_lag, correlation, lip_opening, lip_width
+from syncdiff.speech import encode_speech
+from syncdiff.training.data import ClipRecord, load_crops, load_set
+from syncdiff.training.objective import LIP_BOX
+from syncdiff.training.prepare import FPS, SAMPLE_RATE
+from syncdiff.weights import COMPACT
+
+SETS = ("val-grid-multi", "val-voxceleb2", "val-hdtf", "val-elospheres", "val-retalking")
+
+
+def draw(pipe: SyncDiffPipeline, crops: np.ndarray, opening: np.ndarray, sound: np.ndarray, options: SampleOptions) -> np.ndarray:
+    """Crops [T, S, S, 3] with their mouths drawn to the sound [N] float32."""
+    heard = encode_speech(pipe.speech, sound)
+    identity = crops[int(np.argmin(np.abs(opening - np.percentile(opening, 80))))][WINDOW]
+    times = (np.arange(len(crops)) + 0.5) / FPS
+    out = crops.copy()
+    for start in range(0, len(crops), LANE * LANES):
+        looks = pipe.draw_chunk(lambda f: crops[list(f)][:, *WINDOW], identity, heard, times, np.ones(len(crops), bool), start, options)
+        for part in looks:
+            if part.finished:
+                out[list(part.frames)] = _complete(crops[list(part.frames)], part.clean)
+    return out
+
+
+def _complete(crops: np.ndarray, clean) -> np.ndarray:
+    from syncdiff import codec
+
+    mask = codec.window_mask()[0, 0].numpy().astype(bool)
+    crops = crops.copy()
+    windows = crops[:, WINDOW[0], WINDOW[1]]
+    windows[:, mask] = codec.decode(clean)[:, mask]
+    crops[:, WINDOW[0], WINDOW[1]] = windows
+    return crops
+
+
+def read_lips(crops: np.ndarray) -> np.ndarray:
+    """FaceMesh points [T, 478, 2] of crops, twice enlarged; frames without a face repeat the last."""
+    from mediapipe.python.solutions.face_mesh import FaceMesh
+
+    rows: list[np.ndarray] = []
+    with FaceMesh(static_image_mode=False, max_num_faces=1, refine_landmarks=True) as mesh:
+        for crop in crops:
+            image = cv2.copyMakeBorder(cv2.resize(crop, None, fx=2, fy=2), 96, 32, 64, 64, cv2.BORDER_REPLICATE)
+            found = mesh.process(image).multi_face_landmarks
+            if found:
+                rows.append(np.array([(p.x * image.shape[1], p.y * image.shape[0]) for p in found[0].landmark]))
+            else:
+                rows.append(rows[-1] if rows else np.full((478, 2), np.nan))
+    return np.stack(rows)
+
+
+def sharpness(crops: np.ndarray) -> float:
+    """Mean energy of the Laplacian in the mouth box."""
+    boxes = crops[:, LIP_BOX[0], LIP_BOX[1]]
+    return float(np.mean([cv2.Laplacian(cv2.cvtColor(b, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var() for b in boxes]) ** 0.5)
+
+
+def jitter(points: np.ndarray) -> float:
+    """Mean absolute second difference of the inner lips over time, px."""
+    return float(np.abs(np.diff(points[:, (13, 14, 78, 308)], 2, axis=0)).mean())
+
+
+def evaluate_clip(pipe: SyncDiffPipeline, crops: np.ndarray, record: ClipRecord, other: ClipRecord, options: SampleOptions) -> dict:
+    """One row of the table; see the module's head for the columns."""
+    sound, foreign = (r.sound.astype(np.float32) / 32768 for r in (record, other))
+    truth = read_lips(crops)
+    opening = lip_opening(truth)
+    n = min(len(record), len(other))
+    row: dict[str, object] = {"set": record.set, "clip": record.name, "frames": len(record)}
+
+    own = draw(pipe, crops, opening, sound, options)
+    points = read_lips(own)
+    drawn = lip_opening(points)
+    lag = best_lag(drawn, opening)
+    row |= {"matched_r": correlation(drawn, opening), "best_lag": lag.frames if lag else None, "best_r": lag.r if lag else None}
+    row["width_r"] = correlation(lip_width(points), lip_width(truth))
+    row["opening_ratio"] = float(drawn.std() / opening.std())
+    row["sharpness"] = sharpness(own) / sharpness(crops)
+    row["jitter"] = jitter(points) / jitter(truth)
+
+    if n >= 2 * FPS:
+        drawn = lip_opening(read_lips(draw(pipe, crops[:n], opening[:n], foreign[: n * SAMPLE_RATE // FPS], options)))
+        spoken = other.opening[:n]
+        lag = best_lag(drawn, spoken)
+        row |= {"foreign_r": correlation(drawn, spoken), "foreign_best_r": lag.r if lag else None}
+        lag = best_lag(opening[:n], spoken)
+        row |= {"as_it_was_r": correlation(opening[:n], spoken), "as_it_was_best_r": lag.r if lag else None}
+
+    drawn = lip_opening(read_lips(draw(pipe, crops, opening, np.zeros_like(sound), options)))
+    row |= {"silence_move": float(drawn.std() / opening.std()), "silence_r": correlation(drawn, opening)}
+    return row
+
+
+def evaluate(pipe: SyncDiffPipeline, data: Path, sets: tuple[str, ...], options: SampleOptions, limit: int | None) -> Iterator[dict]:
+    """Rows, clip by clip. The foreign voice is the next clip of another person in the same set."""
+    for name in sets:
+        records = load_set(data, name)
+        crops, starts = load_crops(data, records)
+        for i, record in list(enumerate(records))[:limit]:
+            other = next((r for k in range(1, len(records)) if (r := records[(i + k) % len(records)]).name != record.name), None)
+            yield evaluate_clip(pipe, np.array(crops[starts[i] : starts[i + 1]]), record, other, options)
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: the mean of every column, per set and over all clips."""
+    columns = [c for c in rows[0] if c not in ("set", "clip", "frames")]
+    lines = ["| set | clips | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name in (*dict.fromkeys(r["set"] for r in rows), "all"):
+        here = [r for r in rows if name in (r["set"], "all")]
+        means = [[r[c] for r in here if r.get(c) is not None] for c in columns]
+        lines.append(f"| {name} | {len(here)} | " + " | ".join(f"{np.mean(m):.2f}" if m else "-" for m in means) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("sets", nargs="*", default=SETS)
+    parser.add_argument("--weights", type=Path, default=COMPACT)
+    parser.add_argument("--steps", type=int, default=SampleOptions.steps)
+    parser.add_argument("--limit", type=int, help="clips per set")
+    parser.add_argument("--csv", type=Path)
+    args = parser.parse_args()
+    pipe = SyncDiffPipeline.from_pretrained(args.weights)
+    rows = []
+    for row in evaluate(pipe, args.data, tuple(args.sets), SampleOptions(steps=args.steps), args.limit):
+        rows.append(row)
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
+    print(table(rows))
+    if args.csv:
+        with args.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
