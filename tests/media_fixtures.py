@@ -1,4 +1,4 @@
-"""Clips and sounds for the tests, made with PyAV: every frame carries its own number, every sound a click at a known time."""
+"""Clips and sounds for the tests, made with PyAV: each frame carries its number, each sound a click at a known time."""
 
 from __future__ import annotations
 
@@ -47,8 +47,10 @@ def make_video(
     format: str | None = None,  # noqa: A002
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """A video at `path`. ticks x unit: when each frame is shown (default: i / rate). colour: matrix, primaries, transfer,
-    range. clicks: seconds at which a sound of the video's length clicks; sound: more arguments for add_sound."""
+    """A video at `path`.
+
+    ticks x unit: when each frame is shown (default: i / rate). colour: matrix, primaries, transfer, range (H.273).
+    clicks: seconds at which a sound of the video's length clicks; sound: what make_track takes beside."""
     pictures = [numbered(i, *size) for i in range(frames)] if isinstance(frames, int) else frames
     unit = unit or 1 / Fraction(rate)
     with av.open(str(path), "w", format=format, options=container_options or {}) as out:

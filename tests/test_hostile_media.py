@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from syncdiff.media import InputError, Limits, open_clip, open_speech
+from syncdiff.media import LIMITS, InputError, Limits, open_clip, open_speech
 from syncdiff.media.sniff import sniff
 from tests.media_fixtures import make_sound, make_video, numbered
 
@@ -25,7 +25,7 @@ def job(tmp_path: Path) -> Path:
     assert not list(folder.iterdir())
 
 
-def refused(kind: str, path: Path, job: Path, *words: str, limits: Limits = Limits()) -> str:
+def refused(kind: str, path: Path, job: Path, *words: str, limits: Limits = LIMITS) -> str:
     """The sentence, which must be one, name the file and say the words."""
     with pytest.raises(InputError) as caught:
         {"face": open_clip, "voice": open_speech}[kind](path, job, limits)
@@ -53,7 +53,7 @@ SCRIPTS = {
     "hls, http": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n",
     "concat": "ffconcat version 1.0\nfile '{}'\n",
     "concat, no header": "file '{}'\nduration 1\n",
-    "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><BaseURL>{}</BaseURL></Period></MPD>',
+    "dash": '<?xml version="1.0"?>\n<MPD type="static"><Period><BaseURL>{}</BaseURL></Period></MPD>',
     "sdp": "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\nm=video 5004 RTP/AVP 96\r\n",
     "svg": '<svg xmlns="http://www.w3.org/2000/svg"><image href="file://{}"/></svg>',
     "shell": "#!/bin/sh\ntouch PWNED\n",
@@ -231,8 +231,8 @@ def test_a_silent_voice(loudness: int, said: str, tmp_path: Path, job: Path) -> 
 
 # ---- names and places
 
-NAMES = ["a;touch PWNED;b.mp4", "$(touch PWNED).mp4", "-i.mp4", "two words & 'quotes\".mp4", "50%d.mp4", "new\nline.mp4",
-         "file:x.mp4", "concat:a|b.mp4", "видео 🎬.mp4", "t.exe", "no suffix", ".mp4"]  # fmt: skip
+NAMES = ["a;touch PWNED;b.mp4", "$(touch PWNED).mp4", "-i.mp4", "two words & 'quotes\".mp4", "50%d.mp4",
+         "new\nline.mp4", "file:x.mp4", "concat:a|b.mp4", "видео 🎬.mp4", "t.exe", "no suffix", ".mp4"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,7 +1,8 @@
-"""Files out: one encode that keeps size, clock, colour and the pixels outside the patch, with the voice where it was."""
+"""Files out: one encode that keeps size, clock, colour and the pixels outside the patch, and the voice in step."""
 
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from syncdiff.media import Clip, ClipWriter, Colour, Patch, Speech, Timeline, open_clip, open_speech, timeline
-from tests.media_fixtures import click_at, decode, make_sound, make_video, number_in, planted, psnr
+from tests.media_fixtures import click_at, decode, make_sound, make_video, number_in, numbered, planted, psnr
 
 FFPROBE = shutil.which("ffprobe")
-VALIDATION = Path(__file__).resolve().parents[2] / "shared" / "validation"
+ROOT = Path(__file__).resolve().parent.parent
+VALIDATION = ROOT.parent / "shared" / "validation"
 
 
 def write(
@@ -122,8 +124,8 @@ def test_colour_tags_are_carried(pix_fmt: str, tags: tuple[int, ...], words: lis
 
 @pytest.mark.parametrize(
     ("rate", "channels", "kept"),
-    [(8000, 1, 8000), (16_000, 1, 16_000), (22_050, 1, 22_050), (44_100, 2, 44_100), (48_000, 6, 48_000), (96_000, 2, 96_000),
-     (48_000, 8, 48_000), (192_000, 1, 96_000), (37_800, 1, 32_000)],
+    [(8000, 1, 8000), (16_000, 1, 16_000), (22_050, 1, 22_050), (44_100, 2, 44_100), (48_000, 6, 48_000),
+     (48_000, 8, 48_000), (96_000, 2, 96_000), (192_000, 1, 96_000), (37_800, 1, 32_000)],
 )  # fmt: skip
 def test_the_voice_keeps_rate_and_channels(rate: int, channels: int, kept: int, tmp_path: Path) -> None:
     sound = make_sound(tmp_path / "a.wav", 1.0, [0.5], rate=rate, channels=channels)
@@ -286,3 +288,39 @@ def test_ten_minutes_do_not_drift() -> None:
 def test_an_unknown_tail_is_a_programmers_mistake() -> None:
     with pytest.raises(ValueError, match="'keep' or 'trim', not 'cut'"):
         timeline(STEADY, voice_of(1), "cut")
+
+
+# ---- memory
+
+JOURNEY = """
+import os, sys
+from pathlib import Path
+from syncdiff.media import ClipWriter, LIMITS, Speech, open_clip, timeline
+from syncdiff.media.intake import Job, take_in
+video, folder = sys.argv[1], Path(sys.argv[2])
+os.chdir(folder)
+take_in(Job(video, "it", "face", str(folder), LIMITS))
+clip = open_clip(video, folder)
+line = timeline(clip, Speech(clip.speech.path, 48_000, 1, 1.5 * clip.seconds))
+with ClipWriter(folder / "out.mp4", clip, line, clip.speech) as out:
+    for frame, time in zip(clip.frames(line.indices), line.times, strict=True):
+        out.write(frame, time)
+print(len(line), next(row.split()[1] for row in open("/proc/self/status") if row.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc: memory was NOT measured")
+def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
+    """Intake, reading forward and backward, and writing: 40 s take what 4 s take."""
+    peaks = []
+    for seconds in (4, 40):
+        folder = tmp_path / str(seconds)
+        folder.mkdir()
+        pictures = (numbered(i % 256, 320, 240) for i in range(25 * seconds))
+        video = make_video(folder / "in.mp4", pictures, options={"preset": "ultrafast"}, clicks=[1.0])
+        command = [sys.executable, "-c", JOURNEY, str(video), str(folder)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        count, peak = map(int, done.stdout.split()[-2:])
+        assert count == round(25 * seconds * 1.5)
+        peaks.append(peak)
+    assert peaks[1] < 1.1 * peaks[0], f"{peaks[0]} KiB for 4 s, {peaks[1]} KiB for 40 s"
