@@ -1,7 +1,7 @@
 """Crop pixels <-> what the network sees. Exact and without weights: space-to-depth by 4.
 
-The 80 x 96 px window of a crop becomes 20 x 24 positions of 48 numbers; `decode(encode(x)) == x` for uint8 pixels. Compared with a
-learned latent this costs no decoder, loses nothing, and leaves 16 times fewer positions than pixels to the U-Net.
+The 80 x 96 px window of a crop becomes 20 x 24 positions of 48 numbers; `decode(encode(x)) == x` for uint8 pixels.
+Compared with a learned latent this costs no decoder, loses nothing, and leaves 16 times fewer positions than pixels.
 """
 
 from __future__ import annotations

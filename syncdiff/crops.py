@@ -1,8 +1,8 @@
-"""Face crops and the way back: cut() and paste(), and the mask between them. Knows geometry; knows nothing of speech or of the model.
+"""Face crops and the way back: cut() and paste(), and the mask between them. Knows geometry; knows nothing of speech.
 
-The crop is upright and steady: a similarity transform fitted to the eyes and the nose, which the mouth does not move, and
-smoothed over time. Everything the model may redraw lies inside one fixed shape in crop space, so that neither the mask nor
-the alignment can tell the network how the lips stood (the leak that TalkLip's and DiffTalk's authors warn of).
+The crop is upright and steady: a similarity transform fitted to the eyes and the nose, which the mouth does not move,
+and smoothed over time. Everything the model may redraw lies inside one fixed shape in crop space, so that neither the
+mask nor the alignment can tell the network how the lips stood (the leak that DiffTalk's authors warn of).
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from syncdiff.media import Patch
 
 S = 128  # crop side, px
 
-# Where the steady points of the mean FaceMesh stand in the crop: measured over 80 frontal faces of the training corpus, in
-# units of the distance between the outer eye corners, from their middle. The weights are low where speech moves the skin.
+# Where the steady points of the mean FaceMesh stand in the crop: measured over 80 frontal faces of the training corpus,
+# in units of the distance between the outer eye corners, from their middle. Low weights where speech moves the skin.
 _EYE_DISTANCE, _EYE_ROW = 58.0, 22.0
 _ANCHORS = np.array([
     # FaceMesh index, x, y, weight
     (33, -0.500, 0.000, 1.0), (263, 0.500, 0.000, 1.0), (133, -0.195, 0.018, 1.0), (362, 0.197, 0.021, 1.0),
     (168, 0.0, -0.034, 1.0), (6, 0.0, 0.054, 1.0), (197, 0.0, 0.137, 1.0), (195, 0.0, 0.213, 1.0),
-    (5, 0.0, 0.296, 0.5), (4, 0.0, 0.396, 0.5), (2, 0.0, 0.539, 0.5), (98, -0.207, 0.508, 0.3), (327, 0.207, 0.508, 0.3),
+    (5, 0.0, 0.296, 0.5), (4, 0.0, 0.396, 0.5), (2, 0.0, 0.539, 0.5),
+    (98, -0.207, 0.508, 0.3), (327, 0.207, 0.508, 0.3),
 ])  # fmt: skip
 _INDEX = _ANCHORS[:, 0].astype(int)
 _TEMPLATE = _ANCHORS[:, 1:3] * _EYE_DISTANCE + (S / 2, _EYE_ROW)  # [P, 2] crop px
@@ -104,8 +105,8 @@ def cut(image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
 def paste(image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: float = 1.0) -> Patch:
     """The way back: the frame's rectangle around the mask with `crop` [S, S, 3] uint8 blended in, outside it untouched.
 
-    `weight` 0..1 fades the whole patch (soft ends of a gap). The seam is feathered inside the mask and the crop's colour is
-    shifted by the difference to the frame in a ring around the mask, where both show the same skin.
+    `weight` 0..1 fades the whole patch (soft ends of a gap). The seam is feathered inside the mask, and the crop's colour
+    is shifted by the difference to the frame in a ring around the mask, where both show the same skin.
     """
     mask = mouth_mask()
     corners = np.argwhere(mask)

@@ -1,10 +1,10 @@
 """The network: what it sees and what it hears, and one evaluation of it. Knows no schedule and no files.
 
-SyncDiff, section 3.3: the U-Net sees the noisy frame beside three visual priors - the masked frame (pose and surroundings),
-an identity frame, and the previous frame through an information bottleneck (a 1x1 convolution), so that it can keep
-the motion but not copy the lips - and hears speech by cross-attention. Two things differ from the paper, for the compact
-profile: a frame has a window of speech tokens instead of one (with a single key attention is only a bias), and the
-same window, flattened, also joins the time embedding, so that every residual block hears it.
+SyncDiff, section 3.3: the U-Net sees the noisy frame beside three visual priors - the masked frame (pose and
+surroundings), an identity frame, and the previous frame through an information bottleneck (a 1x1 convolution), so that
+it can keep the motion but not copy the lips - and hears speech by cross-attention. Two things differ from the paper,
+for the compact profile: a frame has a window of speech tokens instead of one (with a single key attention is only a
+bias), and the same window, flattened, also joins the time embedding, so that every residual block hears it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Denoiser(ModelMixin, ConfigMixin):
 
     Args:
         channels: C of the codec.
-        bottleneck: channels left of the previous frame (paper: 1 of 3); 0 leaves the frame out, C or more lets it pass whole.
+        bottleneck: channels left of the previous frame (paper: 1 of 3); 0 leaves it out, C or more lets it pass whole.
         tokens, speech_width: K and D of the speech window.
         widths: channels of the U-Net's levels; only the lowest attends.
         layers: residual blocks per level.

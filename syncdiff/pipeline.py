@@ -1,7 +1,7 @@
 """The whole journey: a face video and a voice go in, a re-spoken, scored video comes out.
 
-`SyncDiffPipeline.__call__` reads downward as the journey does. It is a generator: it yields Progress after every bit of work and
-ends with one Result, so that page, command line and tests show it and stop it the same way; closing it is the cancel.
+`SyncDiffPipeline.__call__` reads downward as the journey does. It is a generator: it yields Progress after every bit of
+work and ends with one Result, so that page, command line and tests show and stop it the same way; closing it cancels.
 No stage holds the clip: frames are streamed from the normalised file, crops lie in a file of the private job folder.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from syncdiff.speech import SpeechEncoder, encode_speech, token_window
 from syncdiff.syncnet import JudgeNet
 from syncdiff.weights import COMPACT
 
+Read = TypeVar("Read", Clip, Speech)
 PREVIEW_SIDE = 720  # px, longer side of the browser-playable copy of the source
 Stage = Literal["reading", "finding the face", "listening", "drawing", "scoring"]
 
@@ -116,7 +117,7 @@ class SyncDiffPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = COMPACT, **kwargs) -> SyncDiffPipeline:
-        """A folder that save_pretrained wrote, by default the shipped compact model; its judge comes along if it is there."""
+        """A folder that save_pretrained wrote, by default the shipped compact model; its judge comes along."""
         pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         judge = Path(pretrained_model_name_or_path) / "judge" / "judge.safetensors"
         pipe.judge = JudgeNet.load(judge) if judge.exists() else None
@@ -149,9 +150,12 @@ class SyncDiffPipeline(DiffusionPipeline):
                 yield Progress("listening", 1, 1)
             scene = Scene(clip, line, track, to_frame, crops)
             drawn = np.lib.format.open_memmap(folder / "drawn.npy", "w+", np.uint8, (len(line), S, S, 3))
-            with watch.stage("drawing"), ClipWriter(out, clip, line, speech) as video:
-                with ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE) as source:
-                    yield from self._draw(scene, heard, drawn, video, source, options)
+            with (
+                watch.stage("drawing"),
+                ClipWriter(out, clip, line, speech) as video,
+                ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE) as source,
+            ):
+                yield from self._draw(scene, heard, drawn, video, source, options)
             with watch.stage("scoring"):
                 yield Progress("scoring", 0, 2)
                 before = self._score(crops, clip.times, track.state, clip.speech)
@@ -221,7 +225,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         """Draw the mouths of the chunk that begins at `start` (see `sampler.draw_frames`).
 
         Args:
-            windows: frame indices -> their crop windows [B, 80, 96, 3] uint8, of which the masked part is never looked at.
+            windows: frame indices -> their crop windows [B, 80, 96, 3] uint8; the masked part is never looked at.
             identity: [80, 96, 3] uint8, the window of another frame of the same person.
             heard: [T50, D] features of the voice.
             times: [T] seconds, the middle of each frame.
@@ -323,7 +327,7 @@ def score_file(pipe: SyncDiffPipeline, video: str | Path) -> Generator[Progress 
         yield pipe._score(crops, clip.times, track.state, clip.speech)
 
 
-def _staged(stage: Stage, base: int, steps: Generator[float, None, Clip | Speech]) -> Generator[Progress, None, Clip | Speech]:
+def _staged(stage: Stage, base: int, steps: Generator[float, None, Read]) -> Generator[Progress, None, Read]:
     """Fractions 0..1 -> Progress in percent, half a stage each; passes the generator's own value on."""
     while True:
         try:

@@ -1,9 +1,9 @@
 """Noise -> frames: the schedule, one frame's steps, and the frame-after-frame loop. Knows no network and no files.
 
-Everything here is a generator: after every evaluation the caller has the word, to show progress or to stop. The previous
-generated frame is an input, so frames cannot simply be batched; instead the clip is cut into lanes of `LANE` frames that
-run side by side, each after `WARM_UP` frames that are drawn and thrown away. The lanes lie on a fixed grid, and a frame's
-noise depends on the seed and its index alone, so the same seed gives the same video whatever the batch.
+Everything here is a generator: after every evaluation the caller has the word, to show progress or to stop. The
+previous generated frame is an input, so frames cannot simply be batched; instead the clip is cut into lanes of `LANE`
+frames that run side by side, each after `WARM_UP` frames that are drawn and thrown away. The lanes lie on a fixed grid,
+and a frame's noise depends on the seed and its index alone: the same seed gives the same video whatever the batch.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 LANE, WARM_UP, LANES = 16, 2, 8
-SHARED_NOISE = (
-    0.9  # share of the noise's variance that all frames of a clip have in common: what keeps skin from boiling
-)
+SHARED_NOISE = 0.9  # of the noise variance, what all frames of a clip have in common: it keeps skin from boiling
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (noisy [B, C, h, w], timestep [B]) -> the network's prediction
 
 
 def compact_schedule() -> DDIMScheduler:
-    """Cosine schedule down to pure noise, v-prediction, steps counted from the end: sound from one step on (Lin et al. 2024)."""
+    """Cosine schedule down to pure noise, v-prediction, steps counted from the end (Lin et al. 2024): one is enough."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",
@@ -79,8 +77,8 @@ def draw_frames(
     Args:
         wanted: [T] bool over the whole video; a frame after an unwanted one has no previous frame.
         start: a multiple of LANE * LANES.
-        denoiser: (noisy, timestep, frame indices, previous [B, C, h, w]) -> prediction [B, C, h, w]. `previous` is zeros
-            where there is none.
+        denoiser: (noisy, timestep, frame indices, previous [B, C, h, w]) -> prediction [B, C, h, w]. `previous` is
+            zeros where there is none.
         shape: C, h, w.
     """
     if start % (LANE * LANES):

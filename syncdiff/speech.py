@@ -1,8 +1,8 @@
 """Speech -> features per video frame. Knows nothing of pictures.
 
-`SpeechEncoder` stands where AV-HuBERT stands in the paper: sound goes in, one window of tokens per video frame comes out.
-It is convolutional with a reach of about half a second to either side, so a clip may be encoded whole or in pieces with the
-same result, and no 30-second window ever ends in the middle of a word.
+`SpeechEncoder` stands where AV-HuBERT stands in the paper: sound goes in, a window of tokens per video frame comes out.
+It is convolutional with a reach of about half a second to either side, so a clip may be encoded whole or in pieces with
+the same result, and no 30-second window ever ends in the middle of a word.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ SAMPLE_RATE = 16_000
 MELS, N_FFT, HOP = 80, 400, 160  # 25 ms windows every 10 ms, as Whisper's and AV-HuBERT's front ends
 MEL_RATE = SAMPLE_RATE // HOP  # 100 Hz
 MEL_MEAN, MEL_STD = -0.35, 0.45  # of log_mel over the training voices: without this the first layers barely learn
-QUIET = -1.0  # log10 mel power: a recording whose loudest band stays below this counts as silence and is not turned up
+QUIET = -1.0  # log10 mel power: a recording whose loudest band stays below is taken as silence and not turned up
 
 
 @cache
 def mel_filters() -> Tensor:
-    """[MELS, N_FFT // 2 + 1] triangular filters on Slaney's mel scale (linear below 1 kHz, logarithmic above), area 1."""
+    """[MELS, N_FFT // 2 + 1] triangles on Slaney's mel scale (linear below 1 kHz, logarithmic above), area 1."""
     step = np.log(6.4) / 27.0
 
     def hz(mel: np.ndarray) -> np.ndarray:
@@ -48,9 +48,9 @@ def mel_power(samples: Tensor) -> Tensor:
 
 
 def log_mel(samples: Tensor) -> Tensor:
-    """Log mel power [..., M, T100] relative to the recording's loudest band, 80 dB deep, in -1..1: gain does not matter.
+    """Log mel power [..., M, T100] relative to the recording's loudest band, 80 dB deep, in -1..1: gain is no matter.
 
-    Silence stays at the floor: a recording that is never louder than QUIET is not turned up until its noise looks like speech.
+    Silence stays at the floor: a recording never louder than QUIET is not turned up until its noise looks like speech.
     """
     power = mel_power(samples)
     loudest = power.amax(dim=(-2, -1), keepdim=True).clamp_min(QUIET)

@@ -69,7 +69,7 @@ def load_set(root: Path, name: str) -> list[ClipRecord]:
     folder = root / name
     people = {}
     if (folder / "identities.tsv").exists():
-        with open(folder / "identities.tsv", newline="") as file:
+        with (folder / "identities.tsv").open(newline="") as file:
             people = {row["clip"]: row["identity"] for row in csv.DictReader(file, delimiter="\t")}
     records = []
     for path in sorted(folder.glob("*.npz")):
@@ -77,7 +77,7 @@ def load_set(root: Path, name: str) -> list[ClipRecord]:
             continue
         with np.load(path) as file:
             points, visemes = (file[k].astype(np.float32) if k in file else None for k in ("points", "visemes"))
-            good = file["good"] if "good" in file else None
+            good = file.get("good")
             records.append(
                 ClipRecord(name, path.stem, people.get(path.stem, path.stem), file["sound"], points, visemes, good)
             )
@@ -85,7 +85,7 @@ def load_set(root: Path, name: str) -> list[ClipRecord]:
 
 
 def load_crops(root: Path, records: Sequence[ClipRecord]) -> tuple[np.ndarray, np.ndarray]:
-    """All crops of one set's clips end to end, [sum T, S, S, 3] uint8 memory-mapped, and where each clip starts [clips + 1].
+    """All crops of one set's clips end to end, [sum T, S, S, 3] uint8 memory-mapped, and their starts [clips + 1].
 
     Decoded once into `root/SET/crops.npy`; made again when the clips have changed.
     """

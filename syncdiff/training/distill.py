@@ -1,20 +1,20 @@
-"""Train the speech encoder: distilled from Whisper on many voices, made facial-informative by what lips did to those sounds.
+"""Train the speech encoder: distilled from Whisper on many voices, made facial-informative by what lips did to them.
 
     python -m syncdiff.training.distill DATA OUT --teacher MODEL.bin [--steps 3000]
 
 One student, three kinds of target on its 50 Hz features, each through a linear head that is thrown away afterwards:
-the teacher's states (all voices), the shape of the lips (eight principal components of 40 landmarks, one head a set, since
-puppets, rendered heads and people move differently), and the animation curves of the synthetic faces. The student hears
-the sound augmented (speed, noise, reverberation, equaliser, band limit); the teacher heard it clean.
+the teacher's states (all voices), the shape of the lips (eight principal components of 40 landmarks, one head a set,
+since puppets, rendered heads and people move differently), and the animation curves of the synthetic faces. The student
+hears the sound augmented (speed, noise, reverberation, equaliser, band limit); the teacher heard it clean.
 Resumable: OUT/state.pt holds everything; a batch's seed is its number.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +28,10 @@ from syncdiff.training.prepare import FPS, SAMPLE_RATE
 from syncdiff.training.teacher import RATE, WhisperEncoder
 
 FACE_SETS, VOICE_SETS = ("grid-s1", "rendered", "puppets"), ("speech",)
-SHARE = {"grid-s1": 0.15, "rendered": 0.2, "puppets": 0.3, "speech": 0.35}  # of a batch's segments
+SHARE = {"grid-s1": 0.2, "rendered": 0.25, "puppets": 0.35, "speech": 0.2}  # of a batch's segments
 TEACHER_LAYERS = (1, 2)  # the middle of the network: closer to phones than to words
 PIECE = 4 * SAMPLE_RATE  # samples the teacher hears at a time
+COMPONENTS = 96  # principal components of the teacher's states
 SHAPES = 8  # principal components of the lips
 SECONDS, BATCH = 3.2, 16
 
@@ -48,8 +49,8 @@ class Heads(nn.Module):
 def teach(records: list[ClipRecord], teacher: Path, cache: Path) -> list[np.ndarray]:
     """The teacher's states [T50, 2 * 384] float16 for every record, kept in `cache` (one file).
 
-    The teacher hears pieces of four seconds, and the mean state at each position in a piece is taken off: Whisper's states
-    carry their position in the recording, which no student could hear (it was most of the variance).
+    The teacher hears pieces of four seconds, and the mean state at each position in a piece is taken off: its
+    states carry their position in the recording, which no student could hear (it was most of the variance).
     """
     lengths = [len(r.sound) // HOP // 2 for r in records]
     if not cache.exists():
@@ -66,7 +67,9 @@ def teach(records: list[ClipRecord], teacher: Path, cache: Path) -> list[np.ndar
             count[: len(piece)] += 1
         mean = (total / np.maximum(count, 1)).astype(np.float32)
         rows = [np.concatenate([p - mean[: len(p)] for p in clip]).astype(np.float16) for clip in states]
-        rows = [np.pad(r, ((0, max(0, n - len(r))), (0, 0)), mode="edge")[:n] for r, n in zip(rows, lengths, strict=True)]
+        rows = [
+            np.pad(r, ((0, max(0, n - len(r))), (0, 0)), mode="edge")[:n] for r, n in zip(rows, lengths, strict=True)
+        ]
         np.save(cache, np.concatenate(rows))
     flat = np.load(cache, mmap_mode="r")
     assert sum(lengths) == len(flat), "the teacher's cache belongs to other clips: delete it"
@@ -74,14 +77,17 @@ def teach(records: list[ClipRecord], teacher: Path, cache: Path) -> list[np.ndar
 
 
 def lip_shapes(records: list[ClipRecord], basis: np.ndarray | None = None) -> tuple[list[np.ndarray], np.ndarray]:
-    """Lip shape over time: 40 landmarks less the clip's median, on principal components, each set scaled to deviation 1."""
+    """Lip shape over time: 40 landmarks less the clip's median, on principal components; each set's first has scale 1.
+
+    The components keep their relative size: sound tells a lot about the first and next to nothing about the last ones.
+    """
     moves = [(p := r.points[:, :LIPS].reshape(len(r), -1)) - np.median(p, axis=0) for r in records]
     if basis is None:
         basis = np.linalg.svd(np.concatenate(moves)[::3], full_matrices=False)[2][:SHAPES].T
     shapes = [m @ basis for m in moves]
     for name in {r.set for r in records}:
         here = [i for i, r in enumerate(records) if r.set == name]
-        scale = np.concatenate([shapes[i] for i in here]).std(0)
+        scale = np.concatenate([shapes[i] for i in here]).std(0).max()
         for i in here:
             shapes[i] = np.clip(shapes[i] / scale, -4, 4).astype(np.float32)
     return shapes, basis
@@ -125,16 +131,18 @@ class Segments:
         self.records, self.states, self.shapes = records, states, shapes
         self.by_set = {s: [i for i, r in enumerate(records) if r.set == s] for s in SHARE}
         sample = np.concatenate([s[::50] for s in states]).astype(np.float32)
-        self.mean, self.std = sample.mean(0), sample.std(0) + 1e-3
+        self.mean = sample.mean(0)
+        basis = np.linalg.svd(sample - self.mean, full_matrices=False)[2][:COMPONENTS].T  # [D, COMPONENTS]
+        self.basis = basis / ((sample - self.mean) @ basis).std(0)[:8].mean()
 
     def batch(
         self, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, str, Tensor, Tensor | None]]]:
-        """mel [B, M, T100], teacher [B, T50, D], valid [B, T50], and for faces (row, set, shapes [T25, 8], curves [T25, 15])."""
+        """mel [B, M, T100], teacher [B, T50, D], valid [B, T50], for faces (row, set, shapes [T25, 8], curves [T25, 15])."""
         n50 = int(SECONDS * RATE)
         mels, teacher, valid, faces = (
             [],
-            np.zeros((BATCH, n50, len(self.mean)), np.float32),
+            np.zeros((BATCH, n50, COMPONENTS), np.float32),
             np.zeros((BATCH, n50), np.float32),
             [],
         )
@@ -153,14 +161,11 @@ class Segments:
             mels.append(log_mel(torch.from_numpy(augment(sound, other, rng))))
             when = start + (np.arange(n50) + 0.5) / RATE * speed
             at = np.minimum((when * RATE).astype(int), len(self.states[i]) - 1)
-            teacher[row] = np.clip((self.states[i][at] - self.mean) / self.std, -4, 4)
+            teacher[row] = (self.states[i][at] - self.mean) @ self.basis
             valid[row] = when < total
             if name in FACE_SETS:
                 at25 = (start + (np.arange(n50 // 2) + 0.5) / FPS * speed) * FPS - 0.5
-                frames = np.arange(len(record))
-                pick = lambda x: torch.from_numpy(
-                    np.stack([np.interp(at25, frames, c) for c in x.T], 1).astype(np.float32)
-                )  # noqa: E731
+                pick = partial(_at, at25)
                 faces.append(
                     (row, name, pick(self.shapes[i]), None if record.visemes is None else pick(record.visemes))
                 )
@@ -170,13 +175,13 @@ class Segments:
 def losses(features: Tensor, heads: Heads, teacher: Tensor, valid: Tensor, faces: list) -> dict[str, Tensor]:
     """Mean squared error to the teacher's standardised states; Huber to lip shapes and curves at 25 Hz."""
     error = ((heads.teacher(features) - teacher) ** 2).mean(-1)
-    out = {"teacher": (error * valid).sum() / valid.sum()}
+    out = {"teacher": (error * valid).sum() / valid.sum() * 8}
     pairs = features.unflatten(1, (-1, 2)).mean(2)  # [B, T25, D]
     ok = valid.unflatten(1, (-1, 2)).amin(2)
     lips, curves = [], []
     for row, name, shapes, visemes in faces:
         weight = ok[row][:, None] / ok[row].sum().clamp_min(1)
-        lips.append((F.huber_loss(heads.lips[name](pairs[row]), shapes, reduction="none") * weight).sum() / SHAPES)
+        lips.append((F.huber_loss(heads.lips[name](pairs[row]), shapes, reduction="none") * weight).sum() / 2)
         if visemes is not None:
             curves.append(
                 (F.huber_loss(heads.visemes(pairs[row]), visemes, reduction="none", delta=0.2) * weight).sum()
@@ -185,6 +190,12 @@ def losses(features: Tensor, heads: Heads, teacher: Tensor, valid: Tensor, faces
     out["lips"] = torch.stack(lips).mean() if lips else zero
     out["curves"] = torch.stack(curves).mean() if curves else zero
     return out
+
+
+def _at(frames: np.ndarray, curves: np.ndarray) -> Tensor:
+    """Curves [T, C] read at fractional frames [t] -> [t, C]."""
+    columns = [np.interp(frames, np.arange(len(curves)), c) for c in curves.T]
+    return torch.from_numpy(np.stack(columns, 1).astype(np.float32))
 
 
 WEIGHTS = {"teacher": 0.5, "lips": 2.0, "curves": 2.0}
@@ -200,7 +211,7 @@ def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 2e-3, sa
     segments = Segments(records, states, dict(zip(faces, shapes, strict=True)))
     torch.manual_seed(0)
     model = SpeechEncoder()
-    heads = Heads(model.config.width, len(segments.mean))
+    heads = Heads(model.config.width, COMPONENTS)
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
     params = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(params, lr, weight_decay=0.02, betas=(0.9, 0.98))
@@ -214,7 +225,6 @@ def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 2e-3, sa
         )
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
-    log = open(out / "log.csv", "a", buffering=1)
     ahead = ThreadPoolExecutor(1)  # the next batch is made while this one is learned; its seed is its number
     coming = ahead.submit(segments.batch, np.random.default_rng([step]))
     began, sums = time.time(), {}
@@ -239,15 +249,16 @@ def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 2e-3, sa
                 "seconds": round(time.time() - began, 1),
             }
             print(line, flush=True)
-            log.write(",".join(str(v) for v in line.values()) + "\n")
+            with (out / "log.csv").open("a") as log:
+                log.write(",".join(str(v) for v in line.values()) + "\n")
             sums = {}
         if step % save_every == 0 or step == steps:
             torch.save(
                 {"model": model.state_dict(), "heads": heads.state_dict(), "average": average.state_dict(),
-                 "optimizer": optimizer.state_dict(), "step": step, "rng": json.dumps(rng.bit_generator.state)},
+                 "optimizer": optimizer.state_dict(), "step": step},
                 out / "state.partial.pt",
             )  # fmt: skip
-            os.replace(out / "state.partial.pt", out / "state.pt")
+            (out / "state.partial.pt").replace(out / "state.pt")
             average.module.save_pretrained(out / "speech")
     return average.module
 

@@ -32,14 +32,18 @@ from syncdiff.weights import COMPACT
 SETS = ("val-grid-multi", "val-voxceleb2", "val-hdtf", "val-elospheres", "val-retalking")
 
 
-def draw(pipe: SyncDiffPipeline, crops: np.ndarray, opening: np.ndarray, sound: np.ndarray, options: SampleOptions) -> np.ndarray:
+def draw(
+    pipe: SyncDiffPipeline, crops: np.ndarray, opening: np.ndarray, sound: np.ndarray, options: SampleOptions
+) -> np.ndarray:
     """Crops [T, S, S, 3] with their mouths drawn to the sound [N] float32."""
     heard = encode_speech(pipe.speech, sound)
     identity = crops[int(np.argmin(np.abs(opening - np.percentile(opening, 80))))][WINDOW]
     times = (np.arange(len(crops)) + 0.5) / FPS
     out = crops.copy()
     for start in range(0, len(crops), LANE * LANES):
-        looks = pipe.draw_chunk(lambda f: crops[list(f)][:, *WINDOW], identity, heard, times, np.ones(len(crops), bool), start, options)
+        looks = pipe.draw_chunk(
+            lambda f: crops[list(f)][:, *WINDOW], identity, heard, times, np.ones(len(crops), bool), start, options
+        )
         for part in looks:
             if part.finished:
                 out[list(part.frames)] = _complete(crops[list(part.frames)], part.clean)
@@ -84,7 +88,9 @@ def jitter(points: np.ndarray) -> float:
     return float(np.abs(np.diff(points[:, (13, 14, 78, 308)], 2, axis=0)).mean())
 
 
-def evaluate_clip(pipe: SyncDiffPipeline, crops: np.ndarray, record: ClipRecord, other: ClipRecord, options: SampleOptions) -> dict:
+def evaluate_clip(
+    pipe: SyncDiffPipeline, crops: np.ndarray, record: ClipRecord, other: ClipRecord, options: SampleOptions
+) -> dict:
     """One row of the table; see the module's head for the columns."""
     sound, foreign = (r.sound.astype(np.float32) / 32768 for r in (record, other))
     truth = read_lips(crops)
@@ -96,7 +102,11 @@ def evaluate_clip(pipe: SyncDiffPipeline, crops: np.ndarray, record: ClipRecord,
     points = read_lips(own)
     drawn = lip_opening(points)
     lag = best_lag(drawn, opening)
-    row |= {"matched_r": correlation(drawn, opening), "best_lag": lag.frames if lag else None, "best_r": lag.r if lag else None}
+    row |= {
+        "matched_r": correlation(drawn, opening),
+        "best_lag": lag.frames if lag else None,
+        "best_r": lag.r if lag else None,
+    }
     row["width_r"] = correlation(lip_width(points), lip_width(truth))
     row["opening_ratio"] = float(drawn.std() / opening.std())
     row["sharpness"] = sharpness(own) / sharpness(crops)
@@ -115,13 +125,17 @@ def evaluate_clip(pipe: SyncDiffPipeline, crops: np.ndarray, record: ClipRecord,
     return row
 
 
-def evaluate(pipe: SyncDiffPipeline, data: Path, sets: tuple[str, ...], options: SampleOptions, limit: int | None) -> Iterator[dict]:
+def evaluate(
+    pipe: SyncDiffPipeline, data: Path, sets: tuple[str, ...], options: SampleOptions, limit: int | None
+) -> Iterator[dict]:
     """Rows, clip by clip. The foreign voice is the next clip of another person in the same set."""
     for name in sets:
         records = load_set(data, name)
         crops, starts = load_crops(data, records)
         for i, record in list(enumerate(records))[:limit]:
-            other = next((r for k in range(1, len(records)) if (r := records[(i + k) % len(records)]).name != record.name), None)
+            other = next(
+                (r for k in range(1, len(records)) if (r := records[(i + k) % len(records)]).name != record.name), None
+            )
             yield evaluate_clip(pipe, np.array(crops[starts[i] : starts[i + 1]]), record, other, options)
 
 

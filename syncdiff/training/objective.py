@@ -1,14 +1,15 @@
 """What the denoiser learns: v-prediction where the mouth is, and lips that a landmark reader finds in the right place.
 
-The first term is the paper's mean squared error in another parametrisation (v instead of epsilon, so that one step from pure
-noise is defined), weighted towards the lips. The second reads 40 lip landmarks off the one-step estimate with a small
-frozen network: pixels alone barely notice a mouth that opens by three of them. The reader learns from the half of the
-people that the judge does not see.
+The first term is the paper's mean squared error in another parametrisation (v instead of epsilon, so that one step from
+pure noise is defined), weighted towards the lips. The second reads 40 lip landmarks off the one-step estimate with a
+small frozen network: pixels alone barely notice a mouth that opens by three of them. The reader learns from the half of
+the people that the judge does not see.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from diffusers import DDIMScheduler
@@ -29,9 +30,7 @@ class LipReader(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (3, 32, 64, 128, 128)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.GroupNorm(8, b) for b in widths[1:])
         self.head = nn.Sequential(nn.Linear(128 * 5 * 6, 256), nn.SiLU(), nn.Linear(256, LIPS * 2))
 
@@ -44,7 +43,7 @@ class LipReader(nn.Module):
 
 
 def pixel_weight() -> Tensor:
-    """[1, 48, 20, 24]: 1 where the model draws, 3 around the lips, 0.2 outside, where only the colour at the seam counts."""
+    """[1, 48, 20, 24]: 1 where the model draws, 3 around the lips, 0.2 outside, where the colour at the seam counts."""
     weight = codec.window_mask() * 0.8 + 0.2
     rows, columns = (slice(b.start - w.start, b.stop - w.start) for b, w in zip(LIP_BOX, WINDOW, strict=True))
     weight[..., rows, columns] = 3.0

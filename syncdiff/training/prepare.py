@@ -1,4 +1,4 @@
-"""Folders of talking-head videos -> one folder of face-crop clips that training reads. Faces are tracked once; resumable.
+"""Folders of talking-head videos -> face-crop clips that training reads. Faces are tracked once; resumable.
 
     python -m syncdiff.training.prepare OUT SET=FOLDER [SET=FOLDER ...] [--workers 2]
 
@@ -43,7 +43,7 @@ def prepare_set(name: str, folder: Path, out: Path, workers: int = 1) -> list[di
     ]
     with ProcessPoolExecutor(workers) as pool:
         rows = list(pool.map(_prepare_one, *zip(*jobs, strict=True), chunksize=8)) if jobs else []
-    with open(out / name / "report.tsv", "w", newline="") as file:
+    with (out / name / "report.tsv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["clip", "frames", "kept", "why"], delimiter="\t")
         writer.writeheader()
         writer.writerows(rows)

@@ -2,15 +2,14 @@
 
     python -m syncdiff.training.train DATA OUT --speech OUT_OF_DISTILL/speech [--preset compact] [--hours 1.5]
 
-First a lip reader for the objective (minutes), then the denoiser. Runs under `accelerate launch` too. Resumable: OUT/state.pt
-holds weights, moving average, optimiser, counters; start the same command again. OUT/log.csv has one line every 50 updates,
-OUT/sheet-*.png a look at held-back faces, OUT/denoiser the moving average as the pipeline loads it.
+First a lip reader for the objective (minutes), then the denoiser. Runs under `accelerate launch` too. Resumable:
+OUT/state.pt holds weights, moving average, optimiser, counters; start the same command again. OUT/log.csv has one line
+every 50 updates, OUT/sheet-*.png a look at some faces, OUT/denoiser the moving average as the pipeline loads it.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -98,7 +97,7 @@ def conditions(batch: FaceBatch, preset: Preset, rng: np.random.Generator, mask:
 
 
 def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LipReader:
-    """The objective's lip reader: L1 on landmarks, noise on the pixels so that it stays sensible on blurry estimates."""
+    """The objective's lip reader: L1 on landmarks; noisy pixels, so that it stays sensible on rough estimates."""
     reader, path = LipReader(), out / "reader.pt"
     if path.exists():
         reader.load_state_dict(torch.load(path, weights_only=True))
@@ -177,7 +176,7 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
             "samples": samples,
         }
         torch.save(state, out / "state.partial.pt")
-        os.replace(out / "state.partial.pt", out / "state.pt")
+        (out / "state.partial.pt").replace(out / "state.pt")
         average.save_pretrained(out / "denoiser")
         sheet(average.eval(), *held, out / f"sheet-{update:06d}.png")
 
@@ -213,7 +212,7 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
                 "seconds": round(time.time() - began),
             }
             print(line, flush=True)
-            with open(out / "log.csv", "a") as log:
+            with (out / "log.csv").open("a") as log:
                 log.write(",".join(map(str, line.values())) + "\n")
             sums = {}
         if accelerator.is_main_process and update % 400 == 0:
