@@ -125,7 +125,8 @@ function scores(both) {
     row.append(head, ...both.map((s) => Object.assign(document.createElement("td"), { textContent: show(s) })));
     return row;
   }));
-  const reasons = ["Original", "Result"].map((name, i) => both[i].reason && `${name}: ${both[i].reason}.`).filter(Boolean);
+  const names = both[0].reason === both[1].reason ? ["Both"] : ["Original", "Result"];
+  const reasons = names.map((name, i) => both[i].reason && `${name}: ${both[i].reason}.`).filter(Boolean);
   const judged = both.find((s) => !s.reason);
   if (judged) reasons.unshift(`Judged by ${judged.judge}: its figures compare only with each other.`);
   element.querySelector(".scores").hidden = !judged;

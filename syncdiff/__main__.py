@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import syncdiff
+from syncdiff.weights import COMPACT
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "assets" / "weights"
 PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors", "av", "soundfile", "mediapipe",
             "face-alignment")  # fmt: skip
 
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sync(arguments: argparse.Namespace) -> int:
-    from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
+    from syncdiff.pipeline import SampleOptions
 
     given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index}
     given["tail"] = "trim" if arguments.trim else None
@@ -75,7 +75,7 @@ def sync(arguments: argparse.Namespace) -> int:
     out = place(arguments.out)
     # The work goes on beside OUT, so that OUT is either the finished video or what it was before.
     with tempfile.TemporaryDirectory(prefix=".syncdiff-", dir=out.parent) as folder:
-        pipe = SyncDiffPipeline.from_pretrained()
+        pipe = load()
         with closing(pipe(arguments.face, arguments.voice, Path(folder) / "out.mp4", options)) as items:
             result = last(items)
         result.video.replace(out)
@@ -95,13 +95,23 @@ def sync(arguments: argparse.Namespace) -> int:
 
 
 def score(arguments: argparse.Namespace) -> int:
-    from syncdiff.pipeline import SyncDiffPipeline, score_file
+    from syncdiff.pipeline import score_file
 
-    pipe = SyncDiffPipeline.from_pretrained()
+    pipe = load()
     with closing(score_file(pipe, arguments.video)) as items:
         scores = last(items)
     print(json.dumps(asdict(scores)) if arguments.json else in_words(scores))
     return 0
+
+
+def load() -> Any:
+    """The shipped pipeline; without its weights there is nothing to do but say so."""
+    from syncdiff.pipeline import SyncDiffPipeline
+
+    try:
+        return SyncDiffPipeline.from_pretrained()
+    except OSError as error:
+        sys.exit(f"The weights in {COMPACT} cannot be loaded ({error}): see `python -m syncdiff doctor`.")
 
 
 def place(out: Path) -> Path:
@@ -193,13 +203,13 @@ def weights(problems: list[str]) -> str:
     from safetensors import safe_open
 
     lines = []
-    for path in sorted(WEIGHTS.rglob("*.safetensors")):
+    for path in sorted(COMPACT.rglob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             record = file.metadata() or {}
         words = ", ".join(f"{key} {value}" for key, value in record.items() if len(value) < 60)
-        lines.append(f"{path.relative_to(WEIGHTS)} {path.stat().st_size / 1e6:.1f} MB{': ' if words else ''}{words}")
+        lines.append(f"{path.relative_to(COMPACT)} {path.stat().st_size / 1e6:.1f} MB{': ' if words else ''}{words}")
     if not lines:
-        problems.append(f"there are no weights in {WEIGHTS}")
+        problems.append(f"there are no weights in {COMPACT}")
     return f"\n{'':10}".join(lines) or "none"
 
 

@@ -110,7 +110,7 @@ def done_view(result: Result) -> dict[str, Any]:
     ]
     made = (
         f"{result.redrawn} of {result.frames} frames redrawn in {sum(result.seconds.values()):.1f} s: "
-        f"{result.options.steps} steps, seed {result.options.seed}."
+        f"steps {result.options.steps}, seed {result.options.seed}."
     )
     return {
         "state": "done",

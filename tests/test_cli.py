@@ -119,7 +119,7 @@ def test_score(pipe, monkeypatch, capsys, scores: Scores, words: str) -> None:
 def test_doctor_ends_with_a_verdict(capsys, monkeypatch, tmp_path) -> None:
     from syncdiff import __main__ as cli
 
-    monkeypatch.setattr(cli, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(cli, "COMPACT", tmp_path)
     monkeypatch.setattr(cli, "PACKAGES", (*cli.PACKAGES, "no-such-package"))
     monkeypatch.setattr(cli.shutil, "which", lambda name: None)
     assert main(["doctor"]) == 1
