@@ -165,7 +165,8 @@ def test_too_long_a_video(suffix: str, tmp_path: Path, job: Path) -> None:
 
 def test_too_many_frames_in_no_time(tmp_path: Path, job: Path) -> None:
     path = make_video(tmp_path / "fast.mkv", 120, rate=1000)
-    refused("face", path, job, "longer than", limits=Limits(seconds=1.0, rate=50.0))
+    refused("face", path, job, "more than 50 pictures", limits=Limits(seconds=1.0, rate=50.0))
+    refused("face", path, job, "shows 1000 frames a second", "250")
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3"])

@@ -55,6 +55,7 @@ def test_any_common_video(name: str, tmp_path: Path) -> None:
     clip = open_clip(path, tmp_path)
     assert (clip.width, clip.height) == settings.get("size", (160, 96))
     assert (clip.rate, clip.steady, clip.photo, clip.seconds) == (25, True, False, 1.0)
+    assert not [note for note in clip.notes if "odd size" not in note]
     np.testing.assert_array_equal(clip.times, np.arange(25) / 25)
     frames = list(clip.frames())
     assert [number_in(frame.rgb()) for frame in frames] == list(range(25))

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ def bound(limits: Limits) -> None:
         (resource.RLIMIT_CPU, int(4 * limits.timeout)),  # of all its threads together
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(what, (most, most))
+        with suppress(ValueError, OSError):  # macOS bounds no address space
+            resource.setrlimit(what, (most, most))
     signal.setitimer(signal.ITIMER_REAL, limits.stall)  # the default action of SIGALRM works even inside a decoder
 
 

@@ -67,18 +67,25 @@ def read_video(
     for image in _decode(container, stream, limits, damage):
         ticks.append(_tick(image, stream, ticks))
         length = float((ticks[-1] - ticks[0]) * stream.time_base)
-        if length > limits.seconds or len(ticks) > limits.seconds * limits.rate:
+        if length > limits.seconds:
             raise InputError(f"{name} is longer than {limits.seconds:.0f} s, the most a video may last; cut it.")
+        if len(ticks) > limits.seconds * limits.rate:
+            most = limits.seconds * limits.rate
+            raise InputError(f"{name} has more than {most:.0f} pictures, the most a video may have; cut it.")
         upright = upright or Upright(image, stream)
-        for picture in upright(image):
-            keeper = keeper or Keeper(folder / "picture.mp4", picture, upright.aspect)
-            keeper.keep(picture)
+        picture = upright(image)
+        keeper = keeper or Keeper(folder / "picture.mp4", picture, upright.aspect)
+        keeper.keep(picture)
         report(length, limits.stall)
     if keeper is None:
         most = f"larger than the {limits.pixels / 1e6:.0f} million pixels a picture may have"
         raise InputError(f"No picture can be decoded from {name}: it is damaged, or {most}; export it again as an mp4.")
     keeper.close()
     times, seconds, rate, steady = clock(ticks, stream.time_base, image.duration, stream.average_rate)
+    if rate > limits.rate:
+        raise InputError(
+            f"{name} shows {float(rate):.0f} frames a second, and the most is {limits.rate:.0f}; slow it down."
+        )
     np.save(folder / "times.npy", times)
     if damage:
         upright.notes.append(f"The video file is damaged in {len(damage)} places, which were left out.")
@@ -184,10 +191,9 @@ def read_photo(source: str, name: str, folder: Path, limits: Limits) -> dict[str
         raise InputError(f"{name} cannot be read as a photo: it is damaged or cut off; save it again.") from error
     image = av.VideoFrame.from_ndarray(pixels, format="rgb24")
     upright = Upright(image, None)
-    keeper = None
-    for picture in upright(image):
-        keeper = keeper or Keeper(folder / "picture.mp4", picture, Fraction(1))
-        keeper.keep(picture)
+    picture = upright(image)
+    keeper = Keeper(folder / "picture.mp4", picture, upright.aspect)
+    keeper.keep(picture)
     keeper.close()
     np.save(folder / "times.npy", np.zeros(1))
     facts = {"seconds": float(1 / PHOTO_RATE), "rate": str(PHOTO_RATE), "steady": True, "photo": True}

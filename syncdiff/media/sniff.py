@@ -13,7 +13,7 @@ _MAGIC: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
     for kind, pattern in (
         ("a HEIC photo", rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)"),
         ("an AVIF photo", rb"....ftyp(avif|avis)"),
-        ("mov", rb"....(ftyp|moov|mdat|wide|free|skip|pnot)"),
+        ("mov", rb"....(ftyp|styp|moov|mdat|wide|free|skip|pnot|uuid)"),
         ("matroska", rb"\x1aE\xdf\xa3"),
         ("avi", rb"RIFF....AVI "),
         ("wav", rb"(RIFF|RF64)....WAVE"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -52,8 +51,8 @@ class Upright:
         colour = [self.colour.matrix, self.colour.primaries, self.colour.transfer, self.colour.full]
         return {"width": self.width, "height": self.height, "colour": colour, "aspect": str(self.aspect)}
 
-    def __call__(self, image: av.VideoFrame) -> Iterator[av.VideoFrame]:
-        """The picture (one in, one out), tagged."""
+    def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
+        """The picture upright and tagged."""
         shape = (image.width, image.height, image.format.name, image.colorspace, image.color_range)
         if self._graph[0] != shape:
             self._graph = shape, self._build(image)
@@ -65,7 +64,7 @@ class Upright:
             picture = graph.vpull()
         picture.colorspace, picture.color_range = self.colour.matrix, 2 if self.colour.full else 1
         picture.color_primaries, picture.color_trc = self.colour.primaries, self.colour.transfer
-        yield picture
+        return picture
 
     def _colour(self, first: av.VideoFrame) -> Colour:
         if self._hdr:

@@ -93,11 +93,13 @@ class ClipWriter:
             if kind is None:
                 self._mux(None)
                 if self._voice:
-                    self._voice.close()
+                    self._voice.finish()
             self._file.close()
             if kind is None:
                 self._part.replace(self.path)
         finally:
+            if self._voice:
+                self._voice.source.close()
             self._part.unlink(missing_ok=True)
 
 
@@ -106,7 +108,7 @@ class Voice:
 
     def __init__(self, file: av.container.OutputContainer, speech: Speech, seconds: float) -> None:
         self._file, self._channels = file, speech.channels
-        self._source = wave.open(str(speech.path), "rb")  # noqa: SIM115  closed in close()
+        self.source = wave.open(str(speech.path), "rb")  # noqa: SIM115  closed by the ClipWriter
         self._rate = speech.rate
         self._total, self._written = round(seconds * speech.rate), 0
         rate = min(AAC_RATES, key=lambda known: abs(known - speech.rate))
@@ -119,18 +121,17 @@ class Voice:
         """Encode the sound up to there, so that picture and sound lie side by side in the file."""
         while self._written < min(self._total, round(seconds * self._rate)):
             count = min(8192, self._total - self._written)
-            block = np.frombuffer(self._source.readframes(count), np.int16)
+            block = np.frombuffer(self.source.readframes(count), np.int16)
             block = np.pad(block, (0, count * self._channels - len(block)))
             sound = av.AudioFrame.from_ndarray(block[None], format="s16", layout=self._layout)
             sound.sample_rate, sound.pts, sound.time_base = self._rate, self._written, Fraction(1, self._rate)
             self._written += count
             self._file.mux(self._stream.encode(sound))
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """The rest, and the encoder's last packets."""
         self.write_until(self._total / self._rate)
         self._file.mux(self._stream.encode(None))
-        self._source.close()
 
 
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
@@ -153,6 +154,7 @@ def planes(image: av.VideoFrame) -> list[np.ndarray]:
 
 
 def copied(image: av.VideoFrame) -> av.VideoFrame:
+    """The same picture in memory of its own."""
     copy = av.VideoFrame(image.width, image.height, image.format.name)
     for ours, theirs in zip(planes(copy), planes(image), strict=True):
         ours[:] = theirs
