@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,9 +79,10 @@ def sync(arguments: argparse.Namespace) -> int:
         with closing(pipe(arguments.face, arguments.voice, Path(folder) / "out.mp4", options)) as items:
             result = last(items)
         result.video.replace(out)
-    result = replace(result, video=out)
     if arguments.json:
-        print(json.dumps(result.report()))
+        report = result.report() | {"video": str(out)}
+        del report["source"]  # the page's copy of the original; it went with the folder
+        print(json.dumps(report))
         return 0
     seconds = ", ".join(f"{stage} {took:.1f} s" for stage, took in result.seconds.items())
     print(f"{out}: {result.frames} frames ({seconds}; peak memory {result.peak_memory_mib:.0f} MiB)")

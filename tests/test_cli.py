@@ -43,6 +43,8 @@ def test_sync_prints_one_object_and_writes_one_file(pipe, tmp_path, capsys) -> N
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert report["frames"] == 50
+    assert report["video"] == str(out)
+    assert "source" not in report
     assert report["peak_memory_mib"] == 812.0
     assert "drawing" in printed.err
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
