@@ -39,7 +39,7 @@ def open_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Spee
 
 
 def read_clip(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Generator[float, None, Clip]:
-    """As open_clip, but yields the second it has come to. Closing the generator ends the process and its files."""
+    """As open_clip, but yields how far it is, 0..1. Closing the generator ends the process and its files."""
     facts, home = yield from _intake("face", path, folder, limits)
     times = np.load(home / "times.npy", allow_pickle=False)
     matrix, primaries, transfer, full = facts["colour"]
@@ -60,7 +60,7 @@ def read_clip(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Genera
 
 
 def read_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Generator[float, None, Speech]:
-    """As open_speech, but yields the second it has come to."""
+    """As open_speech, but yields how far it is, 0..1."""
     facts, home = yield from _intake("voice", path, folder, limits)
     return _speech(home, facts["sound"])
 
@@ -115,7 +115,7 @@ def _listen(process: subprocess.Popen[bytes], name: str, limits: Limits) -> Gene
             raise InputError(answer["refused"])
         if "facts" in answer:
             return answer["facts"]
-        yield answer["seconds"]
+        yield answer["done"]
     if time.monotonic() >= deadline:
         raise InputError(f"{name} takes longer than {limits.timeout:.0f} s to read; give a shorter or smaller file.")
     process.wait()

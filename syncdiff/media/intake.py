@@ -2,7 +2,7 @@
 
 Decoders meet whatever a stranger sends, so they do it here: with bounded memory, time and disk, with demuxers that open
 no second file, and in a folder that is thrown away. JOB is one JSON object; the answer is JSON lines on stdout:
-{"seconds": how far}, and last {"facts": {...}} or {"refused": "a sentence"}.
+{"done": a fraction}, and last {"facts": {...}} or {"refused": "a sentence"}.
 Light imports only: it starts once for every upload."""
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,11 @@ def open_container(job: Job, kind: str) -> av.container.InputContainer:
 
 
 def _face(job: Job, container: av.container.InputContainer, kind: str) -> dict[str, Any]:
-    facts = read_video(container, job.name, Path(job.folder), job.limits, report)
+    facts = read_video(container, job.name, Path(job.folder), job.limits, reporter(job, container, 0.0, 0.9))
     start, promised, sound = facts.pop("start"), facts.pop("promised"), None
     if container.streams.audio:
         with open_container(job, kind) as again:  # a second pass: nothing waits in memory, however it is interleaved
+            report = reporter(job, container, 0.9, 1.0)
             sound = read_sound(again, job.name, Path(job.folder), job.limits, report, start=start)
     seconds = facts["seconds"]
     longest = max(seconds, sound["seconds"]) if sound else seconds
@@ -94,20 +96,24 @@ def _face(job: Job, container: av.container.InputContainer, kind: str) -> dict[s
 def _voice(job: Job, container: av.container.InputContainer) -> dict[str, Any]:
     if not container.streams.audio:
         raise InputError(f"{job.name} is a video without sound; give {ACCEPTED['voice']}.")
-    sound = read_sound(container, job.name, Path(job.folder), job.limits, report)
+    sound = read_sound(container, job.name, Path(job.folder), job.limits, reporter(job, container, 0.0, 1.0))
     return {"sound": check_voice(sound, job.name, Path(job.folder), job.limits)}
 
 
-_last_report = 0.0
+def reporter(job: Job, container: av.container.InputContainer, begin: float, end: float) -> Callable[[float], None]:
+    """A function of the seconds decoded so far. It tells the parent how far that is between `begin` and `end`, and puts
+    off the alarm that ends a process which gets no further."""
+    expected = (container.duration or 0) / av.time_base or job.limits.seconds
+    said = 0.0
 
+    def report(seconds: float) -> None:
+        nonlocal said
+        signal.setitimer(signal.ITIMER_REAL, job.limits.stall)
+        if time.monotonic() - said > 0.2:
+            said = time.monotonic()
+            print(json.dumps({"done": round(begin + (end - begin) * min(1.0, seconds / expected), 4)}), flush=True)
 
-def report(seconds: float, stall: float) -> None:
-    """Tell the parent how far it is, and put off the alarm that ends a process which gets no further."""
-    global _last_report
-    signal.setitimer(signal.ITIMER_REAL, stall)
-    if time.monotonic() - _last_report > 0.2:
-        _last_report = time.monotonic()
-        print(json.dumps({"seconds": round(seconds, 2)}), flush=True)
+    return report
 
 
 def bound(limits: Limits) -> None:

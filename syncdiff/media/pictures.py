@@ -57,7 +57,7 @@ def read_video(
     name: str,
     folder: Path,
     limits: Limits,
-    report: Callable[[float, float], None],
+    report: Callable[[float], None],
 ) -> dict[str, Any]:
     """Write picture.mp4 and times.npy; the facts about them. Raises InputError."""
     stream = _moving_picture(container, name)
@@ -76,7 +76,7 @@ def read_video(
         picture = upright(image)
         keeper = keeper or Keeper(folder / "picture.mp4", picture, upright.aspect)
         keeper.keep(picture)
-        report(length, limits.stall)
+        report(length)
     if keeper is None:
         most = f"larger than the {limits.pixels / 1e6:.0f} million pixels a picture may have"
         raise InputError(f"No picture can be decoded from {name}: it is damaged, or {most}; export it again as an mp4.")

@@ -24,7 +24,7 @@ def read_sound(
     name: str,
     folder: Path,
     limits: Limits,
-    report: Callable[[float, float], None],
+    report: Callable[[float], None],
     *,
     start: float | None = None,
 ) -> dict[str, Any] | None:
@@ -58,7 +58,7 @@ def read_sound(
             out.writeframesraw(samples.tobytes())
             written += len(samples)
             _check_length(written / rate, name, limits)
-            report(written / rate, limits.stall)
+            report(written / rate)
         if not rate:
             out.setparams((1, 2, 16_000, 0, "NONE", ""))
     return {"rate": rate, "channels": channels, "seconds": written / rate} if written else None
