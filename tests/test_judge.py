@@ -68,7 +68,14 @@ def talking_squares(count: int) -> list[JudgeClip]:
         for crop, loud in zip(crops, level, strict=True):
             crop[75 : 76 + int(25 * loud), 45:85] = 20
         noise = rng.standard_normal((60, 640)) * level[:, None] * 0.2
-        clips.append(JudgeClip(f"squares/{n}", crops, noise.ravel().astype(np.float32)))
+        clips.append(
+            JudgeClip(
+                f"squares/{n}",
+                crops,
+                noise.ravel().astype(np.float32),
+                np.tile(level[:, None] - 0.5, 2).astype(np.float32),
+            )
+        )
     return clips
 
 

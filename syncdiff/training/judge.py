@@ -22,16 +22,17 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from syncdiff.scores import REACH, Scores, score
 from syncdiff.speech import log_mel
-from syncdiff.syncnet import FPS, FRAME_SAMPLES, JudgeConfig, JudgeNet
+from syncdiff.syncnet import FPS, FRAME_SAMPLES, WINDOW, JudgeConfig, JudgeNet
 from syncdiff.training import data
 
 RATE = 16000
-CHECK_EVERY = 200  # steps
+CHECK_EVERY = 100  # steps
+LIP_SPREAD = 0.05  # typical deviation of lip opening and width, in units of the distance of the eye corners
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class JudgeTraining:
     rate: float = 3e-3  # rises for a twentieth of the run, falls to nothing over the last 40 %
     decay: float = 0.02
     other_clips: float = 0.3  # weight of telling the own sound from that of other clips
+    lips: float = 1.0  # weight of the lip reading hint at the start; falls to nothing at half time
     average: float = 0.998  # of the weights that are kept
     seed: int = 0
 
@@ -67,6 +69,21 @@ def sync_loss(video: Tensor, audio: Tensor, scale: Tensor, other_clips: float) -
     inside = _both_ways(cosines.masked_fill(~near, -torch.inf))
     across = _both_ways(cosines.masked_fill(same & ~own, -torch.inf))
     return inside + other_clips * across
+
+
+class LipReading(nn.Module):
+    """A hint that fades: both branches' vectors must also tell how the lips stand in the middle of the window.
+
+    It teaches in a few hundred steps what to look and to listen for; the finished judge does without it."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.seen, self.heard = nn.Linear(features, 2), nn.Linear(features, 2)
+
+    def forward(self, video: Tensor, audio: Tensor, lips: Tensor) -> Tensor:
+        """Video and audio [B,W,D] before they are made unit vectors, lips [B,T,2] -> loss."""
+        wanted = lips[:, WINDOW // 2 : -(WINDOW // 2)] / LIP_SPREAD
+        return F.smooth_l1_loss(self.seen(video), wanted) + F.smooth_l1_loss(self.heard(audio), wanted)
 
 
 def _both_ways(logits: Tensor) -> Tensor:
@@ -169,6 +186,7 @@ class JudgeClip:
     name: str  # SET/NAME
     crops: np.ndarray  # [T,S,S] uint8 grey
     samples: np.ndarray  # [640 T] float32
+    lips: np.ndarray  # [T,2] float32 opening and width by landmarks, about their mean over the clip
 
 
 def read_clips(shards: Path, sets: Sequence[str], shortest: int) -> tuple[list[JudgeClip], list[JudgeClip]]:
@@ -179,8 +197,13 @@ def read_clips(shards: Path, sets: Sequence[str], shortest: int) -> tuple[list[J
     for record in (record for name in sets for record in data.load_set(shards, name)):
         if data.split_of(record.identity) != "judge" or len(record) < shortest or not record.good.all():
             continue
-        clip = JudgeClip(f"{record.set}/{record.name}", _read_grey(shards / record.set / f"{record.name}.mp4"),
-                         record.sound[: len(record) * FRAME_SAMPLES].astype(np.float32) / 32768)  # fmt: skip
+        lips = np.stack([record.opening, record.width], 1).astype(np.float32)
+        clip = JudgeClip(
+            f"{record.set}/{record.name}",
+            _read_grey(shards / record.set / f"{record.name}.mp4"),
+            record.sound[: len(record) * FRAME_SAMPLES].astype(np.float32) / 32768,
+            lips - lips.mean(0),
+        )
         (held if zlib.crc32(record.identity.encode()) // 2 % 16 == 0 else learn).append(clip)
     return learn, held
 
@@ -196,27 +219,27 @@ def _read_grey(path: Path) -> np.ndarray:
 
 def batches(
     clips: Sequence[JudgeClip], config: JudgeConfig, run: JudgeTraining, first: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mouths [B,T,H,W] and log-mel [B,M,4T] from step `first` on.
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Mouths [B,T,H,W], log-mel [B,M,4T] and lips [B,T,2] from step `first` on.
 
     Every step has a seed of its own: a run that was broken off goes on as if it had not been."""
     for step in range(first, run.steps):
         rng = np.random.default_rng((run.seed, step))
         chosen = rng.choice(len(clips), min(run.clips, len(clips)), replace=False)
         examples = [_example(clips[i], clips[rng.integers(len(clips))], config, run.frames, rng) for i in chosen]
-        mouths, mels = zip(*examples, strict=True)
-        yield torch.from_numpy(np.stack(mouths)), torch.stack(mels)
+        mouths, mels, lips = zip(*examples, strict=True)
+        yield torch.from_numpy(np.stack(mouths)), torch.stack(mels), torch.from_numpy(np.stack(lips))
 
 
 def _example(
     clip: JudgeClip, other: JudgeClip, config: JudgeConfig, T: int, rng: np.random.Generator
-) -> tuple[np.ndarray, Tensor]:
+) -> tuple[np.ndarray, Tensor, np.ndarray]:
     start = int(rng.integers(0, len(clip.crops) - T + 1))
     heard = clip.samples[start * FRAME_SAMPLES : (start + T) * FRAME_SAMPLES]
     sound = augment_sound(heard, other.samples[: len(heard)], rng)
     # a longer recording may have a louder moment somewhere else, and log_mel counts from the loudest
     mel = (log_mel(torch.from_numpy(sound)) - abs(rng.normal(0, 0.1))).clamp_min(-1)
-    return augment_picture(clip.crops[start : start + T], config, rng), mel.float()
+    return augment_picture(clip.crops[start : start + T], config, rng), mel.float(), clip.lips[start : start + T]
 
 
 @dataclass(frozen=True)
@@ -241,21 +264,25 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     judge = JudgeNet(config).to(memory_format=torch.channels_last)  # a third faster on a CPU
     average = AveragedModel(judge, multi_avg_fn=get_ema_multi_avg_fn(run.average), use_buffers=True)
-    optimizer = torch.optim.AdamW(judge.parameters(), run.rate, weight_decay=run.decay)
-    parts = {"judge": judge, "average": average, "optimizer": optimizer}
+    hint = LipReading(judge.config.features)
+    optimizer = torch.optim.AdamW([*judge.parameters(), *hint.parameters()], run.rate, weight_decay=run.decay)
+    parts = {"judge": judge, "hint": hint, "average": average, "optimizer": optimizer}
     first, minutes = _resume(folder / "state.pt", parts)
     step = first
     began = time.monotonic() - 60 * minutes
     losses: list[float] = []
-    for step, (mouths, mel) in enumerate(batches(learn, judge.config, run, first), start=first + 1):
+    for step, (mouths, mel, lips) in enumerate(batches(learn, judge.config, run, first), start=first + 1):
         minutes = (time.monotonic() - began) / 60
         done = max(step / run.steps, minutes / run.minutes)
         optimizer.param_groups[0]["lr"] = run.rate * min(1, done / 0.05, max(0.0, (1 - done) / 0.4))
         torch.manual_seed(run.seed * 1_000_003 + step)  # dropout too has a seed of its own each step
         judge.train()
         with torch.autocast("cpu", torch.bfloat16):
-            video, audio = judge(mouths, mel)
-        loss = sync_loss(video.float(), audio.float(), judge.scale.exp().clamp(max=40), run.other_clips)
+            video, audio = judge.look(mouths), judge.listen(mel)
+        video, audio = video.float(), audio.float()
+        scale = judge.scale.exp().clamp(max=40)
+        loss = sync_loss(F.normalize(video, dim=2), F.normalize(audio, dim=2), scale, run.other_clips)
+        loss = loss + run.lips * max(0.0, 1 - 2 * done) * hint(video, audio, lips)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(judge.parameters(), 5.0)
