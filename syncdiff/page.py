@@ -245,7 +245,6 @@ def build_page(pipe: Pipeline) -> gr.Blocks:
                     )
                 go = gr.Button("Make it speak", variant="primary", elem_id="run")
                 stop = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
-                offered = offer(video, voice)
             with gr.Column(scale=7, min_width=300, elem_id="side"):
                 view = gr.HTML(
                     {"state": "empty"},
@@ -254,6 +253,7 @@ def build_page(pipe: Pipeline) -> gr.Blocks:
                     apply_default_css=False,
                     elem_id="view",
                 )
+                offered = offer(video, voice)
 
         quiet = {"outputs": [view, go, stop], "queue": False, **HIDDEN}
         runs = []
@@ -311,7 +311,7 @@ def offer(video: gr.Video, voice: gr.Audio) -> list[Callable[..., Any]]:
     shown = gr.Examples(
         [[str(EXAMPLES / example["face"]), str(EXAMPLES / example["voice"])] for example in listed],
         [video, voice],
-        label="Or try one of these",
+        label="Or try one of these, with one click",
         example_labels=[example["label"] for example in listed],
         cache_examples=False,
         api_visibility="private",

@@ -2,7 +2,12 @@
 
 import json
 import logging
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +23,13 @@ from gradio_client import Client, handle_file
 from syncdiff import page
 from syncdiff.media import LIMITS, InputError
 from syncdiff.pipeline import Progress, SampleOptions
+from syncdiff.weights import COMPACT
 from tests.fakes import FakePipeline, write_video
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
          "--use-fake-ui-for-media-stream"]  # fmt: skip
+ROOT = Path(__file__).resolve().parent.parent
 SHOWN = "[data-state={}]:not([hidden])"
 
 
@@ -308,6 +315,34 @@ def test_limits_stand_on_the_page_and_at_the_door() -> None:
     assert options["max_file_size"] == LIMITS.bytes
     assert not options["share"]
     assert not options["show_error"]
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(not (COMPACT / "model_index.json").exists(), reason="no shipped weights: app.py was NOT started")
+def test_app_opens_the_page_and_takes_its_folder_with_it(private_temp) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
+    environment.pop("GRADIO_TEMP_DIR", None)
+    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
+    try:
+
+        def up() -> bool:
+            assert app.poll() is None, "app.py ended by itself"
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        assert wait_for(up, 180.0)
+        assert list(private_temp.glob("syncdiff-*"))
+        app.send_signal(signal.SIGINT)
+        app.wait(30)
+        assert not list(private_temp.glob("syncdiff-*"))
+    finally:
+        app.kill()
+        app.wait()
 
 
 @pytest.mark.parametrize(
