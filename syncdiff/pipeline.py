@@ -112,6 +112,7 @@ class SyncDiffPipeline(DiffusionPipeline):
 
     def __init__(self, denoiser: Denoiser, speech: SpeechEncoder, scheduler: DDIMScheduler) -> None:
         super().__init__()
+        denoiser.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster this way
         self.register_modules(denoiser=denoiser, speech=speech, scheduler=scheduler)
         self.judge: JudgeNet | None = None
 
@@ -121,7 +122,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         judge = Path(pretrained_model_name_or_path) / "judge" / "judge.safetensors"
         pipe.judge = JudgeNet.load(judge) if judge.exists() else None
-        pipe.denoiser.eval().to(memory_format=torch.channels_last)
+        pipe.denoiser.eval()
         pipe.speech.eval()
         return pipe
 
@@ -186,18 +187,18 @@ class SyncDiffPipeline(DiffusionPipeline):
         options: SampleOptions,
     ) -> Iterator[Progress]:
         """Chunk by chunk: draw its mouths, then paste them into its frames and hand those to the encoder."""
-        total, done = len(scene.line) * (options.steps + 1), 0
+        steps, chunk = options.steps, sampler.LANE * sampler.LANES
+        total = len(scene.line) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
         identity, middle = scene.identity(), scene.line.times + 0.5 / float(scene.clip.rate)
-        for start in range(0, len(scene.line), sampler.LANE * sampler.LANES):
-            stop = min(start + sampler.LANE * sampler.LANES, len(scene.line))
-            chunk = self.draw_chunk(scene.windows, identity, heard, middle, scene.wanted, start, options)
-            for part in chunk:
+        for start in range(0, len(scene.line), chunk):
+            stop = min(start + chunk, len(scene.line))
+            done, drawn_by = start * (steps + 1), start * (steps + 1) + (stop - start) * steps
+            for part in self.draw_chunk(scene.windows, identity, heard, middle, scene.wanted, start, options):
                 if part.finished:
                     drawn[list(part.frames)] = scene.complete(part.frames, codec.decode(part.clean))
-                done = min(done + len(part.frames), total)
+                done = min(done + len(part.frames), drawn_by)
                 look = scene.complete(part.frames[:1], codec.decode(part.clean[:1]))[0]
                 yield Progress("drawing", done, total, look)
-            done = stop * options.steps + start
             for i, frame in zip(range(start, stop), scene.clip.frames(scene.line.indices[start:stop]), strict=True):
                 source.write(frame, scene.line.times[i])
                 patch = None
@@ -209,8 +210,7 @@ class SyncDiffPipeline(DiffusionPipeline):
                 else:
                     drawn[i] = scene.crops[scene.line.indices[i]]
                 video.write(frame, scene.line.times[i], patch)
-                yield Progress("drawing", done + i - start + 1, total)
-            done = stop * (options.steps + 1)
+                yield Progress("drawing", drawn_by + i - start + 1, total)
 
     def draw_chunk(
         self,

@@ -126,6 +126,8 @@ class TalkingFaces:
             records = load_set(root, name)
             pixels, starts = load_crops(root, records)
             kept = [i for i, r in enumerate(records) if split is None or split_of(r.identity) == split]
+            if not kept:
+                raise ValueError(f"set {name!r} has no clips of the {split or 'whole'} half in {root}")
             self.rows[name] = (records, pixels, starts, kept, hear(records))
 
     def batch(self, size: int, rng: np.random.Generator) -> FaceBatch:

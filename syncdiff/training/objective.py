@@ -52,7 +52,7 @@ def pixel_weight() -> Tensor:
 
 @dataclass(frozen=True)
 class LossWeights:
-    lips: float = 0.1  # per window px of landmark error
+    lips: float = 0.2  # per window px of landmark error
     look: float = 0.1  # the reader's first two feature maps: edges of lips and teeth
 
 

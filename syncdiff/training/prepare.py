@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -41,8 +42,11 @@ def prepare_set(name: str, folder: Path, out: Path, workers: int = 1) -> list[di
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in VIDEOS | SOUNDS
     ]
-    with ProcessPoolExecutor(workers) as pool:
-        rows = list(pool.map(_prepare_one, *zip(*jobs, strict=True), chunksize=8)) if jobs else []
+    if workers == 1:
+        rows = [_prepare_one(*job) for job in jobs]
+    else:
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            rows = list(pool.map(_prepare_one, *zip(*jobs, strict=True), chunksize=8)) if jobs else []
     with (out / name / "report.tsv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["clip", "frames", "kept", "why"], delimiter="\t")
         writer.writeheader()

@@ -1,0 +1,86 @@
+"""The codec, which is exact, and the denoiser: what it may see and what must not matter to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from syncdiff import codec
+from syncdiff.crops import WINDOW, mouth_mask
+from syncdiff.denoiser import Condition, Denoiser
+
+SHAPE = (2, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
+
+
+@pytest.fixture
+def denoiser() -> Denoiser:
+    torch.manual_seed(0)
+    return Denoiser(widths=(16, 32, 64), speech_width=32, bottleneck=3).eval()
+
+
+def condition(**changes) -> Condition:
+    g = torch.Generator().manual_seed(1)
+    parts = {k: torch.randn(SHAPE, generator=g) for k in ("masked", "identity", "previous")}
+    return Condition(**(parts | {"speech": torch.randn(2, 8, 32, generator=g)} | changes))
+
+
+def run(denoiser: Denoiser, told: Condition) -> torch.Tensor:
+    with torch.inference_mode():
+        return denoiser(torch.zeros(SHAPE), torch.tensor([500, 500]), told)
+
+
+def test_codec_is_exact():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 80, 96, 3), dtype=np.uint8)
+    latents = codec.encode(pixels)
+    assert latents.shape == (3, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
+    assert latents.abs().max() <= 1
+    assert (codec.decode(latents) == pixels).all()
+
+
+def test_masks_agree_and_lie_inside_the_window():
+    outside = mouth_mask().copy()
+    outside[WINDOW] = False
+    assert not outside.any()
+    ones = codec.encode(np.where(mouth_mask()[WINDOW][None, ..., None], 255, 0).repeat(3, -1).astype(np.uint8))
+    assert torch.equal((ones + 1) / 2, codec.latent_mask())
+
+
+def test_hears_and_sees_every_condition(denoiser):
+    usual = run(denoiser, condition())
+    assert usual.shape == SHAPE
+    for part in ("masked", "identity", "previous"):
+        assert not torch.allclose(usual, run(denoiser, condition(**{part: torch.zeros(SHAPE)}))), part
+    assert not torch.allclose(usual, run(denoiser, condition(speech=torch.zeros(2, 8, 32))))
+
+
+def test_the_bottleneck_lets_only_its_channels_through(denoiser):
+    """What the 1x1 convolution cannot express must not change the output: move the previous frame in its null space."""
+    weight = denoiser.squeeze.weight[:, :, 0, 0].detach()  # [3, 48]
+    null = torch.linalg.svd(weight).Vh[3:]  # [45, 48]
+    hidden = torch.einsum("nc,bnhw->bchw", null, torch.randn(2, len(null), *SHAPE[2:]))
+    told = condition()
+    moved = condition(previous=told.previous + 5 * hidden)
+    assert torch.allclose(run(denoiser, told), run(denoiser, moved), atol=1e-4)
+
+
+def test_no_bottleneck_and_no_previous_frame_are_possible():
+    for bottleneck in (0, codec.CHANNELS):
+        model = Denoiser(widths=(16, 32), speech_width=32, bottleneck=bottleneck).eval()
+        same = torch.allclose(run(model, condition()), run(model, condition(previous=torch.zeros(SHAPE))))
+        assert same == (bottleneck == 0)
+
+
+def test_batch_does_not_matter(denoiser):
+    told = condition()
+    one = Condition(**{k: getattr(told, k)[:1] for k in ("masked", "identity", "previous", "speech")})
+    with torch.inference_mode():
+        alone = denoiser(torch.zeros(SHAPE)[:1], torch.tensor([500]), one)
+    assert torch.allclose(run(denoiser, told)[:1], alone, atol=1e-5)
+
+
+def test_save_and_load(denoiser, tmp_path):
+    denoiser.save_pretrained(tmp_path, max_shard_size="200KB")
+    again = Denoiser.from_pretrained(tmp_path).eval()
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert torch.equal(run(again, condition()), run(denoiser, condition()))

@@ -1,0 +1,110 @@
+"""The training line, end to end, on the example faces: prepare, distil's parts, train, resume, draw."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from syncdiff import codec, sampler
+from syncdiff.crops import WINDOW
+from syncdiff.denoiser import Condition
+from syncdiff.speech import SpeechEncoder
+from syncdiff.training import data, distill, prepare, train
+from syncdiff.training.objective import LipReader, Objective
+
+EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("prepared")
+    (root / "raw").mkdir()
+    for name in ("ines.mp4", "tomas.mp4"):
+        shutil.copy(EXAMPLES / name, root / "raw")
+    (root / "raw" / "broken.mp4").write_bytes(b"not a video")
+    prepare.prepare_set("heads", root / "raw", root / "data")
+    return root / "data"
+
+
+def test_prepare_reports_what_it_kept_and_why_not(prepared):
+    with (prepared / "heads" / "report.tsv").open() as file:
+        rows = {row["clip"]: row for row in csv.DictReader(file, delimiter="\t")}
+    assert rows["ines"]["kept"] == "1"
+    assert rows["broken"]["kept"] == "0"
+    assert rows["broken"]["why"]
+
+
+def test_prepare_does_not_do_it_twice(prepared):
+    before = (prepared / "heads" / "ines.mp4").stat().st_mtime_ns
+    prepare.prepare_set("heads", prepared.parent / "raw", prepared)
+    assert (prepared / "heads" / "ines.mp4").stat().st_mtime_ns == before
+
+
+def test_records_and_crops_agree(prepared):
+    records = data.load_set(prepared, "heads")
+    crops, starts = data.load_crops(prepared, records)
+    assert starts[-1] == len(crops) == sum(len(r) for r in records)
+    lips = records[0].points[:, : data.LIPS]
+    assert (lips[..., 0] > WINDOW[1].start).all()
+    assert (lips[..., 1] > WINDOW[0].start).all()  # lips lie in the window that the network sees
+    assert records[0].opening.max() > records[0].opening.min() + 0.05  # and move: the head speaks
+
+
+def test_mirrored_landmarks_stay_on_their_lips():
+    assert (np.sort(data._MIRROR) == np.arange(data.LIPS)).all()
+    assert (data._MIRROR[data._MIRROR] == np.arange(data.LIPS)).all()
+    outer = list(prepare.OUTER_LIPS)
+    assert data._MIRROR[outer.index(61)] == outer.index(291)
+    assert data._MIRROR[outer.index(17)] == outer.index(17)
+
+
+def test_split_is_stable_and_about_even():
+    halves = [data.split_of(f"person {i}") for i in range(1000)]
+    assert 400 < halves.count("judge") < 600
+    assert data.split_of("021958") == data.split_of("021958")
+
+
+def test_augmentation_keeps_length_and_time():
+    rng = np.random.default_rng(0)
+    click = np.zeros(16000, np.float32)
+    click[8000] = 1
+    for _ in range(20):
+        heard = distill.augment(click, np.zeros_like(click), rng)
+        assert len(heard) == len(click)
+        assert np.abs(heard).argmax() == 8000  # a room comes after the direct sound
+
+
+def test_the_loss_is_zero_for_the_right_answer():
+    clean = torch.randn(2, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
+    schedule = sampler.compact_schedule()
+
+    def oracle(noisy, t, _):
+        alpha = schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
+        noise = (noisy - alpha.sqrt() * clean) / (1 - alpha).sqrt().clamp_min(1e-6)
+        return alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+
+    terms = Objective(schedule, LipReader().eval())(oracle, clean, None)
+    assert all(term.item() < 1e-3 for term in terms.values()), terms
+
+
+def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path):
+    encoder = SpeechEncoder(width=32, layers=1)
+    encoder.save_pretrained(tmp_path / "speech")
+    preset = replace(train.PRESETS["tiny"], share={"heads": 1.0}, updates=3, reader_updates=2)
+    train.train(prepared, tmp_path / "out", tmp_path / "speech", preset)
+    assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["update"] == 3
+    average = train.train(prepared, tmp_path / "out", tmp_path / "speech", replace(preset, updates=5))
+    assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["update"] == 5
+    assert (tmp_path / "out" / "sheet-000005.png").exists()
+    shape = (1, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
+    told = Condition(*(torch.zeros(shape) for _ in range(3)), torch.zeros(1, 8, 32))
+    again = type(average).from_pretrained(tmp_path / "out" / "denoiser").eval()
+    with torch.inference_mode():
+        t = torch.tensor([999])
+        assert torch.allclose(again(torch.ones(shape), t, told), average.eval()(torch.ones(shape), t, told), atol=1e-5)
