@@ -105,8 +105,8 @@ def cut(image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
 def paste(image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: float = 1.0) -> Patch:
     """The way back: the frame's rectangle around the mask with `crop` [S, S, 3] uint8 blended in, outside it untouched.
 
-    `weight` 0..1 fades the whole patch (soft ends of a gap). The seam is feathered inside the mask, and the crop's colour
-    is shifted by the difference to the frame in a ring around the mask, where both show the same skin.
+    `weight` 0..1 fades the whole patch (soft ends of a gap). The seam is feathered inside the mask, and the crop's
+    colour is shifted by the difference to the frame in a ring around the mask, where both show the same skin.
     """
     mask = mouth_mask()
     corners = np.argwhere(mask)
