@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from syncdiff.faces import MISSING, OK, SMALL, TURNED, FaceTrack, Gap, choose, make_track, track_faces
+from syncdiff.faces import MISSING, OK, OUTSIDE, SMALL, TURNED, FaceTrack, Gap, choose, make_track, track_faces
 from syncdiff.faces.fan import WEIGHTS
-from syncdiff.faces.follow import follow
+from syncdiff.faces.follow import Scenes, follow
 from syncdiff.faces.pose import _HEAD, _INDEX, yaw_of
 from syncdiff.faces.sighting import Sighting
 from syncdiff.media import InputError
@@ -68,6 +68,16 @@ def test_states_follow_size_and_yaw() -> None:
     rows += [face(0, 0, 17, yaw=45)]  # foreshortened to 12 px, but the head is large enough
     track = make_track(np.stack(rows))
     assert track.state.tolist() == [OK, SMALL, OK, TURNED, OK, OK]
+
+
+def test_a_face_is_given_up_when_it_is_half_out_of_the_picture() -> None:
+    points = np.stack([face(x, 100, 60) for x in range(0, 420, 20)])  # all of it within about 45 px of x
+    track = make_track(points, picture=(300, 400))
+    assert (track.state == OUTSIDE).tolist() == [x < 20 or x > 380 for x in range(0, 420, 20)]
+    assert set(make_track(points).state) == {OK}
+    assert track.gaps(np.arange(21) / 25)[0] == Gap(0, 0.04, "the face is half out of the picture")
+    with pytest.raises(InputError, match="half out of the picture in every frame"):
+        choose([make_track(points[:1], picture=(300, 400))])
 
 
 def test_short_drop_outs_are_bridged_along_a_straight_line_and_long_ones_are_gaps() -> None:
@@ -199,7 +209,7 @@ class Oracle:
 def numbered(frames: int) -> Iterator[np.ndarray]:
     """Grey pictures whose corner tells the frame's number."""
     for t in range(frames):
-        image = np.full((90, 160, 3), 99, np.uint8)
+        image = np.full((400, 1000, 3), 99, np.uint8)
         image[0, 0] = t
         yield image
 
@@ -246,6 +256,30 @@ def test_a_quick_but_steady_walk_is_no_jump() -> None:
     assert track.cuts == ()
 
 
+def test_scenes_know_cuts_from_flashes_and_from_motion() -> None:
+    shots = [background(seed, 180, 320) for seed in (0, 1)]
+    panning = background(2, 180, 640)
+    scenes = Scenes()
+    clip = [shots[0]] * 10 + [shots[1]] * 10 + [np.clip(shots[1] + 90.0, 0, 255).astype(np.uint8)] * 2 + [shots[1]] * 8
+    clip += [panning[:, 4 * t : 4 * t + 320] for t in range(40)]
+    for t, image in enumerate(clip):
+        scenes.changed(t, image)
+    assert scenes.cuts == [10, 30]
+
+
+def test_a_flash_is_bridged() -> None:
+    def images() -> Iterator[np.ndarray]:
+        for t, image in enumerate(numbered(30)):
+            if t == 12:
+                image[1:] = 250
+            yield image
+
+    oracle = Oracle(lambda t: None if t == 12 else (300, 200, 60))
+    (track,) = finish(follow(images(), oracle))
+    assert track.cuts == ()
+    assert (track.state == OK).all()
+
+
 def test_false_alarms_go_and_the_largest_comes_first() -> None:
     flash, small, large = (
         (lambda t: (700, 80, 300) if 10 <= t < 13 else None),
@@ -284,6 +318,21 @@ def test_frames_are_counted_and_let_go() -> None:
         done.append(count)
         assert sum(ref() is not None for ref in living) <= 3
     assert done == list(range(1, 31))
+
+
+def test_closing_the_generator_closes_the_nets(monkeypatch: pytest.MonkeyPatch) -> None:
+    from syncdiff.faces import mesh
+
+    closed = []
+    leave = mesh.MeshFinder.__exit__
+    monkeypatch.setattr(mesh.MeshFinder, "__exit__", lambda self, *e: (closed.append(self), leave(self, *e))[1])
+    tracking = track_faces(numbered(10))
+    next(tracking)
+    assert not closed
+    tracking.close()
+    assert len(closed) == 1
+    with pytest.raises(ValueError, match="already None"):
+        closed[0]._mesh.close()
 
 
 # ---- mediapipe's nets on heads at known places

@@ -1,8 +1,8 @@
 """Frames -> FaceTracks: find every face, follow it, say where it cannot be used. Knows nothing of crops or models.
 
-    mesh    mediapipe's nets: faces and 478 points in one picture        fan    face-alignment's: boxes and 68 points
-    follow  which face in this picture is which face in the last         pose   which way a head looks
-    track   what the other rooms see: FaceTrack, Gap, choose()
+mesh    mediapipe's nets: faces and 478 points in one picture        fan    face-alignment's: boxes and 68 points
+follow  which face in this picture is which face in the last         pose   which way a head looks
+track   what the other rooms see: FaceTrack, Gap, choose()
 """
 
 from syncdiff.faces.follow import track_faces
@@ -11,6 +11,7 @@ from syncdiff.faces.track import (
     MIN_EYE_DISTANCE,
     MISSING,
     OK,
+    OUTSIDE,
     SMALL,
     TURNED,
     FaceTrack,
@@ -24,6 +25,7 @@ __all__ = [
     "MIN_EYE_DISTANCE",
     "MISSING",
     "OK",
+    "OUTSIDE",
     "SMALL",
     "TURNED",
     "FaceTrack",

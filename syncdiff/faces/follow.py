@@ -61,10 +61,9 @@ def _finder(backend: str) -> AbstractContextManager[Finder]:
 def follow(images: Iterable[np.ndarray], finder: Finder) -> Generator[int, None, list[FaceTrack]]:
     """As track_faces, with a finder of the caller's."""
     people: list[Person] = []
-    scenes, cuts, lost, done = Scenes(), [], -SEARCH_AFTER_LOSS, 0
+    scenes, lost, done, picture = Scenes(), -SEARCH_AFTER_LOSS, 0, (0, 0)
     for t, image in enumerate(images):
-        if cut := scenes.changed(image):
-            cuts.append(t)
+        cut = scenes.changed(t, image)
         in_view = [person for person in people if person.end == t - 1]
         seen = _distinct(sighting for person in in_view if (sighting := finder.again(image, person.last)))
         if len(seen) < len(in_view) or cut:
@@ -73,12 +72,13 @@ def follow(images: Iterable[np.ndarray], finder: Finder) -> Generator[int, None,
             closely = cut or t % (CLOSELY_EVERY if seen else CLOSELY_ALONE) == 0
             seen = _distinct([*seen, *finder.search(image, seen, closely=closely)])
         seen = sorted(seen, key=lambda sighting: -sighting.size)[:PEOPLE]
-        people += _recognise(t, seen, [person for person in people if t - person.end <= REMEMBERED], cuts)
+        people += _recognise(t, seen, [person for person in people if t - person.end <= REMEMBERED], scenes.cuts)
         people = [person for person in people if len(person.frames) >= LEAST or t - person.end <= REMEMBERED]
-        done = t + 1
+        done, picture = t + 1, image.shape[:2]
         yield done
-    people = _reunite([person for person in people if len(person.frames) >= min(LEAST, done)], cuts)
-    tracks = [person.track(done, cuts) for person in sorted(people, key=lambda person: -person.presence)[:PEOPLE]]
+    people = _reunite([person for person in people if len(person.frames) >= min(LEAST, done)], scenes.cuts)
+    largest = sorted(people, key=lambda person: -person.presence)[:PEOPLE]
+    tracks = [person.track(done, scenes.cuts, picture) for person in largest]
     return sorted(tracks, key=lambda track: -track.size)
 
 
@@ -86,18 +86,25 @@ class Scenes:
     """Tells where one shot ends and the next begins, from 32 x 18 pictures of the frames."""
 
     def __init__(self) -> None:
-        self._before: np.ndarray | None = None
-        self._usual: deque[float] = deque([0.0], maxlen=8)
+        self.cuts: list[int] = []  # first frames of new shots
+        self._recent: deque[np.ndarray] = deque(maxlen=4)
+        self._usual: deque[float] = deque([0.0], maxlen=8)  # recent changes from frame to frame
 
-    def changed(self, image: np.ndarray) -> bool:
-        """Whether this frame begins another shot: it differs from the one before by much, and by more than usual."""
+    def changed(self, t: int, image: np.ndarray) -> bool:
+        """Whether frame t begins another shot: it differs from the one before by much, and by more than usual."""
         coarse = cv2.resize(image[::4, ::4], (32, 18), interpolation=cv2.INTER_AREA).astype(np.float32)
-        change = 0.0 if self._before is None else float(np.abs(coarse - self._before).mean())
-        cut = change > 14 and change > 4 * float(np.mean(self._usual)) + 4
-        self._before = coarse
-        self._usual = deque([0.0], maxlen=8) if cut else self._usual
-        self._usual.append(0.0 if cut else change)
-        return cut
+        changes = [float(np.abs(coarse - before).mean()) for before in self._recent]  # oldest first
+        change = changes[-1] if changes else 0.0
+        limit = max(14.0, 4 * float(np.mean(self._usual)) + 4)
+        self._recent.append(coarse)
+        self._usual.append(min(change, limit))
+        if change <= limit:
+            return False
+        if self.cuts and t - self.cuts[-1] < len(changes) and changes[self.cuts[-1] - t - 1] < limit / 2:
+            self.cuts.pop()  # back where it was before that "cut": somebody's flash
+            return False
+        self.cuts.append(t)
+        return True
 
 
 @dataclass
@@ -154,17 +161,15 @@ class Person:
         self.boxes += later.boxes
         self.jumps += later.jumps
 
-    def track(self, frames: int, cuts: Sequence[int]) -> FaceTrack:
-        return make_track(
-            self._rows(self.points, frames),
-            cuts,
-            self.jumps,
-            None if self.last.box is None else self._rows(self.boxes, frames),
-        )
+    def track(self, frames: int, cuts: Sequence[int], picture: tuple[int, int]) -> FaceTrack:
+        points = self._rows(self.points, frames)
+        boxes = None if self.last.box is None else self._rows(self.boxes, frames)
+        return make_track(points, cuts, self.jumps, boxes, picture)
 
     def _rows(self, values: list, frames: int) -> np.ndarray:
         rows = np.full((frames, *values[0].shape), np.nan, np.float32)
-        rows[self.frames] = values
+        for t, value in zip(self.frames, values, strict=True):  # no array of all values in between: ten minutes are long
+            rows[t] = value
         return rows
 
 

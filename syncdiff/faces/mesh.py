@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -42,7 +41,6 @@ class MeshFinder:
     """Finds faces with mediapipe. A context manager: its graphs hold threads."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "2")  # read when its library loads; it writes to stderr otherwise
         from google.protobuf import text_format
         from mediapipe.framework.calculator_pb2 import CalculatorGraphConfig
         from mediapipe.python.solution_base import SolutionBase

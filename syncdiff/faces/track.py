@@ -11,11 +11,17 @@ import numpy as np
 from syncdiff.faces.pose import yaw_of
 from syncdiff.media import InputError
 
-OK, MISSING, SMALL, TURNED = range(4)
-REASONS = {MISSING: "no face", SMALL: "the face is too small", TURNED: "the face is turned away"}
+OK, MISSING, SMALL, TURNED, OUTSIDE = range(5)
+REASONS = {
+    MISSING: "no face",
+    SMALL: "the face is too small",
+    TURNED: "the face is turned away",
+    OUTSIDE: "the face is half out of the picture",
+}
 OUTER_EYES = {478: (33, 263), 68: (36, 45)}  # number of points -> outer eye corners, image left first
 MIN_EYE_DISTANCE = 16.0  # px between the outer eye corners; below it a 128 px crop would be magnified over three times
 MAX_YAW = 50.0  # degrees
+MAX_OUTSIDE = 1 / 3  # of the points; a close-up that cuts off the chin or the forehead stays below it
 FADE = 0.2  # s over which weight() fades towards a gap
 BRIDGED = 3  # frames: a shorter drop-out is interpolated
 
@@ -35,7 +41,7 @@ class FaceTrack:
 
     points: np.ndarray  # [T, P, 2] float32, frame pixels; NaN rows where missing. P = 478 (mediapipe) or 68 (FAN)
     yaw: np.ndarray  # [T] float32, degrees, 0 = facing the camera, > 0 = nose towards the picture's right
-    state: np.ndarray = field(repr=False)  # [T] uint8, OK | MISSING | SMALL | TURNED
+    state: np.ndarray = field(repr=False)  # [T] uint8, OK or why not
     cuts: tuple[int, ...] = ()  # frames unlike the one before: scene cuts, and jumps of this face
     boxes: np.ndarray | None = None  # [T, 4] float32 x0 y0 x1 y1 of the detector, NaN rows; face-alignment only
 
@@ -83,14 +89,21 @@ class FaceTrack:
 
 
 def make_track(
-    points: np.ndarray, scene_cuts: Sequence[int] = (), jumps: Sequence[int] = (), boxes: np.ndarray | None = None
+    points: np.ndarray,
+    scene_cuts: Sequence[int] = (),
+    jumps: Sequence[int] = (),
+    boxes: np.ndarray | None = None,
+    picture: tuple[int, int] | None = None,
 ) -> FaceTrack:
-    """A track from its points [T, P, 2] (NaN rows where unseen): short drop-outs bridged, every frame judged."""
+    """A track from its points [T, P, 2] (NaN rows where unseen): short drop-outs bridged, every frame judged.
+
+    picture: height and width of the frames, px; without it no face is half out of the picture.
+    """
     cuts = tuple(sorted({int(t) for t in (*scene_cuts, *jumps)}))
     points = _bridge(points, cuts)
     boxes = None if boxes is None else _bridge(boxes, cuts)
     yaw = yaw_of(points)
-    return FaceTrack(points, yaw, _states(points, yaw), cuts, boxes)
+    return FaceTrack(points, yaw, _states(points, yaw, picture), cuts, boxes)
 
 
 def choose(tracks: Sequence[FaceTrack], index: int | None = None) -> FaceTrack:
@@ -112,7 +125,10 @@ def choose(tracks: Sequence[FaceTrack], index: int | None = None) -> FaceTrack:
 
 
 def _why_never(track: FaceTrack) -> str:
-    if (track.state == SMALL).sum() >= (track.state == TURNED).sum():
+    trouble = max((SMALL, TURNED, OUTSIDE), key=lambda state: int((track.state == state).sum()))
+    if trouble == OUTSIDE:
+        return "The face is half out of the picture in every frame. Pick a clip where all of it is in view."
+    if trouble == SMALL:
         widest = np.nanmax(_eye_distance(track.points, track.yaw))
         return (
             f"The face is too small in every frame: at most {widest:.0f} pixels from eye corner to eye corner, and "
@@ -132,9 +148,12 @@ def _eye_distance(points: np.ndarray, yaw: np.ndarray | None = None) -> np.ndarr
     return seen if yaw is None else seen / np.cos(np.radians(np.clip(yaw, -75, 75)))
 
 
-def _states(points: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+def _states(points: np.ndarray, yaw: np.ndarray, picture: tuple[int, int] | None) -> np.ndarray:
     eyes = _eye_distance(points, yaw)
     state = np.full(len(points), OK, np.uint8)
+    if picture is not None:
+        outside = (points < 0) | (points > picture[::-1])
+        state[outside.any(-1).mean(-1) > MAX_OUTSIDE] = OUTSIDE
     state[np.abs(yaw) > MAX_YAW] = TURNED
     state[eyes < MIN_EYE_DISTANCE] = SMALL
     state[np.isnan(eyes)] = MISSING
