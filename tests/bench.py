@@ -147,12 +147,12 @@ def journey(face: Path, voice: Path, out: Path, *options: str) -> dict:
     """One `syncdiff sync` in a process of its own: its report, with the whole command's seconds and watched memory."""
     command = [sys.executable, "-m", "syncdiff", "sync", str(face), str(voice), str(out), "--json", *options]
     start, spent = time.perf_counter(), cpu_seconds()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     watch = MemoryWatch(process.pid)
     watch.start()
-    printed, _ = process.communicate()
+    printed, complaints = process.communicate()
     if process.returncode:
-        sys.exit(f"bench: {' '.join(command)} ended with {process.returncode}")
+        sys.exit(f"{complaints}\nbench: {' '.join(command)} ended with {process.returncode}")
     elapsed = time.perf_counter() - start
     watch.join()
     seen = {"command_s": elapsed, "cpu_s": cpu_seconds() - spent, "watched_mib": watch.peak_mib}
