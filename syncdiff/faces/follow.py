@@ -168,7 +168,7 @@ class Person:
 
     def _rows(self, values: list, frames: int) -> np.ndarray:
         rows = np.full((frames, *values[0].shape), np.nan, np.float32)
-        for t, value in zip(self.frames, values, strict=True):  # no array of all values in between: ten minutes are long
+        for t, value in zip(self.frames, values, strict=True):  # and no array of them all besides
             rows[t] = value
         return rows
 
