@@ -3,16 +3,19 @@
 import atexit
 import os
 import shutil
+import signal
+import sys
 import tempfile
 
 # Read when gradio is imported: no calls home, and a folder for uploads and results that is ours alone and goes with us.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="syncdiff-")
-import spaces  # noqa: F401, I001 -- on a ZeroGPU Space it has to come before torch
+import spaces  # noqa: F401 -- on a ZeroGPU Space it has to come before torch
 
 from syncdiff.page import build_page, launch_options
 from syncdiff.pipeline import SyncDiffPipeline
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # a stopped container tidies up as well
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 demo = build_page(SyncDiffPipeline.from_pretrained())
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -337,8 +336,8 @@ def test_app_opens_the_page_and_takes_its_folder_with_it(private_temp) -> None:
 
         assert wait_for(up, 180.0)
         assert list(private_temp.glob("syncdiff-*"))
-        app.send_signal(signal.SIGINT)
-        app.wait(30)
+        app.terminate()
+        app.wait(60)
         assert not list(private_temp.glob("syncdiff-*"))
     finally:
         app.kill()
