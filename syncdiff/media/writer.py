@@ -14,9 +14,10 @@ import numpy as np
 from syncdiff.media.clip import Clip, Frame, Patch, Speech, sws_matrix
 from syncdiff.media.timeline import Timeline
 
-# Over 8 real clips: at least 43.9 dB in every frame, for 2.2 s of one core per 5 s of grainy 720p. "veryfast" takes
-# 3.4 s and two thirds of the bits, and loses 1 dB.
-PRESET, CRF = "superfast", 16
+# Luma outside the patch on real clips: at least 44.6 dB a clip, 43.3 dB in the worst frame; 3.0 s of one core for 5 s
+# of grainy 720p. "veryfast" takes 4.7 s, for half the bits and 1 dB less.
+FINISHED = {"preset": "superfast", "crf": "15"}
+PREVIEW = {"preset": "ultrafast", "crf": "18"}
 FINE_TICK = Fraction(1, 90_000)  # seconds: the clock of a video whose frame rate varies
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 SOUND_BITS = 96_000  # per second and channel
@@ -35,9 +36,8 @@ class ClipWriter:
         speech: Speech | None,
         *,
         scale_to: int | None = None,
-        crf: float = CRF,
     ) -> None:
-        """scale_to: the longer side of a smaller copy, in pixels (even sizes, so that everything plays it)."""
+        """scale_to: write a preview instead, of even sizes that everything plays, its longer side at most this."""
         self.path = Path(path)
         self._part = self.path.with_name(self.path.name + ".part")
         self._size = _smaller(clip, scale_to)
@@ -45,14 +45,13 @@ class ClipWriter:
         self._ends = np.append(timeline.times[1:], timeline.seconds)
         self._lasts: dict[int, int] = {}  # ticks that each frame inside the encoder is shown for
         self._file = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
-        self._picture = self._add_picture(clip, crf)
+        self._picture = self._add_picture(clip, FINISHED if scale_to is None else PREVIEW)
         self._voice = Voice(self._file, speech, timeline.seconds) if speech else None
 
-    def _add_picture(self, clip: Clip, crf: float) -> av.video.VideoStream:
-        options = {"preset": PRESET, "crf": str(crf)}
-        if not clip.steady:  # with B-frames, mp4 would state the length by decoding times, which then differ from these
-            options["bf"] = "0"
-        stream = self._file.add_stream("libx264", rate=clip.rate, options=options)
+    def _add_picture(self, clip: Clip, settings: dict[str, str]) -> av.video.VideoStream:
+        # With B-frames, mp4 states the length by decoding times, which at a varying rate are not these.
+        options = settings if clip.steady else {**settings, "bf": "0"}
+        stream = self._file.add_stream("libx264", rate=clip.rate, options=dict(options))
         context = stream.codec_context
         (context.width, context.height), even = self._size, not (self._size[0] % 2 or self._size[1] % 2)
         context.pix_fmt = "yuv420p" if even else "yuv444p"
