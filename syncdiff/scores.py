@@ -56,8 +56,11 @@ class Judge(Protocol):
     def view(self, crop: np.ndarray) -> np.ndarray:
         """Face crop, uint8 [S,S,3] -> the part of it that this judge looks at."""
 
-    def embed(self, views: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Views [T,...] at 25 fps and samples [N] -> video [W,D] and audio [W,D]; window v is frames v .. v+4."""
+    def see(self, views: np.ndarray) -> np.ndarray:
+        """Views [T,...] at 25 fps -> [T-4,D]; window v is frames v .. v+4."""
+
+    def hear(self, samples: np.ndarray) -> np.ndarray:
+        """Samples [N] -> [N // 640 - 4, D]; window v is the sound of frames v .. v+4."""
 
 
 def score(
@@ -80,8 +83,7 @@ def score(
     if reason := _unfit_length(len(views), len(samples)) or _unfit_face(states) or _unfit_sound(samples):
         return Scores(judge.name, reason=f"not scorable: {reason}")
 
-    video, audio = judge.embed(np.stack(views[:T]), samples)
-    distances = shifted_distances(video, audio)
+    distances = shifted_distances(judge.see(np.stack(views[:T])), judge.hear(samples[: T * FRAME_SAMPLES]))
     distances[~_good_windows(states)] = np.nan
     mean = np.nanmean(distances, 0)
     best = int(mean.argmin())

@@ -20,7 +20,7 @@ FPS = 25  # the clock of every sync network here
 FRAME_SAMPLES = 640  # at 16 kHz
 WINDOW = 5  # frames a window: 0.2 s, as in SyncNet
 COLUMNS_PER_FRAME = 4  # mel columns at 100 Hz
-CHUNK = 500  # frames embedded at once: memory stays flat however long the clip is
+CHUNK = 500  # windows embedded at once: memory stays flat however long the clip is
 
 
 @dataclass(frozen=True)
@@ -116,30 +116,27 @@ class JudgeNet(nn.Module):
         return F.normalize(self.look(mouths), dim=2), F.normalize(self.listen(mel), dim=2)
 
     @torch.inference_mode()
-    def embed(self, mouths: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mouths [T,H,W] uint8 as `view` gives them, samples [N] at 16 kHz -> video [W,D] and audio [W,D] embeddings.
+    def see(self, mouths: np.ndarray) -> np.ndarray:
+        """Mouths [T,H,W] uint8 at 25 fps, as `view` gives them -> embeddings [T-4,D], window v of frames v .. v+4."""
+        pixels, around = torch.from_numpy(mouths), self.config.surround
+        parts = []
+        for start, stop in _chunks(len(mouths) - WINDOW + 1):
+            before = max(0, start - around)  # enough frames to either side that the cut does not show
+            part = pixels[before : stop + WINDOW - 1 + around].float().to(self.scale.device)
+            parts.append(F.normalize(self.look(part[None])[0, start - before : stop - before], dim=1).cpu())
+        return torch.cat(parts).numpy()
 
-        W = min(T, N // 640) - 4; ValueError when there is not one whole window."""
+    @torch.inference_mode()
+    def hear(self, samples: np.ndarray) -> np.ndarray:
+        """Samples [N] float32 at 16 kHz -> embeddings [N // 640 - 4, D], window v of the sound of frames v .. v+4."""
         from syncdiff.speech import log_mel
 
         mel = log_mel(torch.as_tensor(samples, dtype=torch.float32))
-        T = min(len(mouths), len(samples) // FRAME_SAMPLES, mel.shape[1] // COLUMNS_PER_FRAME)
-        if T < WINDOW:
-            raise ValueError(f"{T} frames of picture and sound, and one window needs {WINDOW}")
-        W = T - WINDOW + 1
-        pixels = torch.from_numpy(mouths[:T])
-        parts = [self._embed_part(pixels, mel, start, min(start + CHUNK, W)) for start in range(0, W, CHUNK)]
-        video, audio = (torch.cat(side).numpy() for side in zip(*parts, strict=True))
-        return video, audio
-
-    def _embed_part(self, mouths: Tensor, mel: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Windows start .. stop-1, with enough frames around them that the cut does not show."""
-        device = self.scale.device
-        before, after = max(0, start - self.config.surround), stop + WINDOW - 1 + self.config.surround
-        video = self.look(mouths[before:after].float().to(device)[None])[0, start - before : stop - before]
-        heard = mel[:, COLUMNS_PER_FRAME * start : COLUMNS_PER_FRAME * (stop + WINDOW - 1)]
-        audio = self.listen(heard.float().to(device)[None])[0]
-        return F.normalize(video, dim=1).cpu(), F.normalize(audio, dim=1).cpu()
+        parts = []
+        for start, stop in _chunks(len(samples) // FRAME_SAMPLES - WINDOW + 1):
+            part = mel[:, COLUMNS_PER_FRAME * start : COLUMNS_PER_FRAME * (stop + WINDOW - 1)]
+            parts.append(F.normalize(self.listen(part[None].to(self.scale.device))[0], dim=1).cpu())
+        return torch.cat(parts).numpy()
 
     def view(self, crop: np.ndarray) -> np.ndarray:
         """Face crop, uint8 [S,S,3] RGB -> the grey mouth, uint8 [H,W]."""
@@ -173,6 +170,12 @@ class JudgeNet(nn.Module):
         judge = cls(JudgeConfig(**config))
         judge.load_state_dict({key: v.float() if v.is_floating_point() else v for key, v in weights.items()})
         return judge.eval()
+
+
+def _chunks(windows: int) -> list[tuple[int, int]]:
+    if windows < 1:
+        raise ValueError(f"one window needs {WINDOW} frames, and {windows + WINDOW - 1} are here")
+    return [(start, min(start + CHUNK, windows)) for start in range(0, windows, CHUNK)]
 
 
 Sides = int | tuple[int, int]

@@ -19,10 +19,12 @@ class LevelJudge:
     def view(self, crop: np.ndarray) -> np.ndarray:
         return crop.mean(keepdims=True)[0, 0]
 
-    def embed(self, views: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        loud = np.sqrt(np.square(samples[: len(views) * FRAME].reshape(-1, FRAME)).mean(1))
-        windows = [np.lib.stride_tricks.sliding_window_view(x, 5) for x in (views[:, 0] / 255, loud)]
-        return windows[0], windows[1]
+    def see(self, views: np.ndarray) -> np.ndarray:
+        return np.lib.stride_tricks.sliding_window_view(views[:, 0] / 255, 5)
+
+    def hear(self, samples: np.ndarray) -> np.ndarray:
+        loud = np.sqrt(np.square(samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)).mean(1))
+        return np.lib.stride_tricks.sliding_window_view(loud, 5)
 
 
 def speaking(level: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -72,7 +74,7 @@ def test_planted_offset_is_found(late: int) -> None:
 
 def test_confidence_is_median_minus_minimum_of_the_means() -> None:
     crops, samples = clip(2)
-    video, audio = LevelJudge().embed(np.stack([LevelJudge().view(crop) for crop in crops]), samples)
+    video, audio = LevelJudge().see(np.stack([LevelJudge().view(crop) for crop in crops])), LevelJudge().hear(samples)
     means = []
     for shift in range(-15, 16):
         pairs = [(v, v + shift) for v in range(len(video)) if 0 <= v + shift < len(audio)]
@@ -304,11 +306,16 @@ def test_unknown_settings_are_refused(judge: JudgeNet, tmp_path: Path) -> None:
 def test_chunks_do_not_show(judge: JudgeNet, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     mouths, samples = rng.integers(0, 256, (60, 36, 48), np.uint8), clip(frames=60)[1]
-    whole = judge.embed(mouths, samples)
+    seen, heard = judge.see(mouths), judge.hear(samples)
+    assert seen.shape == heard.shape == (56, 128)
     monkeypatch.setattr(syncnet, "CHUNK", 11)
-    for one, other in zip(whole, judge.embed(mouths, samples), strict=True):
-        assert one.shape == (56, 128)
-        np.testing.assert_allclose(one, other, atol=1e-5)
+    np.testing.assert_allclose(judge.see(mouths), seen, atol=1e-5)
+    np.testing.assert_allclose(judge.hear(samples), heard, atol=1e-5)
+
+
+def test_less_than_a_window_is_refused(judge: JudgeNet) -> None:
+    with pytest.raises(ValueError, match="needs 5 frames, and 4 are here"):
+        judge.see(np.zeros((4, 36, 48), np.uint8))
 
 
 def test_the_view_is_the_grey_mouth_box(judge: JudgeNet) -> None:

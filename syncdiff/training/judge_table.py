@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from syncdiff.scores import Judge, Scores, score
-from syncdiff.syncnet import FRAME_SAMPLES, JudgeNet
+from syncdiff.syncnet import FRAME_SAMPLES, WINDOW, JudgeNet
 from syncdiff.training import data
 
 SHIFTS = range(-5, 6)
@@ -39,13 +39,27 @@ class Examined:
     planted: tuple[int, ...]  # offset found for the sound made -5 .. +5 frames late
 
 
+class OneLook:
+    """A judge that looks at a clip once, however often its sound is moved."""
+
+    def __init__(self, judge: Judge, views: np.ndarray) -> None:
+        self.name, self.view, self.hear = judge.name, judge.view, judge.hear
+        self._seen = judge.see(views)
+
+    def see(self, views: np.ndarray) -> np.ndarray:
+        return self._seen[: len(views) - WINDOW + 1]
+
+
 def examine(crops: np.ndarray, sound: np.ndarray, other: np.ndarray, judge: Judge) -> Examined | None:
     """Crops [T,S,S,3], their sound and another clip's; None where the clip cannot be scored with either."""
-    matched, foreign = score(crops, sound, judge), score(crops, other, judge)
+    T = min(len(crops), len(sound) // FRAME_SAMPLES)  # every sound below is as long: all see the same windows
+    crops, sound, other = crops[:T], sound[: T * FRAME_SAMPLES], other[: T * FRAME_SAMPLES]
+    looked = OneLook(judge, np.stack([judge.view(crop) for crop in crops]))
+    matched, foreign = score(crops, sound, looked), score(crops, other, looked)
     if not (matched.scorable and foreign.scorable):
         return None
     still = np.broadcast_to(crops[:1], crops.shape)
-    planted = tuple(score(crops, delay(sound, frames), judge).offset_frames for frames in SHIFTS)
+    planted = tuple(score(crops, delay(sound, frames), looked).offset_frames for frames in SHIFTS)
     return Examined(matched, foreign, score(still, sound, judge), planted)
 
 
