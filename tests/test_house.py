@@ -15,7 +15,9 @@ PACKAGE = ROOT / "syncdiff"
 # A later room may import an earlier one, never the other way; training sees them all and is seen by none.
 ORDER = ["media", "faces", "crops", "speech", "codec", "denoiser", "sampler", "syncnet", "scores", "weights",
          "pipeline", "page", "__main__"]  # fmt: skip
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name != "training" and path != PACKAGE / "__init__.py")
+FILES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.parent.name != "training" and path != PACKAGE / "__init__.py"
+)
 
 
 def room_of(path: Path) -> str:
@@ -29,11 +31,11 @@ def rooms_imported(source: str, depth: int = 1) -> set[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("syncdiff."))
-        elif isinstance(node, ast.ImportFrom) and (node.level == depth or node.module == "syncdiff" and not node.level):
-            inside = node.module if node.level else None
-            found.update([inside.split(".")[0]] if inside else [alias.name for alias in node.names])
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module.startswith("syncdiff."):
-            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom):
+            start = {0: "", depth: "syncdiff."}.get(node.level, "elsewhere.")
+            first, _, rest = f"{start}{node.module or ''}".strip(".").partition(".")
+            if first == "syncdiff":
+                found.update([rest.split(".")[0]] if rest else [alias.name for alias in node.names])
     return found
 
 
