@@ -215,7 +215,7 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
             with (out / "log.csv").open("a") as log:
                 log.write(",".join(map(str, line.values())) + "\n")
             sums = {}
-        if accelerator.is_main_process and update % 400 == 0:
+        if accelerator.is_main_process and update % 300 == 0:
             save()
     if accelerator.is_main_process:
         save()
