@@ -200,16 +200,16 @@ def device(problems: list[str]) -> str:
 
 
 def weights(problems: list[str]) -> str:
-    """The shipped networks and where each says it comes from (the record in its safetensors header)."""
+    """The shipped files, and the record of its training that a file carries in its header."""
     from safetensors import safe_open
 
     lines = []
     for path in sorted(COMPACT.rglob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            record = file.metadata() or {}
-        words = ", ".join(f"{key} {value}" for key, value in record.items() if len(value) < 60)
-        lines.append(f"{path.relative_to(COMPACT)} {path.stat().st_size / 1e6:.1f} MB{': ' if words else ''}{words}")
-    if not lines:
+            record = json.loads((file.metadata() or {}).get("record", "{}"))
+        told = ", ".join(f"{key} {value}" for key, value in record.items() if not isinstance(value, (list, dict)))
+        lines.append(f"{path.relative_to(COMPACT)} {path.stat().st_size / 1e6:.1f} MB{': ' if told else ''}{told}")
+    if not (COMPACT / "model_index.json").exists():
         problems.append(f"there are no weights in {COMPACT}")
     return f"\n{'':10}".join(lines) or "none"
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import av
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from syncdiff import pipeline
 from syncdiff.__main__ import main
@@ -122,10 +124,12 @@ def test_doctor_ends_with_a_verdict(capsys, monkeypatch, tmp_path) -> None:
     from syncdiff import __main__ as cli
 
     monkeypatch.setattr(cli, "COMPACT", tmp_path)
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"record": json.dumps({"steps": 700, "seen": [1]})})
     monkeypatch.setattr(cli, "PACKAGES", (*cli.PACKAGES, "no-such-package"))
     monkeypatch.setattr(cli.shutil, "which", lambda name: None)
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("verdict   not ready: no-such-package is not installed; there are no weights in")
+    assert any(line.startswith("weights") and line.endswith("a.safetensors 0.0 MB: steps 700") for line in lines)
     assert any("ffmpeg and ffprobe not on PATH" in line for line in lines)
     assert any(line.startswith("device") and "attention" in line for line in lines)
