@@ -463,7 +463,10 @@ def random_weight(key: str, shape: tuple[int, ...]):
 
 
 def test_face_alignment_through_its_own_classes(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
     import torch
+
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)  # read when face_alignment is imported; else 15 s
     from face_alignment.detection.sfd.net_s3fd import s3fd
     from face_alignment.models import FAN
 
