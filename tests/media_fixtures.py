@@ -44,13 +44,15 @@ def make_video(
     clicks: Sequence[float] | None = None,
     sound: dict[str, object] | None = None,
     sound_from: float = 0.0,
+    sound_for: float | None = None,
     format: str | None = None,  # noqa: A002
     container_options: dict[str, str] | None = None,
 ) -> Path:
     """A video at `path`.
 
     ticks x unit: when each frame is shown (default: i / rate). colour: matrix, primaries, transfer, range (H.273).
-    clicks: seconds at which a sound of the video's length clicks; sound: what make_track takes beside."""
+    clicks: seconds at which a sound of the video's length (or sound_for seconds) clicks, sound_from seconds later; sound:
+    what make_track takes beside."""
     pictures = [numbered(i, *size) for i in range(frames)] if isinstance(frames, int) else frames
     unit = unit or 1 / Fraction(rate)
     with av.open(str(path), "w", format=format, options=container_options or {}) as out:
@@ -72,7 +74,7 @@ def make_video(
             waiting += stream.encode(image)
         waiting += stream.encode(None)
         if voice:
-            seconds = float((last + 1) * unit)
+            seconds = sound_for or float((last + 1) * unit)
             waiting += track_packets(
                 voice, click_sound(seconds, clicks, voice.rate, len(voice.layout.channels)), sound_from
             )

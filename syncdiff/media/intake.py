@@ -79,15 +79,14 @@ def open_container(job: Job, kind: str) -> av.container.InputContainer:
 
 def _face(job: Job, container: av.container.InputContainer, kind: str) -> dict[str, Any]:
     facts = read_video(container, job.name, Path(job.folder), job.limits, reporter(job, container, 0.0, 0.9))
-    start, promised, sound = facts.pop("start"), facts.pop("promised"), None
+    start, promised, seconds, sound = facts.pop("start"), facts.pop("promised"), facts["seconds"], None
     if container.streams.audio:
         with open_container(job, kind) as again:  # a second pass: nothing waits in memory, however it is interleaved
             report = reporter(job, container, 0.9, 1.0)
-            sound = read_sound(again, job.name, Path(job.folder), job.limits, report, start=start)
-    seconds = facts["seconds"]
-    longest = max(seconds, sound["seconds"]) if sound else seconds
+            sound = read_sound(again, job.name, Path(job.folder), job.limits, report, start=start, end=seconds)
+    heard = sound["heard"] if sound else 0.0
     whole = (container.duration or 0) / av.time_base
-    if promised > seconds + SLACK or (not promised and whole > longest + SLACK):
+    if promised > seconds + SLACK or (not promised and whole > max(seconds, heard) + SLACK):
         promised = promised or whole
         facts["notes"].append(f"The video file ends early: {seconds:.2f} s of {promised:.2f} s could be read.")
     return {**facts, "sound": sound}

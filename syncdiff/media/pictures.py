@@ -88,7 +88,7 @@ def read_video(
         )
     np.save(folder / "times.npy", times)
     if damage:
-        upright.notes.append(f"The video file is damaged in {len(damage)} places, which were left out.")
+        upright.notes.append(f"The video file is damaged; {len(damage)} of its packets were left out.")
     return {
         "start": 0.0 if _only_knows_order(stream) else float(ticks[0] * stream.time_base),
         "seconds": seconds,
@@ -107,6 +107,8 @@ def _moving_picture(container: av.container.InputContainer, name: str) -> av.vid
     if not streams:
         what = "holds sound but no picture" if container.streams.audio else "holds neither picture nor sound"
         raise InputError(f"{name} {what}; give a video or a photo here, and the voice in its own place.")
+    if streams[0].codec_context is None:
+        raise InputError(f"The picture of {name} is coded in a way that is not known here; export it as H.264.")
     return streams[0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,47 @@ MOST_CHANNELS = 8
 JUMP = 0.05  # seconds: a smaller disagreement between time stamps and samples is rounding
 
 
+class Tape:
+    """A wav file that sounds are laid on at their time."""
+
+    def __init__(self, out: wave.Wave_write, first: av.AudioFrame, end: float | None) -> None:
+        self.rate = min(first.sample_rate, HIGHEST_RATE)
+        self.channels = len(first.layout.channels)
+        self.layout: Any = first.layout
+        if self.channels > MOST_CHANNELS:
+            self.channels, self.layout = 2, "stereo"
+        self.count = 0  # samples so far, of which those before `end` are written
+        self._out, self._room = out, math.inf if end is None else round(end * self.rate)
+        self._shape, self._resampler = None, None
+        out.setparams((self.channels, 2, self.rate, 0, "NONE", ""))
+
+    def lay(self, sound: av.AudioFrame, at: float | None) -> None:
+        """Lay the sound on second `at` (None: after the last one), over silence or without what is there already."""
+        samples = self._resample(sound)
+        missing = 0 if at is None else round(at * self.rate) - self.count
+        slack = JUMP * self.rate if self.count else 0
+        if missing > slack:
+            for done in range(0, missing, 65_536):
+                self._append(np.zeros((min(65_536, missing - done), self.channels), np.int16))
+        elif missing < -slack:
+            samples = samples[-missing:]
+        self._append(samples)
+
+    def _append(self, samples: np.ndarray) -> None:
+        room = max(0, self._room - self.count)
+        self._out.writeframesraw(samples[: min(room, len(samples))].tobytes())
+        self.count += len(samples)
+
+    def _resample(self, sound: av.AudioFrame) -> np.ndarray:
+        shape = (sound.sample_rate, sound.format.name, sound.layout.name)
+        if shape != self._shape:
+            self._shape = shape
+            self._resampler = av.AudioResampler(format="s16", layout=self.layout, rate=self.rate)
+        sound.pts = None  # the resampler would fill gaps by itself, without a limit
+        parts = [part.to_ndarray().reshape(-1, self.channels) for part in self._resampler.resample(sound)]
+        return np.concatenate(parts) if parts else np.zeros((0, self.channels), np.int16)
+
+
 def read_sound(
     container: av.container.InputContainer,
     name: str,
@@ -27,57 +68,34 @@ def read_sound(
     report: Callable[[float], None],
     *,
     start: float | None = None,
+    end: float | None = None,
 ) -> dict[str, Any] | None:
-    """Write sound.wav; its rate, channels and seconds, or None when nothing can be decoded.
+    """Write sound.wav; its rate, channels and seconds, and the seconds heard in all; None when nothing can be decoded.
 
     start: the second that becomes time 0 (earlier sound is cut, later sound is preceded by silence); by default the
-    sound's own first moment."""
-    stream = container.streams.audio[0]
-    resampler, rate, channels, written = None, 0, 0, 0
+    sound's own first moment. end: from which second on, counted from start, nothing is kept. Raises InputError."""
+    stream, tape = container.streams.audio[0], None
+    if stream.codec_context is None:  # a codec that is unknown here
+        return None
     with (folder / "sound.wav").open("wb") as file, wave.open(file, "wb") as out:
+        out.setparams((1, 2, 16_000, 0, "NONE", ""))
         for sound in decode_what_can_be(container, stream, []):
-            if not rate:
-                rate, channels = min(sound.sample_rate, HIGHEST_RATE), len(sound.layout.channels)
-                channels = channels if channels <= MOST_CHANNELS else 2
-                layout = sound.layout if channels == len(sound.layout.channels) else "stereo"
-                out.setparams((channels, 2, rate, 0, "NONE", ""))
-            shape = (sound.sample_rate, sound.format.name, sound.layout.name)
-            if resampler is None or resampler[0] != shape:
-                resampler = (shape, av.AudioResampler(format="s16", layout=layout, rate=rate))
-            at = written / rate if sound.time is None else sound.time
-            start = at if start is None else start
-            samples = _resample(resampler[1], sound, channels)
-            missing = round((at - start) * rate) - written
-            if missing > 0 and (missing > JUMP * rate or not written):
-                _check_length((written + missing) / rate, name, limits)
-                for part in _silence(missing, channels):
-                    out.writeframesraw(part.tobytes())
-                written += missing
-            elif missing < 0 and (missing < -JUMP * rate or not written):
-                samples = samples[min(-missing, len(samples)) :]
-            out.writeframesraw(samples.tobytes())
-            written += len(samples)
-            _check_length(written / rate, name, limits)
-            report(written / rate)
-        if not rate:
-            out.setparams((1, 2, 16_000, 0, "NONE", ""))
-    return {"rate": rate, "channels": channels, "seconds": written / rate} if written else None
-
-
-def _resample(resampler: av.AudioResampler, sound: av.AudioFrame, channels: int) -> np.ndarray:
-    sound.pts = None  # the resampler would fill gaps by itself; here the caller does, with a limit
-    parts = [part.to_ndarray().reshape(-1, channels) for part in resampler.resample(sound)]
-    return np.concatenate(parts) if parts else np.zeros((0, channels), np.int16)
-
-
-def _silence(count: int, channels: int) -> Iterator[np.ndarray]:
-    for done in range(0, count, 65_536):
-        yield np.zeros((min(65_536, count - done), channels), np.int16)
-
-
-def _check_length(seconds: float, name: str, limits: Limits) -> None:
-    if seconds > limits.seconds + 0.5:
-        raise InputError(f"The sound of {name} is longer than {limits.seconds:.0f} s, the most there may be; cut it.")
+            tape = tape or Tape(out, sound, end)
+            start = sound.time if start is None else start
+            at = None if sound.time is None or start is None else sound.time - start
+            length = max(at or 0.0, tape.count / tape.rate)
+            if length > limits.seconds + 0.5 and end is not None:
+                break
+            if length > limits.seconds + 0.5:
+                most = limits.seconds
+                raise InputError(f"The sound of {name} is longer than {most:.0f} s, the most there may be; cut it.")
+            tape.lay(sound, at)
+            report(length)
+    if tape is None or not tape.count:
+        return None
+    heard = tape.count / tape.rate
+    seconds = heard if end is None else min(heard, round(end * tape.rate) / tape.rate)
+    return {"rate": tape.rate, "channels": tape.channels, "seconds": seconds, "heard": heard}
 
 
 def check_voice(sound: dict[str, Any] | None, name: str, folder: Path, limits: Limits) -> dict[str, Any]:
