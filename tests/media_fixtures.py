@@ -51,8 +51,8 @@ def make_video(
     """A video at `path`.
 
     ticks x unit: when each frame is shown (default: i / rate). colour: matrix, primaries, transfer, range (H.273).
-    clicks: seconds at which a sound of the video's length (or sound_for seconds) clicks, sound_from seconds later; sound:
-    what make_track takes beside."""
+    clicks: seconds at which the sound clicks. It lasts as long as the video, or sound_for seconds, and is laid on
+    sound_from seconds later; sound: what make_track takes beside."""
     pictures = [numbered(i, *size) for i in range(frames)] if isinstance(frames, int) else frames
     unit = unit or 1 / Fraction(rate)
     with av.open(str(path), "w", format=format, options=container_options or {}) as out:
