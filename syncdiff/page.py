@@ -34,8 +34,8 @@ PREVIEW = 480  # longer side of the preview in pixels
 WHAT = "Give a face video a new voice: its lips are redrawn to speak it, and both videos are scored."
 OUR_FAULT = "Something went wrong on our side and was noted. Your files are untouched: please try once more."
 
-# What each stage usually takes of the whole (measured: a 5 s 720p clip at the default steps on two CPU cores). Only the
-# bar and the time left lean on it.
+# Roughly what each stage takes of the whole, at the default steps on two CPU cores. Only the bar and the time left lean
+# on it.
 SHARES = {"reading": 0.05, "finding the face": 0.12, "listening": 0.02, "drawing": 0.70, "scoring": 0.11}
 
 ONE = {"concurrency_id": "draw", "concurrency_limit": 1}  # page and endpoint share one place
@@ -140,13 +140,16 @@ def given(path: str | None, missing: str) -> Path:
     return Path(path)
 
 
-def run(pipe: Pipeline, face: str | None, voice: str | None, steps: float, seed: float) -> Iterator[Progress | Result]:
+def run(
+    pipe: Pipeline, face: str | None, voice: str | None, steps: float | None, seed: float | None
+) -> Iterator[Progress | Result]:
     """One request in a fresh private folder, which is thrown away unless a Result comes of it. Raises gr.Error only."""
     folder = Path(tempfile.mkdtemp(prefix="result-", dir=cache_folder()))
     finished = False
     try:
         with errors_as_sentences():
-            options = SampleOptions(steps=int(steps), seed=int(seed))
+            turned = {"steps": steps, "seed": seed}  # a field that was emptied stays at its default
+            options = SampleOptions(**{name: int(value) for name, value in turned.items() if value is not None})
             face = given(face, "There is no face yet: add a video or a photo.")
             voice = given(voice, "There is no voice yet: add a sound file or record one.")
             with closing(pipe(face, voice, folder / "syncdiff.mp4", options)) as items:
@@ -189,7 +192,9 @@ def build_page(pipe: Pipeline) -> gr.Blocks:
     """The page over one loaded pipeline."""
     default = SampleOptions()
 
-    def show(video: str | None, photo: str | None, voice: str | None, steps: float, seed: float) -> Iterator[tuple]:
+    def show(
+        video: str | None, photo: str | None, voice: str | None, steps: float | None, seed: float | None
+    ) -> Iterator[tuple]:
         clock, sent, preview = Clock(), -REFRESH, None
         try:
             with closing(run(pipe, video or photo, voice, steps, seed)) as items:
@@ -206,12 +211,14 @@ def build_page(pipe: Pipeline) -> gr.Blocks:
             yield {"state": "error", "message": unescape(error.message)}, *buttons(running=False)
             raise
 
-    def answer(face: str, voice: str, steps: float, seed: float, progress: gr.Progress = PROGRESS) -> Iterator[tuple]:
+    def answer(
+        face: str, voice: str, steps: float | None, seed: float | None, progress: gr.Progress = PROGRESS
+    ) -> Iterator[tuple]:
         """Redraw the lips of a face video (or photo) so that they speak a voice; returns the video and its report."""
         with closing(run(pipe, face, voice, steps, seed)) as items:
             for item in items:
                 if isinstance(item, Result):
-                    yield str(item.video), item.report()
+                    yield str(item.video), {k: v for k, v in item.report().items() if k not in ("video", "source")}
                 else:
                     progress((item.done, item.total), desc=item.stage)
                     yield gr.skip(), gr.skip()  # where a client's cancel takes hold

@@ -269,7 +269,10 @@ def test_the_endpoint_answers_a_program(serve, files, tmp_path) -> None:
     video, report = client.predict(handle_file(files.face), handle_file(files.voice), 2, 7, api_name="/sync")
     assert Path(video).read_bytes() == pipe.calls[0][2].read_bytes()
     assert report["frames"] == 50
+    assert "gradio" not in json.dumps(report)  # the server's folders are nobody's business
     assert pipe.calls[0][3] == SampleOptions(steps=2, seed=7)
+    client.predict(handle_file(files.face), handle_file(files.voice), None, None, api_name="/sync")
+    assert pipe.calls[1][3] == SampleOptions()
 
     pipe.error = InputError("The voice lasts 0.1 s; it needs 0.3 s.")
     with pytest.raises(Exception, match=r"The voice lasts 0\.1 s; it needs 0\.3 s\."):
