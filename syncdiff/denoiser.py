@@ -40,6 +40,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         tokens, speech_width: K and D of the speech window.
         widths: channels of the U-Net's levels; only the lowest attends.
         layers: residual blocks per level.
+        residual: the network draws the difference to the identity frame, which lies on the same grid: skin, teeth and
+            collar are there from the first update on. The paper draws the frame itself.
     """
 
     config_name = "config.json"
@@ -53,6 +55,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         speech_width: int = 256,
         widths: Sequence[int] = (64, 128, 256),
         layers: int = 1,
+        residual: bool = True,
     ) -> None:
         super().__init__()
         self.squeeze = nn.Conv2d(channels, bottleneck, 1) if bottleneck < channels else nn.Identity()
@@ -71,6 +74,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             class_embed_type="projection",
             projection_class_embeddings_input_dim=speech_width,
         )
+        if residual:
+            nn.init.zeros_(self.unet.conv_out.weight)
         self.place = nn.Parameter(torch.randn(tokens, speech_width) * 0.02)
         self.gather = nn.Sequential(nn.Linear(tokens * speech_width, speech_width), nn.SiLU())
 
@@ -80,4 +85,5 @@ class Denoiser(ModelMixin, ConfigMixin):
             visual.append(self.squeeze(condition.previous))
         speech = condition.speech + self.place
         heard = self.gather(condition.speech.flatten(1))
-        return self.unet(torch.cat(visual, dim=1), timestep, speech, class_labels=heard).sample
+        drawn = self.unet(torch.cat(visual, dim=1), timestep, speech, class_labels=heard).sample
+        return drawn + condition.identity if self.config.residual else drawn

@@ -119,6 +119,7 @@ class SyncDiffPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = COMPACT, **kwargs) -> SyncDiffPipeline:
         """A folder that save_pretrained wrote, by default the shipped compact model; its judge comes along."""
+        kwargs.setdefault("torch_dtype", torch.float32)  # the shipped files are fp16; autocast decides what is fast
         pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         judge = Path(pretrained_model_name_or_path) / "judge" / "judge.safetensors"
         pipe.judge = JudgeNet.load(judge) if judge.exists() else None

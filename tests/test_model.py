@@ -16,7 +16,7 @@ SHAPE = (2, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
 @pytest.fixture
 def denoiser() -> Denoiser:
     torch.manual_seed(0)
-    return Denoiser(widths=(16, 32, 64), speech_width=32, bottleneck=3).eval()
+    return Denoiser(widths=(16, 32, 64), speech_width=32, bottleneck=3, residual=False).eval()
 
 
 def condition(**changes) -> Condition:
@@ -66,9 +66,15 @@ def test_the_bottleneck_lets_only_its_channels_through(denoiser):
 
 def test_no_bottleneck_and_no_previous_frame_are_possible():
     for bottleneck in (0, codec.CHANNELS):
-        model = Denoiser(widths=(16, 32), speech_width=32, bottleneck=bottleneck).eval()
+        model = Denoiser(widths=(16, 32), speech_width=32, bottleneck=bottleneck, residual=False).eval()
         same = torch.allclose(run(model, condition()), run(model, condition(previous=torch.zeros(SHAPE))))
         assert same == (bottleneck == 0)
+
+
+def test_before_training_the_identity_frame_is_the_answer():
+    told = condition()
+    model = Denoiser(widths=(16, 32), speech_width=32).eval()
+    assert torch.allclose(run(model, told), told.identity + model.unet.conv_out.bias.view(1, -1, 1, 1), atol=1e-5)
 
 
 def test_batch_does_not_matter(denoiser):

@@ -1,0 +1,38 @@
+"""A trained encoder and denoiser -> the weights folder of the product.
+
+    python -m syncdiff.training.ship TRAINED_SPEECH TRAINED_NET [OUT] --note "where and how long"
+
+TRAINED_SPEECH is distill's folder, TRAINED_NET is train's. OUT is assets/weights by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+from syncdiff.denoiser import Denoiser
+from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.sampler import compact_schedule
+from syncdiff.speech import SpeechEncoder
+from syncdiff.weights import COMPACT, ship
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("speech", type=Path)
+    parser.add_argument("net", type=Path)
+    parser.add_argument("out", type=Path, nargs="?", default=COMPACT)
+    parser.add_argument("--note", default="")
+    args = parser.parse_args()
+    with (args.net / "log.csv").open() as log:
+        updates, samples, *_ = list(csv.reader(log))[-1]
+    record = {"updates": int(updates), "samples": int(samples), "note": args.note}
+    encoder = SpeechEncoder.from_pretrained(args.speech / "speech")
+    denoiser = Denoiser.from_pretrained(args.net / "denoiser")
+    ship(SyncDiffPipeline(denoiser, encoder, compact_schedule()), args.out, record)
+    print(f"{args.out}: {record}")
+
+
+if __name__ == "__main__":
+    main()
