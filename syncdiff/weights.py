@@ -1,4 +1,4 @@
-"""Where the shipped weights lie, and how a pipeline becomes files a Space accepts. Knows no training and no sampling."""
+"""Where the shipped weights lie, and how a pipeline becomes files that a Space takes. Knows no training, no sampling."""
 
 from __future__ import annotations
 
