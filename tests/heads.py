@@ -44,8 +44,7 @@ def _head(path: Path) -> list[np.ndarray] | None:
         return None
     half = min(0.9 * seen[0].size, min(frames[0].shape[:2]) / 2)
     x, y = (
-        float(np.clip(v, half, limit - half))
-        for v, limit in zip(seen[0].centre, frames[0].shape[1::-1], strict=True)
+        float(np.clip(v, half, limit - half)) for v, limit in zip(seen[0].centre, frames[0].shape[1::-1], strict=True)
     )
     square = [frame[int(y - half) : int(y + half), int(x - half) : int(x + half)] for frame in frames]
     head = [cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for part in square]
