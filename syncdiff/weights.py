@@ -1,4 +1,4 @@
-"""Where the shipped weights lie, and how a pipeline becomes files that a Space takes. Knows no training, no sampling."""
+"""Where the shipped weights lie, and how a pipeline becomes files that a Space takes. Knows nothing of training."""
 
 from __future__ import annotations
 
