@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from syncdiff.faces import MISSING, OK, SMALL, TURNED
+from syncdiff.faces import MISSING, OK, OUTSIDE, SMALL, TURNED
 
 FPS = 25
 FRAME_SAMPLES = 640  # at 16 kHz
@@ -23,7 +23,7 @@ CURVE_SPAN = 25  # windows averaged into one point of the curve
 CURVE_STEP = 5  # windows from one point to the next
 SILENCE_DB = -55.0  # louder moments than this must exist, in dB of full scale
 SPEECH_SWING_DB = 3.0  # speech rises and falls; hum, tone and hiss do not
-FACE_TROUBLES = {MISSING: "missing", SMALL: "too small", TURNED: "turned away"}
+FACE_TROUBLES = {MISSING: "missing", SMALL: "too small", TURNED: "turned away", OUTSIDE: "half out of the picture"}
 FEWEST_POINTS = 8  # a correlation of fewer frames says nothing
 
 
