@@ -233,10 +233,11 @@ def test_a_silent_voice(loudness: int, said: str, tmp_path: Path, job: Path) -> 
 # ---- names and places
 
 NAMES = ["a;touch PWNED;b.mp4", "$(touch PWNED).mp4", "-i.mp4", "two words & 'quotes\".mp4", "50%d.mp4",
-         "new\nline.mp4", "file:x.mp4", "concat:a|b.mp4", "видео 🎬.mp4", "t.exe", "no suffix", ".mp4"]  # fmt: skip
+         "new\nline.mp4", "file:x.mp4", "concat:a|b.mp4", "видео 🎬.mp4", "t.exe", "no suffix", ".mp4",
+         os.fsdecode(b"\xff\xfe.mp4")]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_names_are_only_names(name: str, tmp_path: Path) -> None:
     plain = make_video(tmp_path / "plain.mp4", 3, clicks=[0.01])
     plain.rename(tmp_path / name)

@@ -88,7 +88,7 @@ def read_video(
         )
     np.save(folder / "times.npy", times)
     if damage:
-        upright.notes.append(f"The video file is damaged; {len(damage)} of its packets were left out.")
+        upright.notes.append(f"The video file is damaged; what could not be read was left out ({len(damage)} packets).")
     return {
         "start": 0.0 if _only_knows_order(stream) else float(ticks[0] * stream.time_base),
         "seconds": seconds,
