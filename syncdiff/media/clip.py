@@ -73,8 +73,8 @@ class Frame:
         image = self.image
         matrix = sws_matrix(image.colorspace, image.height)
         full = 2 if image.color_range == 2 else 1
-        picture = image.reformat(format="rgb24", src_colorspace=matrix, src_color_range=full, dst_color_range=2)
-        return picture.to_ndarray()
+        tags = {"src_colorspace": matrix, "src_color_range": full, "dst_color_range": 2}
+        return image.reformat(format="rgb24", threads=1, **tags).to_ndarray()  # a thread pool a frame costs more
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ def lay(image: av.VideoFrame, patch: Patch) -> None:
         src_color_range=2,
         dst_colorspace=sws_matrix(image.colorspace, image.height),
         dst_color_range=full,
+        threads=1,
     )
     ours, theirs = planes(image), planes(yuv)
     ours[0][y : y + h, x : x + w] = theirs[0][top : top + h, left : left + w]
