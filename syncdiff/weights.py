@@ -23,3 +23,4 @@ def ship(pipe: DiffusionPipeline, folder: Path, record: dict[str, object]) -> No
             with safe_open(path, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 -- not a dict
             save_file(tensors, path, metadata={"format": "pt", "record": json.dumps(record)})
+            path.chmod(0o644)

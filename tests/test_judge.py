@@ -8,9 +8,11 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch.nn import functional as F  # noqa: E402
 
-from syncdiff.syncnet import JudgeConfig  # noqa: E402
+from syncdiff.scores import score  # noqa: E402
+from syncdiff.syncnet import JudgeConfig, JudgeNet  # noqa: E402
 from syncdiff.training import judge as training  # noqa: E402
 from syncdiff.training.judge import JudgeClip, JudgeTraining, augment_picture, augment_sound, sync_loss  # noqa: E402
+from syncdiff.training.judge_table import OneLook, delay  # noqa: E402
 
 
 def test_loss_equals_the_naive_one() -> None:
@@ -100,3 +102,56 @@ def test_a_broken_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: p
     assert whole.steps == resumed.steps == 4
     for one, other in zip(whole.judge.state_dict().values(), resumed.judge.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+
+@pytest.fixture(scope="module")
+def shipped() -> JudgeNet:
+    return JudgeNet.load(ASSETS / "weights" / "judge" / "judge.safetensors")
+
+
+def spoken(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Face crops [T,S,S,3] and sound [640 T] of a shipped example."""
+    from syncdiff.crops import align, cut
+    from syncdiff.faces import choose, track_faces
+    from syncdiff.training.prepare import read_frames, read_sound
+
+    path = ASSETS / "examples" / name
+    images = read_frames(path)
+    steps = track_faces(iter(images))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            track = choose(stop.value)
+            break
+    matrices = align(track, np.arange(len(images)) / 25)
+    return np.stack([cut(*pair) for pair in zip(images, matrices, strict=True)]), read_sound(path)[: 640 * len(images)]
+
+
+@pytest.mark.weights
+def test_shipped_judge_on_the_examples(shipped: JudgeNet) -> None:
+    """Sound moved by -5 .. +5 frames is found within a frame, and a still face earns less than the moving one."""
+    crops, sound = spoken("malik.mp4")
+    looked = OneLook(shipped, np.stack([shipped.view(crop) for crop in crops]))
+    found = [score(crops, delay(sound, frames), looked) for frames in range(-5, 6)]
+    assert max(abs(scores.offset_frames + frames) for scores, frames in zip(found, range(-5, 6), strict=True)) <= 1
+    still = np.broadcast_to(crops[:1], crops.shape)
+    assert score(still, sound, shipped).confidence < 0.5 * found[5].confidence
+
+
+@pytest.mark.weights
+def test_shipped_judge_is_small_and_tells_its_making(shipped: JudgeNet) -> None:
+    import json
+
+    from safetensors import safe_open
+
+    path = ASSETS / "weights" / "judge" / "judge.safetensors"
+    assert path.stat().st_size < 2_000_000
+    assert shipped.name == "syncdiff-judge"
+    with safe_open(path, framework="np") as file:
+        record = json.loads(file.metadata()["record"])
+    assert record["command"].startswith("python -m syncdiff.training.judge ")
+    assert record["steps_done"] > 0
