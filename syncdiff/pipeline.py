@@ -20,6 +20,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers.utils.logging import disable_progress_bar
 
 from syncdiff import codec, sampler
 from syncdiff.crops import WINDOW, S, align, cut, paste
@@ -119,6 +120,7 @@ class SyncDiffPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = COMPACT, **kwargs) -> SyncDiffPipeline:
         """A folder that save_pretrained wrote, by default the shipped compact model; its judge comes along."""
+        disable_progress_bar()  # three small files: nothing to watch
         kwargs.setdefault("torch_dtype", torch.float32)  # the shipped files are fp16; autocast decides what is fast
         pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         judge = Path(pretrained_model_name_or_path) / "judge" / "judge.safetensors"
@@ -243,9 +245,12 @@ class SyncDiffPipeline(DiffusionPipeline):
             with torch.inference_mode(), _autocast(device):
                 return self.denoiser(noisy.to(device, memory_format=torch.channels_last), timestep, told).float().cpu()
 
+        def complete(clean, frames):
+            return clean.clamp(-1, 1) * mask + codec.encode(windows(frames)) * (1 - mask)
+
         shape = (codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
         yield from sampler.draw_frames(
-            wanted, start, denoise, shape, self.scheduler, steps=options.steps, seed=options.seed
+            wanted, start, denoise, complete, shape, self.scheduler, steps=options.steps, seed=options.seed
         )
 
     def _score(self, crops: np.ndarray, times: np.ndarray, states: np.ndarray, speech: Speech | None) -> Scores:

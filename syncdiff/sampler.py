@@ -26,8 +26,8 @@ Denoise = Callable[[Tensor, Tensor], Tensor]  # (noisy [B, C, h, w], timestep [B
 def compact_schedule() -> DDIMScheduler:
     """Cosine schedule down to pure noise, steps counted from the end (Lin et al. 2024): one step is enough.
 
-    The network predicts the clean frame. A position holds 48 pixel values, about as many as the network is wide: to predict
-    noise (or v) it would have to carry all of the noise through, which it cannot (measured: v stalled at two thirds).
+    The network predicts the clean frame. A position holds 48 pixel values, about as many as the network is wide: to
+    predict noise (or v) it would have to carry all noise through, which it cannot (docs/training-log.md).
     """
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -70,6 +70,7 @@ def draw_frames(
     wanted: np.ndarray,
     start: int,
     denoiser: Callable[[Tensor, Tensor, tuple[int, ...], Tensor], Tensor],
+    complete: Callable[[Tensor, tuple[int, ...]], Tensor],
     shape: tuple[int, int, int],
     scheduler: DDIMScheduler,
     *,
@@ -83,6 +84,7 @@ def draw_frames(
         start: a multiple of LANE * LANES.
         denoiser: (noisy, timestep, frame indices, previous [B, C, h, w]) -> prediction [B, C, h, w]. `previous` is
             zeros where there is none.
+        complete: (clean estimate, frame indices) -> the whole frames, as the next ones are told of them.
         shape: C, h, w.
     """
     if start % (LANE * LANES):
@@ -97,7 +99,7 @@ def draw_frames(
             denoise = partial(_with, denoiser, frames, previous[rows])
             for step, clean in enumerate(sample(denoise, noise, scheduler, steps), start=1):
                 yield Drawn(frames, clean, finished=step == steps and place >= 0)
-            drawn = clean.float().cpu()
+            drawn = complete(clean, frames)
         previous = torch.zeros_like(previous)
         if rows:
             previous[rows] = drawn

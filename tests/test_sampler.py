@@ -14,7 +14,7 @@ SPREAD = 0.5
 
 
 def ideal(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """The best possible estimate of Gaussian data of standard deviation SPREAD: linear in x, from the joint Gaussian."""
+    """The best estimate of Gaussian data of standard deviation SPREAD: linear in x, from the joint Gaussian."""
     alpha = sampler.compact_schedule().alphas_cumprod[t].double().view(-1, 1, 1, 1)
     return x * alpha.sqrt() * SPREAD**2 / (alpha * SPREAD**2 + 1 - alpha)
 
@@ -69,7 +69,7 @@ def frames_of(wanted: np.ndarray, seen: list | None = None) -> dict[int, torch.T
     out = {}
     for start in range(0, len(wanted), sampler.LANE * sampler.LANES):
         for part in sampler.draw_frames(
-            wanted, start, denoiser, (1, 2, 2), sampler.compact_schedule(), steps=2, seed=1
+            wanted, start, denoiser, lambda x, _: x, (1, 2, 2), sampler.compact_schedule(), steps=2, seed=1
         ):
             if part.finished:
                 out |= dict(zip(part.frames, part.clean, strict=True))
@@ -103,4 +103,6 @@ def test_a_frame_after_a_gap_has_no_previous_frame():
 
 def test_chunks_start_on_the_grid():
     with pytest.raises(ValueError, match="multiple of 128, not at 5"):
-        next(sampler.draw_frames(np.ones(9, bool), 5, None, (1, 1, 1), sampler.compact_schedule(), steps=1, seed=0))
+        next(
+            sampler.draw_frames(np.ones(9, bool), 5, None, None, (1, 1, 1), sampler.compact_schedule(), steps=1, seed=0)
+        )

@@ -24,7 +24,7 @@ from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS, SAMPLE_
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
 _AT = {index: place for place, index in enumerate(KEPT)}
 
-# Records of a set -> a function of (clip, frame, rng) that returns the speech tokens [K, D] there.
+# Records of a set -> a function of (clip, frame, rng): the speech tokens [K, D] there and one frame before.
 Hear = Callable[["list[ClipRecord]"], Callable[[int, int, np.random.Generator], np.ndarray]]
 
 
@@ -112,6 +112,7 @@ class FaceBatch:
     previous: np.ndarray
     lips: np.ndarray  # [B, 40, 2] float32 window px
     speech: np.ndarray  # [B, K, D] float32
+    speech_before: np.ndarray  # [B, K, D] float32, at the previous frame
 
 
 class TalkingFaces:
@@ -151,7 +152,7 @@ class TalkingFaces:
         if flip:
             windows = windows[:, :, ::-1]
             lips = np.stack([windows.shape[2] - 1 - lips[:, 0], lips[:, 1]], 1)[_MIRROR]
-        return windows[0], windows[1], windows[2], lips.astype(np.float32), heard(clip, t, rng)
+        return windows[0], windows[1], windows[2], lips.astype(np.float32), *heard(clip, t, rng)
 
 
 def _wobble(rng: np.random.Generator) -> np.ndarray:

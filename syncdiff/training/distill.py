@@ -138,7 +138,7 @@ class Segments:
     def batch(
         self, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, str, Tensor, Tensor | None]]]:
-        """mel [B, M, T100], teacher [B, T50, D], valid [B, T50], faces (row, set, shapes [T25, 8], curves [T25, 15])."""
+        """Mel [B, M, T100], teacher [B, T50, D], valid [B, T50], faces: row, set, shapes [T25, 8], curves [T25, 15]."""
         n50 = int(SECONDS * RATE)
         mels, teacher, valid, faces = (
             [],

@@ -1,9 +1,9 @@
-"""What the denoiser learns: the clean frame where the mouth is, and lips that a landmark reader finds in the right place.
+"""What the denoiser learns: the clean frame where the mouth is, and lips that a landmark reader finds in their place.
 
 The first term is the paper's mean squared error in another parametrisation (the clean frame instead of the noise, with
-v-prediction's weight on every timestep, clipped), and leans towards the lips. The second reads 40 lip landmarks off the one-step estimate with a
-small frozen network: pixels alone barely notice a mouth that opens by three of them. The reader learns from the half of
-the people that the judge does not see.
+v-prediction's weight on every timestep, clipped), and leans towards the lips. The second reads 40 lip landmarks off the
+one-step estimate with a small frozen network: pixels alone barely notice a mouth that opens by three of them. The
+reader learns from the half of the people that the judge does not see.
 """
 
 from __future__ import annotations

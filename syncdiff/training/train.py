@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -46,6 +46,7 @@ class Preset:
     hearings: int = 3  # times every sound is encoded, the first clean, the others augmented
     pose_noise: float = 0.4  # upper end of the noise on the previous frame
     pose_dropout: float = 0.2  # how often there is no previous frame
+    own_previous: float = 0.5  # how often the previous frame is the network's own
 
 
 PRESETS = {
@@ -78,23 +79,43 @@ def hearer(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
         def look(clip: int, frame: int, rng: np.random.Generator) -> np.ndarray:
             version = int(rng.integers(hearings))
             a, b = int(starts[clip]), int(starts[clip + 1])
-            first = max(0, 2 * frame - tokens)
+            first = max(0, 2 * frame - 2 - tokens)
             near = torch.from_numpy(heard[version, a + first : min(b, a + first + 3 * tokens)].astype(np.float32))
-            when = torch.tensor([(frame + 0.5) / FPS - first / encoder.rate])
-            return token_window(near, when, tokens=tokens, rate=encoder.rate)[0].numpy()
+            when = (torch.tensor([frame, frame - 1]) + 0.5) / FPS - first / encoder.rate
+            return token_window(near, when, tokens=tokens, rate=encoder.rate).numpy()
 
         return look
 
     return encode
 
 
-def conditions(batch: FaceBatch, preset: Preset, rng: np.random.Generator, mask: Tensor) -> tuple[Tensor, Condition]:
-    """Clean latents and what the denoiser is told, the previous frame noised or dropped."""
+def conditions(batch: FaceBatch, mask: Tensor) -> tuple[Tensor, Condition, Tensor]:
+    """Clean latents, what the denoiser is told, and the speech tokens of the frame before."""
     clean, identity, previous = (codec.encode(x) for x in (batch.clean, batch.identity, batch.previous))
-    noise = torch.from_numpy(rng.uniform(0, preset.pose_noise, (len(clean), 1, 1, 1)).astype(np.float32))
-    keep = torch.from_numpy((rng.random((len(clean), 1, 1, 1)) >= preset.pose_dropout).astype(np.float32))
-    previous = (previous + noise * torch.randn_like(previous)) * keep
-    return clean, Condition(clean * (1 - mask), identity, previous, torch.from_numpy(batch.speech))
+    told = Condition(clean * (1 - mask), identity, previous, torch.from_numpy(batch.speech))
+    return clean, told, torch.from_numpy(batch.speech_before)
+
+
+def spoil_previous(told: Condition, before: Tensor, denoiser: Denoiser, preset: Preset, mask: Tensor) -> Condition:
+    """The previous frame as sampling will know it: for some rows the network's own, for all with noise, or none at all.
+
+    Only true previous frames in training let errors grow from frame to frame in sampling (measured: black smears within
+    a second).
+    """
+    previous = told.previous.clone()
+    own = torch.arange(len(previous), device=previous.device) < preset.own_previous * len(previous)
+    if own.any():
+        seen, zeros = previous[own] * (1 - mask), torch.zeros_like(previous[own])
+        last = torch.full((len(zeros),), 999, device=previous.device)
+        with torch.no_grad():
+            drawn = denoiser(
+                torch.randn_like(zeros), last, Condition(seen, told.identity[own], zeros, before[own])
+            ).float()
+        previous[own] = drawn.clamp(-1, 1) * mask + seen
+    shape = (len(previous), 1, 1, 1)
+    noise = torch.rand(shape, device=previous.device) * preset.pose_noise
+    keep = (torch.rand(shape, device=previous.device) >= preset.pose_dropout).float()
+    return replace(told, previous=(previous + noise * torch.randn_like(previous)) * keep)
 
 
 def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LipReader:
@@ -160,12 +181,11 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
     average.to(accelerator.device)
     averaged, learned = list(average.parameters()), list(accelerator.unwrap_model(model).parameters())
     mask = codec.latent_mask()
-    held = conditions(faces.batch(12, np.random.default_rng(99)), preset, np.random.default_rng(99), mask)
+    held = conditions(faces.batch(12, np.random.default_rng(99)), mask)[:2]
     ahead = ThreadPoolExecutor(1)  # the next batch is made while this one is learned; its seed is its number
 
-    def make(number: int) -> tuple[Tensor, Condition]:
-        rng = np.random.default_rng([accelerator.process_index, number])
-        return conditions(faces.batch(preset.batch, rng), preset, rng, mask)
+    def make(number: int) -> tuple[Tensor, Condition, Tensor]:
+        return conditions(faces.batch(preset.batch, np.random.default_rng([accelerator.process_index, number])), mask)
 
     coming = ahead.submit(make, update)
     began, sums = time.time(), {}
@@ -190,10 +210,11 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
             group["lr"] = preset.lr * min(
                 1.0, (update + 1) / 200, max(0.02, (1 - progress) / 0.4)
             )  # linear down at the end
-        clean, condition = coming.result()
+        clean, condition, before = coming.result()
         coming = ahead.submit(make, update + 1)
         clean, condition = clean.to(accelerator.device), condition.to(accelerator.device)
         with accelerator.autocast():
+            condition = spoil_previous(condition, before.to(clean.device), model, preset, mask.to(clean.device))
             terms = objective(model, clean, condition)
         accelerator.backward(sum(terms.values()))
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
