@@ -10,6 +10,7 @@ import tempfile
 # Read when gradio is imported: no calls home, and a folder for uploads and results that is ours alone and goes with us.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="syncdiff-")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads that spin steal cores from the encoder
 import spaces  # noqa: F401 -- on a ZeroGPU Space it has to come before torch
 
 from syncdiff.page import build_page, launch_options

@@ -93,6 +93,23 @@ class Result:
         return row
 
 
+class CropFile:
+    """Crops [S, S, 3] uint8 by frame number, on disk. Not memory-mapped: mapped pages would count as memory in use."""
+
+    SIZE = S * S * 3
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b")
+
+    def __setitem__(self, index: int, crop: np.ndarray) -> None:
+        self._file.seek(int(index) * self.SIZE)
+        self._file.write(crop.tobytes())
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        self._file.seek(int(index) * self.SIZE)
+        return np.frombuffer(bytearray(self._file.read(self.SIZE)), np.uint8).reshape(S, S, 3)
+
+
 class Stopwatch:
     """Seconds per stage, in order."""
 
@@ -147,13 +164,13 @@ class SyncDiffPipeline(DiffusionPipeline):
             with watch.stage("finding the face"):
                 track = choose((yield from _track(clip)), options.face)
                 to_frame = align(track, clip.times)
-                crops = yield from _cut(clip, to_frame, folder / "crops.npy")
+                crops = yield from _cut(clip, to_frame, folder / "crops")
             with watch.stage("listening"):
                 yield Progress("listening", 0, 1)
                 heard = encode_speech(self.speech, speech.samples())
                 yield Progress("listening", 1, 1)
             scene = Scene(clip, line, track, to_frame, crops)
-            drawn = np.lib.format.open_memmap(folder / "drawn.npy", "w+", np.uint8, (len(line), S, S, 3))
+            drawn = CropFile(folder / "drawn")
             with (
                 watch.stage("drawing"),
                 ClipWriter(out, clip, line, speech) as video,
@@ -184,7 +201,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         self,
         scene: Scene,
         heard: torch.Tensor,
-        drawn: np.ndarray,
+        drawn: CropFile,
         video: ClipWriter,
         source: ClipWriter,
         options: SampleOptions,
@@ -198,7 +215,8 @@ class SyncDiffPipeline(DiffusionPipeline):
             done, drawn_by = start * (steps + 1), start * (steps + 1) + (stop - start) * steps
             for part in self.draw_chunk(scene.windows, identity, heard, middle, scene.wanted, start, options):
                 if part.finished:
-                    drawn[list(part.frames)] = scene.complete(part.frames, codec.decode(part.clean))
+                    for i, crop in zip(part.frames, scene.complete(part.frames, codec.decode(part.clean)), strict=True):
+                        drawn[i] = crop
                 done = min(done + len(part.frames), drawn_by)
                 look = scene.complete(part.frames[:1], codec.decode(part.clean[:1]))[0]
                 yield Progress("drawing", done, total, look)
@@ -253,7 +271,7 @@ class SyncDiffPipeline(DiffusionPipeline):
             wanted, start, denoise, complete, shape, self.scheduler, steps=options.steps, seed=options.seed
         )
 
-    def _score(self, crops: np.ndarray, times: np.ndarray, states: np.ndarray, speech: Speech | None) -> Scores:
+    def _score(self, crops: CropFile, times: np.ndarray, states: np.ndarray, speech: Speech | None) -> Scores:
         """Crops [T, S, S, 3] at `times` against a voice, on the judge's 25 fps clock."""
         if self.judge is None:
             return Scores("no judge", reason="not scorable: these weights come without a judge")
@@ -272,7 +290,7 @@ class Scene:
     line: Timeline
     track: FaceTrack
     to_frame: np.ndarray  # [T, 2, 3] of the source frames
-    crops: np.ndarray  # [T, S, S, 3] uint8 of the source frames
+    crops: CropFile  # of the source frames
     weight: np.ndarray = field(init=False)  # [T'] float32 of the output frames: 0 in gaps, soft at their ends
     wanted: np.ndarray = field(init=False)  # [T'] bool: frames to redraw
 
@@ -328,7 +346,7 @@ def score_file(pipe: SyncDiffPipeline, video: str | Path) -> Generator[Progress 
         folder = Path(name)
         clip = yield from _staged("reading", 0, read_clip(video, folder))
         track = choose((yield from _track(clip)))
-        crops = yield from _cut(clip, align(track, clip.times), folder / "crops.npy")
+        crops = yield from _cut(clip, align(track, clip.times), folder / "crops")
         yield Progress("scoring", 0, 1)
         yield pipe._score(crops, clip.times, track.state, clip.speech)
 
@@ -353,12 +371,12 @@ def _track(clip: Clip) -> Generator[Progress, None, list[FaceTrack]]:
         yield Progress("finding the face", done, 2 * len(clip))
 
 
-def _cut(clip: Clip, to_frame: np.ndarray, path: Path) -> Generator[Progress, None, np.ndarray]:
-    """Crops of all frames in a memory-mapped file; black where there is no face."""
-    crops = np.lib.format.open_memmap(path, "w+", np.uint8, (len(clip), S, S, 3))
+def _cut(clip: Clip, to_frame: np.ndarray, path: Path) -> Generator[Progress, None, CropFile]:
+    """Crops of all frames in a file; black where there is no face."""
+    crops = CropFile(path)
     for i, frame in enumerate(clip.frames()):
-        if not np.isnan(to_frame[i]).any():
-            crops[i] = cut(frame.rgb(), to_frame[i])
+        seen = not np.isnan(to_frame[i]).any()
+        crops[i] = cut(frame.rgb(), to_frame[i]) if seen else np.zeros((S, S, 3), np.uint8)
         yield Progress("finding the face", len(clip) + i + 1, 2 * len(clip))
     return crops
 

@@ -26,7 +26,7 @@ FACE, VOICE = EXAMPLES / "ines.mp4", EXAMPLES / "voice-river.wav"
 @pytest.fixture(scope="module")
 def pipe() -> SyncDiffPipeline:
     torch.manual_seed(0)
-    denoiser = Denoiser(widths=(16, 32), speech_width=16, tokens=4).eval()
+    denoiser = Denoiser(widths=(16, 32), speech_width=16, tokens=4, residual=False).eval()
     made = SyncDiffPipeline(denoiser, SpeechEncoder(width=16, layers=1).eval(), compact_schedule())
     made.judge = JudgeNet().eval()
     return made
