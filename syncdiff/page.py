@@ -244,9 +244,7 @@ def build_page(pipe: Pipeline) -> gr.Blocks:
                         default.seed,
                         label="Seed",
                         info="Same seed, same video",
-                        precision=0,
-                        minimum=0,
-                        maximum=SampleOptions.MAX_SEED,
+                        precision=0,  # no limits here: gradio would stop the run before our sentence could be shown
                         scale=2,
                         min_width=120,
                     )

@@ -155,6 +155,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         """
         out, watch = Path(out), Stopwatch()
         preview = out.with_name(out.stem + ".source.mp4")
+        _check_target((out, preview), (Path(face), Path(voice)))
         with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
             folder = Path(name)
             with watch.stage("reading"):
@@ -179,9 +180,9 @@ class SyncDiffPipeline(DiffusionPipeline):
                 yield from self._draw(scene, heard, drawn, video, source, options)
             with watch.stage("scoring"):
                 yield Progress("scoring", 0, 2)
-                before = self._score(crops, clip.times, track.state, clip.speech)
+                before = self._score(crops, clip.times, track.state, clip.speech, clip.seconds)
                 yield Progress("scoring", 1, 2)
-                after = self._score(drawn, line.times, np.where(scene.wanted, track.state[line.indices], OK), speech)
+                after = self._score(drawn, line.times, track.state[line.indices], speech, line.seconds)
                 yield Progress("scoring", 2, 2)
         yield Result(
             video=out,
@@ -209,7 +210,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         """Chunk by chunk: draw its mouths, then paste them into its frames and hand those to the encoder."""
         steps, chunk = options.steps, sampler.LANE * sampler.LANES
         total = len(scene.line) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
-        identity, middle = scene.identity(), scene.line.times + 0.5 / float(scene.clip.rate)
+        identity, middle = scene.identity(), scene.middles()
         for start in range(0, len(scene.line), chunk):
             stop = min(start + chunk, len(scene.line))
             done, drawn_by = start * (steps + 1), start * (steps + 1) + (stop - start) * steps
@@ -271,13 +272,15 @@ class SyncDiffPipeline(DiffusionPipeline):
             wanted, start, denoise, complete, shape, self.scheduler, steps=options.steps, seed=options.seed
         )
 
-    def _score(self, crops: CropFile, times: np.ndarray, states: np.ndarray, speech: Speech | None) -> Scores:
-        """Crops [T, S, S, 3] at `times` against a voice, on the judge's 25 fps clock."""
+    def _score(
+        self, crops: CropFile, times: np.ndarray, states: np.ndarray, speech: Speech | None, seconds: float
+    ) -> Scores:
+        """Crops [S, S, 3] shown from `times` on, `seconds` in all, against a voice, on the judge's 25 fps clock."""
         if self.judge is None:
             return Scores("no judge", reason="not scorable: these weights come without a judge")
         if speech is None:
-            return Scores(self.judge.name, reason="not scorable: the video has no sound of its own")
-        ticks = np.arange(int(times[-1] * SCORE_RATE + 1)) / SCORE_RATE
+            return Scores(self.judge.name, reason="not scorable: the face came without a sound of its own")
+        ticks = np.arange(int(seconds * SCORE_RATE + 1e-6)) / SCORE_RATE
         at = np.searchsorted(times, ticks + 1e-6, side="right") - 1
         return score((crops[i] for i in at), speech.samples(), self.judge, states=states[at])
 
@@ -315,6 +318,10 @@ class Scene:
         best = int(np.nanargmin(np.abs(opening - np.nanpercentile(opening, 80))))
         return self.crops[best][WINDOW]
 
+    def middles(self) -> np.ndarray:
+        """[T'] seconds, the middle of the time that each output frame is shown for."""
+        return (self.line.times + np.append(self.line.times[1:], self.line.seconds)) / 2
+
     def windows(self, frames: tuple[int, ...]) -> np.ndarray:
         """Crop windows [B, 80, 96, 3] of output frames."""
         return np.stack([self.crops[self.line.indices[i]][WINDOW] for i in frames])
@@ -348,7 +355,15 @@ def score_file(pipe: SyncDiffPipeline, video: str | Path) -> Generator[Progress 
         track = choose((yield from _track(clip)))
         crops = yield from _cut(clip, align(track, clip.times), folder / "crops")
         yield Progress("scoring", 0, 1)
-        yield pipe._score(crops, clip.times, track.state, clip.speech)
+        yield pipe._score(crops, clip.times, track.state, clip.speech, clip.seconds)
+
+
+def _check_target(written: tuple[Path, ...], read: tuple[Path, ...]) -> None:
+    for path in written:
+        if not path.parent.is_dir() or path.is_dir():
+            raise InputError(f"The result cannot be written to {path}: give a file name in a folder that exists.")
+        if path.resolve() in {p.resolve() for p in read}:
+            raise InputError(f"The result would overwrite {path.name}, which is an input: give it another name.")
 
 
 def _staged(stage: Stage, base: int, steps: Generator[float, None, Read]) -> Generator[Progress, None, Read]:

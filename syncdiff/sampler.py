@@ -9,6 +9,7 @@ and a frame's noise depends on the seed and its index alone: the same seed gives
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -49,6 +50,7 @@ def frame_noise(seed: int, index: int, shape: tuple[int, ...]) -> Tensor:
 
 def sample(denoise: Denoise, noise: Tensor, scheduler: DDIMScheduler, steps: int) -> Iterator[Tensor]:
     """Draw from `noise` [B, C, h, w]; yields the estimate of the clean frames after each of `steps` evaluations."""
+    scheduler = copy(scheduler)  # it keeps the number of steps: two draws at a time must not share one
     scheduler.set_timesteps(steps)
     x = noise
     for t in scheduler.timesteps:

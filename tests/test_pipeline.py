@@ -70,7 +70,7 @@ def test_the_journey(pipe, short, tmp_path, private_temp):
         assert done == sorted(done), stage
     assert result.frames == result.redrawn == 60
     assert result.passed_through == ()
-    assert result.source_scores.reason == "not scorable: the video has no sound of its own"
+    assert result.source_scores.reason == "not scorable: the face came without a sound of its own"
     assert result.result_scores.confidence is not None
     assert json.loads(json.dumps(result.report()))["frames"] == 60
     before, after = pixels(short[0]), pixels(result.video)
@@ -124,6 +124,13 @@ def test_no_face_is_one_sentence(pipe, short, tmp_path, private_temp):
     assert not any(private_temp.iterdir())
 
 
+def test_inputs_are_never_overwritten(pipe, short, tmp_path):
+    for out, words in ((short[0], "is an input"), (tmp_path / "nowhere" / "out.mp4", "folder that exists")):
+        with pytest.raises(InputError, match=words):
+            run(pipe, *short, out)
+    assert short[0].stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [({"steps": 0}, "0 steps.*1 to 50"), ({"seed": -1}, "seed is -1"), ({"tail": "x"}, "keep or trim")],
@@ -143,4 +150,4 @@ def test_save_and_load_draw_the_same(pipe, short, tmp_path):
 
 def test_score_file_says_when_there_is_nothing_to_score(pipe, short):
     *_, scores = score_file(pipe, short[0])
-    assert "no sound of its own" in scores.reason
+    assert "without a sound of its own" in scores.reason

@@ -89,13 +89,12 @@ def jitter(points: np.ndarray) -> float:
 
 
 def evaluate_clip(
-    pipe: SyncDiffPipeline, crops: np.ndarray, record: ClipRecord, other: ClipRecord, options: SampleOptions
+    pipe: SyncDiffPipeline, crops: np.ndarray, record: ClipRecord, other: ClipRecord | None, options: SampleOptions
 ) -> dict:
     """One row of the table; see the module's head for the columns."""
-    sound, foreign = (r.sound.astype(np.float32) / 32768 for r in (record, other))
+    sound = record.sound.astype(np.float32) / 32768
     truth = read_lips(crops)
     opening = lip_opening(truth)
-    n = min(len(record), len(other))
     row: dict[str, object] = {"set": record.set, "clip": record.name, "frames": len(record)}
 
     own = draw(pipe, crops, opening, sound, options)
@@ -112,7 +111,9 @@ def evaluate_clip(
     row["sharpness"] = sharpness(own) / sharpness(crops)
     row["jitter"] = jitter(points) / jitter(truth)
 
+    n = min(len(record), len(other)) if other else 0
     if n >= 2 * FPS:
+        foreign = other.sound.astype(np.float32) / 32768
         drawn = lip_opening(read_lips(draw(pipe, crops[:n], opening[:n], foreign[: n * SAMPLE_RATE // FPS], options)))
         spoken = other.opening[:n]
         lag = best_lag(drawn, spoken)
@@ -131,17 +132,18 @@ def evaluate(
     """Rows, clip by clip. The foreign voice is the next clip of another person in the same set."""
     for name in sets:
         records = load_set(data, name)
+        if not records:
+            raise SystemExit(f"{data / name} holds no prepared clips: make them with syncdiff.training.prepare.")
         crops, starts = load_crops(data, records)
         for i, record in list(enumerate(records))[:limit]:
-            other = next(
-                (r for k in range(1, len(records)) if (r := records[(i + k) % len(records)]).name != record.name), None
-            )
+            strangers = [r for r in records[i + 1 :] + records[:i] if r.identity != record.identity]
+            other = strangers[0] if strangers else None
             yield evaluate_clip(pipe, np.array(crops[starts[i] : starts[i + 1]]), record, other, options)
 
 
 def table(rows: list[dict]) -> str:
     """Markdown: the mean of every column, per set and over all clips."""
-    columns = [c for c in rows[0] if c not in ("set", "clip", "frames")]
+    columns = [c for c in dict.fromkeys(c for r in rows for c in r) if c not in ("set", "clip", "frames")]
     lines = ["| set | clips | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for name in (*dict.fromkeys(r["set"] for r in rows), "all"):
         here = [r for r in rows if name in (r["set"], "all")]

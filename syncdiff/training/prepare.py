@@ -47,11 +47,24 @@ def prepare_set(name: str, folder: Path, out: Path, workers: int = 1) -> list[di
     else:
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             rows = list(pool.map(_prepare_one, *zip(*jobs, strict=True), chunksize=8)) if jobs else []
+    if people := _people(folder):
+        with (out / name / "identities.tsv").open("w", newline="") as file:
+            csv.writer(file, delimiter="\t").writerows([("clip", "identity"), *people])
     with (out / name / "report.tsv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["clip", "frames", "kept", "why"], delimiter="\t")
         writer.writeheader()
         writer.writerows(rows)
     return rows
+
+
+def _people(folder: Path) -> list[tuple[str, str]]:
+    """Clip names and who is in them, from the columns `file` and `identity` or `speaker` of a MANIFEST.tsv."""
+    for place in (folder, folder.parent):
+        if (place / "MANIFEST.tsv").exists():
+            with (place / "MANIFEST.tsv").open(newline="") as file:
+                rows = list(csv.DictReader(file, delimiter="\t"))
+            return [(Path(r["file"]).stem, who) for r in rows if (who := r.get("identity") or r.get("speaker"))]
+    return []
 
 
 def _prepare_one(path: Path, target: Path, curves: Path) -> dict:

@@ -63,9 +63,11 @@ def hearer(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
         lengths = [(len(r.sound) // 160) // 2 for r in records]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         path = cache / f"heard-{records[0].set}.npy"
-        if not path.exists():
+        shape = (hearings, int(starts[-1]), encoder.config.width)
+        if not path.exists() or np.load(path, mmap_mode="r").shape != shape:
+            partial = path.with_suffix(".partial.npy")
             rng = np.random.default_rng(0)
-            out = np.lib.format.open_memmap(path, "w+", np.float16, (hearings, int(starts[-1]), encoder.config.width))
+            out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
             for i, record in enumerate(records):
                 sound = record.sound.astype(np.float32) / 32768
                 other = records[int(rng.integers(len(records)))].sound.astype(np.float32) / 32768
@@ -74,6 +76,7 @@ def hearer(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
                 mel = torch.cat([mel[:1], equalise(mel[1:], rng)])
                 out[:, starts[i] : starts[i + 1]] = encoder(mel)[:, : lengths[i]].half().numpy()
             out.flush()
+            partial.rename(path)
         heard = np.load(path, mmap_mode="r")
 
         def look(clip: int, frame: int, rng: np.random.Generator) -> np.ndarray:
@@ -143,10 +146,10 @@ def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LipReader:
 @torch.inference_mode()
 def sheet(denoiser: Denoiser, clean: Tensor, condition: Condition, path: Path) -> None:
     """PNG: identity, truth, masked, drawn in 1 step, drawn in 4 steps; one column a face."""
-    schedule, mask = sampler.compact_schedule(), codec.latent_mask()
+    schedule, mask = sampler.compact_schedule(), codec.latent_mask().to(clean.device)
     rows = [condition.identity, clean, condition.masked]
     for steps in (1, 4):
-        noise = torch.stack([sampler.frame_noise(0, i, clean.shape[1:]) for i in range(len(clean))])
+        noise = torch.stack([sampler.frame_noise(0, i, clean.shape[1:]) for i in range(len(clean))]).to(clean.device)
         *_, drawn = sampler.sample(lambda x, t: denoiser(x, t, condition), noise, schedule, steps)
         rows.append(drawn * mask + clean * (1 - mask))
     picture = np.concatenate([np.concatenate(list(codec.decode(row)), axis=1) for row in rows])
@@ -168,7 +171,7 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
     average = Denoiser.from_config(model.config)
     average.load_state_dict(model.state_dict())
     optimizer = torch.optim.AdamW(model.parameters(), preset.lr, weight_decay=0.01, betas=(0.9, 0.99))
-    update, samples = 0, 0
+    update, samples, elapsed = 0, 0, 0.0
     if (out / "state.pt").exists():
         state = torch.load(out / "state.pt", weights_only=True)
         (
@@ -176,7 +179,7 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
             average.load_state_dict(state["average"]),
             optimizer.load_state_dict(state["optimizer"]),
         )
-        update, samples = state["update"], state["samples"]
+        update, samples, elapsed = state["update"], state["samples"], state["elapsed"]
     model, optimizer = accelerator.prepare(model, optimizer)
     average.to(accelerator.device)
     averaged, learned = list(average.parameters()), list(accelerator.unwrap_model(model).parameters())
@@ -188,7 +191,7 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
         return conditions(faces.batch(preset.batch, np.random.default_rng([accelerator.process_index, number])), mask)
 
     coming = ahead.submit(make, update)
-    began, sums = time.time(), {}
+    began, sums = time.time() - elapsed, {}
 
     def save() -> None:
         whole = accelerator.unwrap_model(model)
@@ -198,11 +201,12 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
             "optimizer": optimizer.state_dict(),
             "update": update,
             "samples": samples,
+            "elapsed": time.time() - began,
         }
         torch.save(state, out / "state.partial.pt")
         (out / "state.partial.pt").replace(out / "state.pt")
         average.save_pretrained(out / "denoiser")
-        sheet(average.eval(), *held, out / f"sheet-{update:06d}.png")
+        sheet(average.eval(), held[0].to(average.device), held[1].to(average.device), out / f"sheet-{update:06d}.png")
 
     while update < preset.updates and time.time() - began < hours * 3600:
         progress = max(update / preset.updates, (time.time() - began) / (hours * 3600))
