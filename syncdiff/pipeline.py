@@ -34,6 +34,7 @@ from syncdiff.syncnet import JudgeNet
 from syncdiff.weights import COMPACT
 
 Read = TypeVar("Read", Clip, Speech)
+PREVIOUS = 0.4  # strength of the previous drawn frame: at full, errors grow from frame to frame (docs/training-log.md)
 PREVIEW_SIDE = 720  # px, longer side of the browser-playable copy of the source
 Stage = Literal["reading", "finding the face", "listening", "drawing", "scoring"]
 
@@ -42,7 +43,7 @@ Stage = Literal["reading", "finding the face", "listening", "drawing", "scoring"
 class SampleOptions:
     """What a person may turn; these defaults are the only ones. Raises InputError for a value out of range."""
 
-    steps: int = 4  # denoising steps per frame
+    steps: int = 2  # denoising steps per frame
     seed: int = 0
     face: int | None = None  # index by size over time; None is the largest
     tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
@@ -265,7 +266,7 @@ class SyncDiffPipeline(DiffusionPipeline):
                 return self.denoiser(noisy.to(device, memory_format=torch.channels_last), timestep, told).float().cpu()
 
         def complete(clean, frames):
-            return clean.clamp(-1, 1) * mask + codec.encode(windows(frames)) * (1 - mask)
+            return PREVIOUS * (clean.clamp(-1, 1) * mask + codec.encode(windows(frames)) * (1 - mask))
 
         shape = (codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
         yield from sampler.draw_frames(

@@ -122,17 +122,14 @@ def token_window(features: Tensor, times: Tensor, *, tokens: int, rate: int) -> 
 
 @torch.inference_mode()
 def encode_speech(encoder: SpeechEncoder, samples: np.ndarray) -> Tensor:
-    """[N] float32 at 16 kHz -> features [T50, D] on the CPU, encoded in pieces that overlap by more than the encoder's reach."""
+    """[N] float32 at 16 kHz -> features [T50, D] on the CPU, in pieces that overlap by more than its reach."""
     piece, overlap = 20 * MEL_RATE, 2 * MEL_RATE
     samples = np.pad(samples, (0, max(0, SAMPLE_RATE // 2 - len(samples))))  # a whole analysis window at the least
     mel = log_mel(torch.from_numpy(samples))
     parts = []
     for start in range(0, mel.shape[-1], piece):
         before = min(start, overlap)
-        features = (
-            encoder(mel[None, :, start - before : start + piece + overlap].to(encoder.device, encoder.dtype))[0]
-            .float()
-            .cpu()
-        )
+        heard = mel[None, :, start - before : start + piece + overlap].to(encoder.device, encoder.dtype)
+        features = encoder(heard)[0].float().cpu()
         parts.append(features[before // 2 : (before + piece) // 2])
     return torch.cat(parts)
