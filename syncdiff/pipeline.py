@@ -139,7 +139,7 @@ class SyncDiffPipeline(DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = COMPACT, **kwargs) -> SyncDiffPipeline:
         """A folder that save_pretrained wrote, by default the shipped compact model; its judge comes along."""
         disable_progress_bar()  # three small files: nothing to watch
-        kwargs.setdefault("torch_dtype", torch.float32)  # the shipped files are fp16; autocast decides what is fast
+        kwargs.setdefault("dtype", torch.float32)  # the shipped files are fp16; autocast decides what is fast
         pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         judge = Path(pretrained_model_name_or_path) / "judge" / "judge.safetensors"
         pipe.judge = JudgeNet.load(judge) if judge.exists() else None
@@ -311,13 +311,15 @@ class Scene:
         return self.to_frame[self.line.indices[i]]
 
     def identity(self) -> np.ndarray:
-        """Window [80, 96, 3] of the frame that says who this is: mouth rather open, so that the teeth are known.
+        """Window [80, 96, 3] of the frame that says who this is: turned as the head mostly is, mouth rather open.
 
         One frame for the whole clip, so it cannot tell when the lips moved (the paper takes the first frame).
         """
-        opening = np.where(self.track.state == OK, lip_opening(self.track.points), np.nan)
-        best = int(np.nanargmin(np.abs(opening - np.nanpercentile(opening, 80))))
-        return self.crops[best][WINDOW]
+        usable = np.flatnonzero(self.track.state == OK)
+        turned = np.abs(self.track.yaw[usable] - np.median(self.track.yaw[usable]))
+        usual = usable[turned <= np.percentile(turned, 30)]
+        opening = lip_opening(self.track.points[usual])
+        return self.crops[usual[np.abs(opening - np.percentile(opening, 80)).argmin()]][WINDOW]
 
     def middles(self) -> np.ndarray:
         """[T'] seconds, the middle of the time that each output frame is shown for."""
