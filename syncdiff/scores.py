@@ -36,8 +36,6 @@ class Scores:
     distance: float | None = None  # the minimum of the mean distances; lower is better
     offset_frames: int | None = None  # in 25 fps frames, SyncNet's sign: positive when the sound runs ahead of the lips
     curve: tuple[tuple[float, float], ...] = ()  # (seconds, confidence about that moment), in time order
-    lip_opening_r: float | None = None  # correlation of lip opening with a reference clip's, where there is one
-    lip_width_r: float | None = None  # the same for lip width
     reason: str | None = None  # "not scorable: ..." when confidence, distance and offset are None
 
     @property
