@@ -8,8 +8,9 @@ TRAINED_SPEECH is distill's folder, TRAINED_NET is train's. OUT is assets/weight
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
+
+import torch
 
 from syncdiff.denoiser import Denoiser
 from syncdiff.pipeline import SyncDiffPipeline
@@ -25,9 +26,8 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="?", default=COMPACT)
     parser.add_argument("--note", default="")
     args = parser.parse_args()
-    with (args.net / "log.csv").open() as log:
-        updates, samples, *_ = list(csv.reader(log))[-1]
-    record = {"updates": int(updates), "samples": int(samples), "note": args.note}
+    state = torch.load(args.net / "state.pt", weights_only=True, mmap=True)
+    record = {"updates": state["update"], "samples": state["samples"], "note": args.note}
     encoder = SpeechEncoder.from_pretrained(args.speech / "speech")
     denoiser = Denoiser.from_pretrained(args.net / "denoiser")
     ship(SyncDiffPipeline(denoiser, encoder, compact_schedule()), args.out, record)
