@@ -16,6 +16,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from syncdiff.lips import SHAPE
+
 SAMPLE_RATE = 16_000
 MELS, N_FFT, HOP = 80, 400, 160  # 25 ms windows every 10 ms, as Whisper's and AV-HuBERT's front ends
 MEL_RATE = SAMPLE_RATE // HOP  # 100 Hz
@@ -72,8 +74,26 @@ class _Block(nn.Module):
         return x + self.scale * self.shrink(F.gelu(self.expand(self.norm(y))))
 
 
+class LipForecast(nn.Module):
+    """Features [B, T50, D] -> the lip shape they will be spoken with [B, T50, SHAPE], in the talker's own units.
+
+    What faces do with the same sound differs between talkers, real and synthetic, so the hidden layer is shifted by the
+    style of one kind of talker. Style 0 is people.
+    """
+
+    def __init__(self, width: int, styles: int = 3, hidden: int = 128, kernel: int = 7) -> None:
+        super().__init__()
+        self.enter = nn.Conv1d(width, hidden, kernel, padding=kernel // 2)
+        self.style = nn.Embedding(styles, hidden)
+        self.leave = nn.Conv1d(hidden, SHAPE, kernel, padding=kernel // 2)
+
+    def forward(self, features: Tensor, style: Tensor) -> Tensor:
+        x = self.enter(features.transpose(1, 2)) + self.style(style)[..., None]
+        return self.leave(F.gelu(x)).transpose(1, 2)
+
+
 class SpeechEncoder(ModelMixin, ConfigMixin):
-    """Log mel [B, M, T100] -> features [B, T100 // 2, D] at 50 Hz, layer-normalised.
+    """Log mel [B, M, T100] -> features [B, T100 // 2, D] at 50 Hz, layer-normalised; `lips` forecasts the mouth's shape.
 
     Args:
         width: D, the features' size and the network's.
@@ -92,6 +112,7 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         self.enter = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(_Block(width, kernel) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        self.lips = LipForecast(width)
 
     @property
     def rate(self) -> int:

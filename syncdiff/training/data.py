@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from syncdiff.crops import WINDOW, S
+from syncdiff.lips import lip_shape
 from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS, SAMPLE_RATE
 
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
@@ -48,6 +49,13 @@ class ClipRecord:
     def __len__(self) -> int:
         """Video frames, or as many as the sound would fill."""
         return len(self.points) if self.points is not None else len(self.sound) * FPS // SAMPLE_RATE
+
+    @cached_property
+    def shape(self) -> np.ndarray:
+        """[T, SHAPE] lip shape in crop pixels (see `syncdiff.lips`)."""
+        face = np.full((len(self.points), 478, 2), np.nan, np.float32)
+        face[:, KEPT] = self.points
+        return lip_shape(face)
 
     @cached_property
     def opening(self) -> np.ndarray:

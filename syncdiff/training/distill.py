@@ -2,16 +2,19 @@
 
     python -m syncdiff.training.distill DATA OUT --teacher MODEL.bin [--steps 3000]
 
-One student, three kinds of target on its 50 Hz features, each through a linear head that is thrown away afterwards:
-the teacher's states (all voices), the shape of the lips (eight principal components of 40 landmarks, one head a set,
-since puppets, rendered heads and people move differently), and the animation curves of the synthetic faces. The student
-hears the sound augmented (speed, noise, reverberation, equaliser, band limit); the teacher heard it clean.
+One student, four kinds of target on its 50 Hz features. Two through linear heads that are thrown away afterwards: the
+teacher's states (all voices) and the animation curves of the synthetic faces. The shape of the lips through the forecast
+that the encoder keeps (a style a set, since puppets, rendered heads and people move differently). And which mouth of
+many goes with this moment's sound: the audio-visual contrastive loss, in both directions, against other moments and
+other talkers. The student hears the sound augmented (speed, noise, reverberation, equaliser, band limit) or, now and
+then, gone: then the lips rest. The teacher heard it clean.
 Resumable: OUT/state.pt holds everything; a batch's seed is its number.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,8 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from syncdiff.lips import SHAPE, Talker
 from syncdiff.speech import HOP, SpeechEncoder, log_mel
-from syncdiff.training.data import LIPS, ClipRecord, load_set
+from syncdiff.training.data import ClipRecord, load_set
 from syncdiff.training.prepare import FPS, SAMPLE_RATE
 from syncdiff.training.teacher import RATE, WhisperEncoder
 
@@ -32,18 +36,21 @@ SHARE = {"grid-s1": 0.2, "rendered": 0.25, "puppets": 0.35, "speech": 0.2}  # of
 TEACHER_LAYERS = (1, 2)  # the middle of the network: closer to phones than to words
 PIECE = 4 * SAMPLE_RATE  # samples the teacher hears at a time
 COMPONENTS = 96  # principal components of the teacher's states
-SHAPES = 8  # principal components of the lips
+SILENT = 0.05  # share of the face segments whose sound is taken away
+MOMENTS, SPAN = 8, 5  # of the contrastive loss: moments of each segment, and frames of mouth at each
+TEMPERATURE = 0.07
 SECONDS, BATCH = 3.2, 16
 
 
 class Heads(nn.Module):
-    """The linear heads of training: teacher's states, lip shape per set, viseme curves."""
+    """What training alone needs: linear heads for the teacher's states and the curves, and the contrastive loss's space."""
 
-    def __init__(self, width: int, teacher: int) -> None:
+    def __init__(self, width: int, teacher: int, space: int = 64) -> None:
         super().__init__()
         self.teacher = nn.Linear(width, teacher)
-        self.lips = nn.ModuleDict({name: nn.Linear(width, SHAPES) for name in FACE_SETS})
         self.visemes = nn.Linear(width, 15)
+        self.heard = nn.Conv1d(width, space, 2 * SPAN, stride=2, padding=SPAN - 1)  # 50 Hz -> 25 Hz, SPAN frames wide
+        self.seen = nn.Sequential(nn.Linear(SPAN * SHAPE, 128), nn.GELU(), nn.Linear(128, space))
 
 
 def teach(records: list[ClipRecord], teacher: Path, cache: Path) -> list[np.ndarray]:
@@ -76,21 +83,13 @@ def teach(records: list[ClipRecord], teacher: Path, cache: Path) -> list[np.ndar
     return np.split(flat, np.cumsum(lengths)[:-1])
 
 
-def lip_shapes(records: list[ClipRecord], basis: np.ndarray | None = None) -> tuple[list[np.ndarray], np.ndarray]:
-    """Lip shape over time: 40 landmarks less the clip's median, on principal components; each set's first has scale 1.
-
-    The components keep their relative size: sound tells a lot about the first and next to nothing about the last ones.
-    """
-    moves = [(p := r.points[:, :LIPS].reshape(len(r), -1)) - np.median(p, axis=0) for r in records]
-    if basis is None:
-        basis = np.linalg.svd(np.concatenate(moves)[::3], full_matrices=False)[2][:SHAPES].T
-    shapes = [m @ basis for m in moves]
-    for name in {r.set for r in records}:
-        here = [i for i, r in enumerate(records) if r.set == name]
-        scale = np.concatenate([shapes[i] for i in here]).std(0).max()
-        for i in here:
-            shapes[i] = np.clip(shapes[i] / scale, -4, 4).astype(np.float32)
-    return shapes, basis
+def lip_shapes(records: list[ClipRecord]) -> list[np.ndarray]:
+    """Lip shape over time [T, SHAPE] in the talker's own units, -1..2; everything seen of a talker tells the units."""
+    talkers = {
+        who: Talker.of(np.concatenate([r.shape for r in records if (r.set, r.identity) == who]))
+        for who in dict.fromkeys((r.set, r.identity) for r in records)
+    }
+    return [np.clip(talkers[r.set, r.identity].units(r.shape), -1, 2).astype(np.float32) for r in records]
 
 
 def augment(sound: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -138,7 +137,7 @@ class Segments:
     def batch(
         self, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, str, Tensor, Tensor | None]]]:
-        """Mel [B, M, T100], teacher [B, T50, D], valid [B, T50], faces: row, set, shapes [T25, 8], curves [T25, 15]."""
+        """Mel [B, M, T100], teacher [B, T50, D], valid [B, T50], faces: row, set, shapes [T25, SHAPE], curves [T25, 15]."""
         n50 = int(SECONDS * RATE)
         mels, teacher, valid, faces = (
             [],
@@ -158,12 +157,17 @@ class Segments:
             )
             other = self.records[int(rng.choice(self.by_set["speech"]))].sound
             other = np.resize(other, len(sound)).astype(np.float32) / 32768
-            mels.append(log_mel(torch.from_numpy(augment(sound, other, rng))))
+            silent = name in FACE_SETS and rng.random() < SILENT
+            if silent:
+                sound = np.zeros_like(sound) + rng.normal(0, rng.choice([0, 1e-4, 1e-3]), len(sound)).astype(np.float32)
+            mels.append(log_mel(torch.from_numpy(sound if silent else augment(sound, other, rng))))
             when = start + (np.arange(n50) + 0.5) / RATE * speed
             at = np.minimum((when * RATE).astype(int), len(self.states[i]) - 1)
             teacher[row] = (self.states[i][at] - self.mean) @ self.basis
-            valid[row] = when < total
-            if name in FACE_SETS:
+            valid[row] = (when < total) & (not silent)
+            if silent:
+                faces.append((row, name, torch.zeros(n50 // 2, SHAPE), None))
+            elif name in FACE_SETS:
                 at25 = (start + (np.arange(n50 // 2) + 0.5) / FPS * speed) * FPS - 0.5
                 pick = partial(_at, at25)
                 faces.append(
@@ -172,24 +176,54 @@ class Segments:
         return equalise(torch.stack(mels), rng), torch.from_numpy(teacher), torch.from_numpy(valid), faces
 
 
-def losses(features: Tensor, heads: Heads, teacher: Tensor, valid: Tensor, faces: list) -> dict[str, Tensor]:
-    """Mean squared error to the teacher's standardised states; Huber to lip shapes and curves at 25 Hz."""
+def losses(encoder: SpeechEncoder, heads: Heads, mel: Tensor, teacher: Tensor, valid: Tensor, faces: list) -> dict:
+    """Teacher: mean squared error. Lips: Huber, and one less the correlation of the gap. Curves: Huber. Match: InfoNCE."""
+    features = encoder(mel).float()
     error = ((heads.teacher(features) - teacher) ** 2).mean(-1)
     out = {"teacher": (error * valid).sum() / valid.sum() * 8}
-    pairs = features.unflatten(1, (-1, 2)).mean(2)  # [B, T25, D]
-    ok = valid.unflatten(1, (-1, 2)).amin(2)
-    lips, curves = [], []
-    for row, name, shapes, visemes in faces:
-        weight = ok[row][:, None] / ok[row].sum().clamp_min(1)
-        lips.append((F.huber_loss(heads.lips[name](pairs[row]), shapes, reduction="none") * weight).sum() / 2)
-        if visemes is not None:
-            curves.append(
-                (F.huber_loss(heads.visemes(pairs[row]), visemes, reduction="none", delta=0.2) * weight).sum()
-            )
-    zero = features.sum() * 0
-    out["lips"] = torch.stack(lips).mean() if lips else zero
-    out["curves"] = torch.stack(curves).mean() if curves else zero
+    rows = [row for row, *_ in faces]
+    if not rows:
+        return out
+    here, shapes = features[rows], torch.stack([f[2] for f in faces])
+    forecast = encoder.lips(here, torch.tensor([FACE_SETS.index(f[1]) for f in faces])).float()
+    forecast = forecast.unflatten(1, (-1, 2)).mean(2)  # 50 Hz -> 25 Hz
+    spoken = valid[rows].unflatten(1, (-1, 2)).amin(2)  # [F, T25]
+    silent = (spoken.sum(1, keepdim=True) == 0).float()
+    weight = spoken + silent  # a silent segment counts whole: its lips rest
+    error = F.huber_loss(forecast, shapes, reduction="none", delta=0.5).mean(-1)
+    out["lips"] = 4 * (error * weight).sum() / weight.sum()
+    loud = [i for i in range(len(rows)) if not silent[i]]
+    follow = [1 - _correlation(forecast[i, :, 0], shapes[i, :, 0], spoken[i]) for i in loud]
+    out["follow"] = torch.stack(follow).mean() if loud else out["teacher"] * 0
+    curves = [
+        (F.huber_loss(heads.visemes(features[r].unflatten(0, (-1, 2)).mean(1)), v, reduction="none", delta=0.2).sum(-1)
+         * spoken[i]).sum() / spoken[i].sum().clamp_min(1)
+        for i, (r, _, _, v) in enumerate(faces) if v is not None
+    ]  # fmt: skip
+    out["curves"] = torch.stack(curves).mean() if curves else out["teacher"] * 0
+    out["match"] = _match(heads, here[loud], shapes[loud], spoken[loud]) if loud else out["teacher"] * 0
     return out
+
+
+def _correlation(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Weighted Pearson r of two series [T]."""
+    weight = weight / weight.sum().clamp_min(1)
+    a, b = a - (a * weight).sum(), b - (b * weight).sum()
+    both = (a * b * weight).sum()
+    return both / ((a * a * weight).sum() * (b * b * weight).sum() + 1e-4).sqrt()
+
+
+def _match(heads: Heads, features: Tensor, shapes: Tensor, spoken: Tensor) -> Tensor:
+    """InfoNCE both ways over MOMENTS of every segment: SPAN frames of mouth against the sound around them."""
+    heard = F.normalize(heads.heard(features.transpose(1, 2)).transpose(1, 2), dim=-1)  # [F, T25, E]
+    windows = F.pad(shapes, (0, 0, SPAN // 2, SPAN // 2)).unfold(1, SPAN, 1).flatten(2)  # [F, T25, SPAN * SHAPE]
+    seen = F.normalize(heads.seen(windows), dim=-1)
+    pick = torch.stack([torch.randperm(heard.shape[1])[:MOMENTS] for _ in range(len(heard))])
+    keep = spoken.gather(1, pick).flatten() > 0
+    take = pick[..., None].expand(-1, -1, heard.shape[-1])
+    logits = heard.gather(1, take).flatten(0, 1)[keep] @ seen.gather(1, take).flatten(0, 1)[keep].T / TEMPERATURE
+    own = torch.arange(len(logits))
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
 def _at(frames: np.ndarray, curves: np.ndarray) -> Tensor:
@@ -198,7 +232,7 @@ def _at(frames: np.ndarray, curves: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(columns, 1).astype(np.float32))
 
 
-WEIGHTS = {"teacher": 0.5, "lips": 2.0, "curves": 2.0}
+WEIGHTS = {"teacher": 0.5, "lips": 2.0, "follow": 0.5, "curves": 2.0, "match": 0.1}
 
 
 def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 2e-3, save_every: int = 200) -> SpeechEncoder:
@@ -207,7 +241,7 @@ def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 2e-3, sa
     records = [r for name in (*FACE_SETS, *VOICE_SETS) for r in load_set(data, name)]
     states = teach(records, teacher, out / "teacher.npy")
     faces = [i for i, r in enumerate(records) if r.set in FACE_SETS]
-    shapes, _ = lip_shapes([records[i] for i in faces])
+    shapes = lip_shapes([records[i] for i in faces])
     segments = Segments(records, states, dict(zip(faces, shapes, strict=True)))
     torch.manual_seed(0)
     model = SpeechEncoder()
@@ -230,11 +264,11 @@ def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 2e-3, sa
     began, sums = time.time(), {}
     while step < steps:
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + 1e-5
+            group["lr"] = lr * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / steps)) + 1e-5
         mel, target, valid, faces_ = coming.result()
         coming = ahead.submit(segments.batch, np.random.default_rng([step + 1]))
         with torch.autocast("cpu", torch.bfloat16):
-            parts = losses(model(mel).float(), heads, target, valid, faces_)
+            parts = losses(model, heads, mel, target, valid, faces_)
         optimizer.zero_grad()
         sum(WEIGHTS[k] * v for k, v in parts.items()).backward()
         nn.utils.clip_grad_norm_(params, 1.0)

@@ -1,0 +1,41 @@
+"""The shape of a mouth in five numbers, read off landmarks, and what each talker makes of them.
+
+Sound cannot tell how wide this person's mouth is, only how far from rest it is at this moment. So a shape is measured
+in pixels of the face crop, and told to others in the talker's own units: 0 is the mouth at rest, 1 as far open as this
+talker commonly goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# FaceMesh points whose distances make a shape: the gap between the lips, both lips' thickness, outer and inner width.
+SPANS = ((13, 14), (0, 13), (14, 17), (61, 291), (78, 308))
+SHAPE = len(SPANS)
+
+
+def lip_shape(points: np.ndarray) -> np.ndarray:
+    """FaceMesh points [..., 478, 2] -> [..., SHAPE] float32 distances in the unit of the points."""
+    a, b = (points[..., [pair[i] for pair in SPANS], :] for i in (0, 1))
+    return np.linalg.norm(a - b, axis=-1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Talker:
+    """How one person's mouth moves, in crop pixels."""
+
+    rest: np.ndarray  # [SHAPE] the closed mouth
+    reach: float  # gap between the lips commonly reached, less that at rest
+
+    @classmethod
+    def of(cls, shapes: np.ndarray) -> Talker:
+        """From what was seen of a person, [T, SHAPE]: rest is the mean of the tenth with the smallest gap."""
+        gap = shapes[:, 0]
+        rest = shapes[gap <= np.percentile(gap, 10)].mean(0)
+        return cls(rest, float(np.percentile(gap, 95) - rest[0]))
+
+    def units(self, shapes: np.ndarray) -> np.ndarray:
+        """Pixels [..., SHAPE] -> the talker's own units."""
+        return (shapes - self.rest) / max(self.reach, 1.0)
