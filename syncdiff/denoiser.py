@@ -4,7 +4,9 @@ SyncDiff, section 3.3: the U-Net sees the noisy frame beside three visual priors
 surroundings), an identity frame, and the previous frame through an information bottleneck (a 1x1 convolution), so that
 it can keep the motion but not copy the lips - and hears speech by cross-attention. Two things differ from the paper,
 for the compact profile: a frame has a window of speech tokens instead of one (with a single key attention is only a
-bias), and the same window, flattened, also joins the time embedding, so that every residual block hears it.
+bias), and the same window, flattened, also joins the time embedding, so that every residual block hears it. So does the
+shape of the lips, where it is known: seen in training, forecast from the sound in use - as AV-HuBERT, which learns from
+both and is run on sound alone.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from syncdiff.lips import SHAPE
+
+SHAPE_UNIT = 10.0  # px: brings lip shapes to the size of the network's other inputs
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -26,6 +32,7 @@ class Condition:
     identity: Tensor  # [B, C, h, w] another frame of the same person
     previous: Tensor  # [B, C, h, w] the frame before, as generated; zeros where there is none
     speech: Tensor  # [B, K, D] tokens around the frame's time
+    lips: Tensor  # [B, 2, SHAPE] window px: the lip shape wanted and the identity frame's; rows of NaN where unknown
 
     def to(self, *args, **kwargs) -> Condition:
         return Condition(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
@@ -78,12 +85,18 @@ class Denoiser(ModelMixin, ConfigMixin):
             nn.init.zeros_(self.unet.conv_out.weight)
         self.place = nn.Parameter(torch.randn(tokens, speech_width) * 0.02)
         self.gather = nn.Sequential(nn.Linear(tokens * speech_width, speech_width), nn.SiLU())
+        self.mouth = nn.Sequential(
+            nn.Linear(2 * SHAPE + 1, speech_width), nn.SiLU(), nn.Linear(speech_width, speech_width)
+        )
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         visual = [noisy, condition.masked, condition.identity]
         if self.config.bottleneck:
             visual.append(self.squeeze(condition.previous))
         speech = condition.speech + self.place
-        heard = self.gather(condition.speech.flatten(1))
+        lips = condition.lips.flatten(1) / SHAPE_UNIT
+        known = lips.isfinite().all(1, keepdim=True)
+        mouth = self.mouth(torch.cat([lips.where(known, 0), known.to(lips.dtype)], dim=1))
+        heard = self.gather(condition.speech.flatten(1)) + mouth
         drawn = self.unet(torch.cat(visual, dim=1), timestep, speech, class_labels=heard).sample
         return drawn + condition.identity if self.config.residual else drawn

@@ -14,6 +14,7 @@ import numpy as np
 # FaceMesh points whose distances make a shape: the gap between the lips, both lips' thickness, outer and inner width.
 SPANS = ((13, 14), (0, 13), (14, 17), (61, 291), (78, 308))
 SHAPE = len(SPANS)
+COMMON_REACH, WIDEST_REACH = 7.0, 11.0  # px: the middle and the upper end of what filmed people reach when they talk
 
 
 def lip_shape(points: np.ndarray) -> np.ndarray:
@@ -35,6 +36,18 @@ class Talker:
         gap = shapes[:, 0]
         rest = shapes[gap <= np.percentile(gap, 10)].mean(0)
         return cls(rest, float(np.percentile(gap, 95) - rest[0]))
+
+    def speaking(self) -> Talker:
+        """The same person talking: who was seen mumbling or silent reaches as far as people do, and lips close."""
+        rest = self.rest.copy()
+        rest[0] = min(rest[0], 0.5)
+        return Talker(rest, float(np.clip(self.reach, COMMON_REACH, WIDEST_REACH)))
+
+    def pixels(self, units: np.ndarray) -> np.ndarray:
+        """The talker's own units [..., SHAPE] -> pixels; a gap is never less than none."""
+        shapes = self.rest + self.reach * units
+        shapes[..., 0] = np.maximum(shapes[..., 0], 0)
+        return shapes.astype(np.float32)
 
     def units(self, shapes: np.ndarray) -> np.ndarray:
         """Pixels [..., SHAPE] -> the talker's own units."""

@@ -11,7 +11,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -25,11 +25,12 @@ from diffusers.utils.logging import disable_progress_bar
 from syncdiff import codec, sampler
 from syncdiff.crops import WINDOW, S, align, cut, paste
 from syncdiff.denoiser import Condition, Denoiser
-from syncdiff.faces import OK, FaceTrack, Gap, choose, track_faces
-from syncdiff.media import Clip, ClipWriter, InputError, Speech, Timeline, read_clip, read_speech, timeline
+from syncdiff.faces import FaceTrack, Gap, choose, track_faces
+from syncdiff.media import Clip, ClipWriter, InputError, Speech, read_clip, read_speech, timeline
+from syncdiff.scene import CropFile, Scene, Sitter
 from syncdiff.scores import FPS as SCORE_RATE
-from syncdiff.scores import Scores, lip_opening, score
-from syncdiff.speech import SpeechEncoder, encode_speech, token_window
+from syncdiff.scores import Scores, score
+from syncdiff.speech import Heard, SpeechEncoder, listen
 from syncdiff.syncnet import JudgeNet
 from syncdiff.weights import COMPACT
 
@@ -94,23 +95,6 @@ class Result:
         return row
 
 
-class CropFile:
-    """Crops [S, S, 3] uint8 by frame number, on disk. Not memory-mapped: mapped pages would count as memory in use."""
-
-    SIZE = S * S * 3
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b")
-
-    def __setitem__(self, index: int, crop: np.ndarray) -> None:
-        self._file.seek(int(index) * self.SIZE)
-        self._file.write(crop.tobytes())
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        self._file.seek(int(index) * self.SIZE)
-        return np.frombuffer(bytearray(self._file.read(self.SIZE)), np.uint8).reshape(S, S, 3)
-
-
 class Stopwatch:
     """Seconds per stage, in order."""
 
@@ -169,16 +153,16 @@ class SyncDiffPipeline(DiffusionPipeline):
                 crops = yield from _cut(clip, to_frame, folder / "crops")
             with watch.stage("listening"):
                 yield Progress("listening", 0, 1)
-                heard = encode_speech(self.speech, speech.samples())
+                heard = listen(self.speech, speech.samples())
                 yield Progress("listening", 1, 1)
-            scene = Scene(clip, line, track, to_frame, crops)
+            scene = Scene.of(Sitter.of(track, to_frame, crops), clip, line, track)
             drawn = CropFile(folder / "drawn")
             with (
                 watch.stage("drawing"),
                 ClipWriter(out, clip, line, speech) as video,
                 ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE) as source,
             ):
-                yield from self._draw(scene, heard, drawn, video, source, options)
+                yield from self._draw(scene, clip, heard, drawn, video, source, options)
             with watch.stage("scoring"):
                 yield Progress("scoring", 0, 2)
                 before = self._score(crops, clip.times, track.state, clip.speech, clip.seconds)
@@ -191,7 +175,7 @@ class SyncDiffPipeline(DiffusionPipeline):
             frames=len(line),
             redrawn=int(scene.wanted.sum()),
             seconds=watch.seconds,
-            passed_through=scene.passed_through(),
+            passed_through=scene.passed_through(clip, line, track),
             notes=tuple(dict.fromkeys((*clip.notes, line.note))),
             source_scores=before,
             result_scores=after,
@@ -202,7 +186,8 @@ class SyncDiffPipeline(DiffusionPipeline):
     def _draw(
         self,
         scene: Scene,
-        heard: torch.Tensor,
+        clip: Clip,
+        heard: Heard,
         drawn: CropFile,
         video: ClipWriter,
         source: ClipWriter,
@@ -210,67 +195,51 @@ class SyncDiffPipeline(DiffusionPipeline):
     ) -> Iterator[Progress]:
         """Chunk by chunk: draw its mouths, then paste them into its frames and hand those to the encoder."""
         steps, chunk = options.steps, sampler.LANE * sampler.LANES
-        total = len(scene.line) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
-        identity, middle = scene.identity(), scene.middles()
-        for start in range(0, len(scene.line), chunk):
-            stop = min(start + chunk, len(scene.line))
+        total = len(scene) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
+        wanted = scene.wanted
+        for start in range(0, len(scene), chunk):
+            stop = min(start + chunk, len(scene))
             done, drawn_by = start * (steps + 1), start * (steps + 1) + (stop - start) * steps
-            for part in self.draw_chunk(scene.windows, identity, heard, middle, scene.wanted, start, options):
+            for part in self.draw_chunk(scene, heard, start, options):
                 if part.finished:
                     for i, crop in zip(part.frames, scene.complete(part.frames, codec.decode(part.clean)), strict=True):
                         drawn[i] = crop
                 done = min(done + len(part.frames), drawn_by)
                 look = scene.complete(part.frames[:1], codec.decode(part.clean[:1]))[0]
                 yield Progress("drawing", done, total, look)
-            for i, frame in zip(range(start, stop), scene.clip.frames(scene.line.indices[start:stop]), strict=True):
-                source.write(frame, scene.line.times[i])
+            for i, frame in zip(range(start, stop), clip.frames(scene.indices[start:stop]), strict=True):
+                source.write(frame, scene.times[i])
                 patch = None
-                if scene.wanted[i]:
+                if wanted[i]:
                     image = frame.rgb()
                     patch = paste(image, drawn[i], scene.matrix(i), scene.weight[i])
                     image[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
                     drawn[i] = cut(image, scene.matrix(i))  # what the visitor gets is what is scored
                 else:
-                    drawn[i] = scene.crops[scene.line.indices[i]]
-                video.write(frame, scene.line.times[i], patch)
+                    drawn[i] = scene.sitter.crops[scene.indices[i]]
+                video.write(frame, scene.times[i], patch)
                 yield Progress("drawing", drawn_by + i - start + 1, total)
 
-    def draw_chunk(
-        self,
-        windows: Callable[[tuple[int, ...]], np.ndarray],
-        identity: np.ndarray,
-        heard: torch.Tensor,
-        times: np.ndarray,
-        wanted: np.ndarray,
-        start: int,
-        options: SampleOptions,
-    ) -> Iterator[sampler.Drawn]:
-        """Draw the mouths of the chunk that begins at `start` (see `sampler.draw_frames`).
-
-        Args:
-            windows: frame indices -> their crop windows [B, 80, 96, 3] uint8; the masked part is never looked at.
-            identity: [80, 96, 3] uint8, the window of another frame of the same person.
-            heard: [T50, D] features of the voice.
-            times: [T] seconds, the middle of each frame.
-            wanted: [T] bool.
-        """
-        device, tokens = self.denoiser.device, self.denoiser.config.tokens
-        mask, who = codec.latent_mask(), codec.encode(identity[None])
+    def draw_chunk(self, scene: Scene, heard: Heard, start: int, options: SampleOptions) -> Iterator[sampler.Drawn]:
+        """Draw the mouths of the chunk that begins at output frame `start` (see `sampler.draw_frames`)."""
+        device, tokens, mask = self.denoiser.device, self.denoiser.config.tokens, codec.latent_mask()
+        who = codec.encode(scene.sitter.crops[scene.sitter.identity][WINDOW][None])
 
         def denoise(noisy, timestep, frames, previous):
-            seen = codec.encode(windows(frames)) * (1 - mask)
-            when = torch.from_numpy(times[list(frames)])
-            speech = token_window(heard, when, tokens=tokens, rate=self.speech.rate)
-            told = Condition(seen, who.expand(len(frames), -1, -1, -1), previous, speech).to(device)
+            seen = codec.encode(scene.windows(frames)) * (1 - mask)
+            when = torch.from_numpy(scene.middles[list(frames)])
+            lips = torch.from_numpy(scene.sitter.lips(heard.lips_at(when).numpy()))
+            identity = who.expand(len(frames), -1, -1, -1)
+            told = Condition(seen, identity, previous, heard.window(when, tokens), lips).to(device)
             with torch.inference_mode(), _autocast(device):
                 return self.denoiser(noisy.to(device, memory_format=torch.channels_last), timestep, told).float().cpu()
 
         def complete(clean, frames):
-            return PREVIOUS * (clean.clamp(-1, 1) * mask + codec.encode(windows(frames)) * (1 - mask))
+            return PREVIOUS * (clean.clamp(-1, 1) * mask + codec.encode(scene.windows(frames)) * (1 - mask))
 
         shape = (codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
         yield from sampler.draw_frames(
-            wanted, start, denoise, complete, shape, self.scheduler, steps=options.steps, seed=options.seed
+            scene.wanted, start, denoise, complete, shape, self.scheduler, steps=options.steps, seed=options.seed
         )
 
     def _score(
@@ -284,70 +253,6 @@ class SyncDiffPipeline(DiffusionPipeline):
         ticks = np.arange(int(seconds * SCORE_RATE + 1e-6)) / SCORE_RATE
         at = np.searchsorted(times, ticks + 1e-6, side="right") - 1
         return score((crops[i] for i in at), speech.samples(), self.judge, states=states[at])
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What drawing needs to know about the clip: which source frame is where, and how its face lies."""
-
-    clip: Clip
-    line: Timeline
-    track: FaceTrack
-    to_frame: np.ndarray  # [T, 2, 3] of the source frames
-    crops: CropFile  # of the source frames
-    weight: np.ndarray = field(init=False)  # [T'] float32 of the output frames: 0 in gaps, soft at their ends
-    wanted: np.ndarray = field(init=False)  # [T'] bool: frames to redraw
-
-    def __post_init__(self) -> None:
-        weight = self.track.weight(self.clip.times)[self.line.indices]
-        ending = (self.line.spoken_until - self.line.times) / 0.2  # fade out over the last 0.2 s of a shorter voice
-        if self.line.spoken_until < self.line.times[-1]:
-            weight = weight * np.clip(ending, 0, 1)
-        object.__setattr__(self, "weight", weight.astype(np.float32))
-        object.__setattr__(self, "wanted", weight > 0)
-
-    def matrix(self, i: int) -> np.ndarray:
-        """Crop -> frame transform [2, 3] of output frame `i`."""
-        return self.to_frame[self.line.indices[i]]
-
-    def identity(self) -> np.ndarray:
-        """Window [80, 96, 3] of the frame that says who this is: turned as the head mostly is, mouth rather open.
-
-        One frame for the whole clip, so it cannot tell when the lips moved (the paper takes the first frame).
-        """
-        usable = np.flatnonzero(self.track.state == OK)
-        turned = np.abs(self.track.yaw[usable] - np.median(self.track.yaw[usable]))
-        usual = usable[turned <= np.percentile(turned, 30)]
-        opening = lip_opening(self.track.points[usual])
-        return self.crops[usual[np.abs(opening - np.percentile(opening, 80)).argmin()]][WINDOW]
-
-    def middles(self) -> np.ndarray:
-        """[T'] seconds, the middle of the time that each output frame is shown for."""
-        return (self.line.times + np.append(self.line.times[1:], self.line.seconds)) / 2
-
-    def windows(self, frames: tuple[int, ...]) -> np.ndarray:
-        """Crop windows [B, 80, 96, 3] of output frames."""
-        return np.stack([self.crops[self.line.indices[i]][WINDOW] for i in frames])
-
-    def complete(self, frames: tuple[int, ...], windows: np.ndarray) -> np.ndarray:
-        """Drawn windows [B, 80, 96, 3] set into their crops [B, S, S, 3]."""
-        crops = np.stack([self.crops[self.line.indices[i]] for i in frames])
-        crops[:, WINDOW[0], WINDOW[1]] = windows
-        return crops
-
-    def passed_through(self) -> tuple[Gap, ...]:
-        """Spans of the output, in seconds, that show the source's own pixels, and why."""
-        ends = np.append(self.line.times[1:], self.line.seconds)
-        reason = {(g.start, g.end): g.reason for g in self.track.gaps(self.clip.times)}
-        spans: list[Gap] = []
-        for i in np.flatnonzero(~self.wanted):
-            at = self.clip.times[self.line.indices[i]]
-            why = next((r for (a, b), r in reason.items() if a <= at < b), "the voice has ended")
-            if spans and spans[-1].reason == why and abs(spans[-1].end - self.line.times[i]) < 1e-6:
-                spans[-1] = Gap(spans[-1].start, float(ends[i]), why)
-            else:
-                spans.append(Gap(float(self.line.times[i]), float(ends[i]), why))
-        return tuple(spans)
 
 
 def score_file(pipe: SyncDiffPipeline, video: str | Path) -> Generator[Progress | Scores, None, None]:

@@ -7,6 +7,7 @@ the same result, and no 30-second window ever ends in the middle of a word.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -22,6 +23,7 @@ SAMPLE_RATE = 16_000
 MELS, N_FFT, HOP = 80, 400, 160  # 25 ms windows every 10 ms, as Whisper's and AV-HuBERT's front ends
 MEL_RATE = SAMPLE_RATE // HOP  # 100 Hz
 MEL_MEAN, MEL_STD = -0.35, 0.45  # of log_mel over the training voices: without this the first layers barely learn
+PIECE, MARGIN = 2000, 2  # mel frames computed at once, and those around them that their windows reach into
 QUIET = -1.0  # log10 mel power: a recording whose loudest band stays below is taken as silence and not turned up
 
 
@@ -43,10 +45,19 @@ def mel_filters() -> Tensor:
 
 
 def mel_power(samples: Tensor) -> Tensor:
-    """[..., N] at 16 kHz, -1..1 -> log10 mel power [..., M, N // HOP]; frame i is centred on sample i * HOP."""
-    flat = samples.reshape(-1, samples.shape[-1])
-    spectrum = torch.stft(flat, N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)[..., :-1].abs() ** 2
-    return (mel_filters() @ spectrum).clamp_min(1e-10).log10().reshape(*samples.shape[:-1], MELS, -1)
+    """[..., N] at 16 kHz, -1..1 -> log10 mel power [..., M, N // HOP]; frame i is centred on sample i * HOP.
+
+    Computed in overlapping pieces, which do not show: the spectra of five minutes at once would take 150 MiB.
+    """
+    flat, T = samples.reshape(-1, samples.shape[-1]), samples.shape[-1] // HOP
+    parts = []
+    for start in range(0, T, PIECE):
+        before, stop = min(start, MARGIN), min(start + PIECE, T)
+        heard = flat[:, (start - before) * HOP : (stop + MARGIN) * HOP]
+        spectrum = torch.stft(heard, N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)
+        power = spectrum[..., before : before + stop - start].abs() ** 2
+        parts.append((mel_filters() @ power).clamp_min_(1e-10).log10_())
+    return torch.cat(parts, -1).reshape(*samples.shape[:-1], MELS, -1)
 
 
 def log_mel(samples: Tensor) -> Tensor:
@@ -56,7 +67,7 @@ def log_mel(samples: Tensor) -> Tensor:
     """
     power = mel_power(samples)
     loudest = power.amax(dim=(-2, -1), keepdim=True).clamp_min(QUIET)
-    return (power - loudest).clamp_min(-8.0) / 4 + 1
+    return power.sub_(loudest).clamp_min_(-8.0).div_(4).add_(1)
 
 
 class _Block(nn.Module):
@@ -93,7 +104,7 @@ class LipForecast(nn.Module):
 
 
 class SpeechEncoder(ModelMixin, ConfigMixin):
-    """Log mel [B, M, T100] -> features [B, T100 // 2, D] at 50 Hz, layer-normalised; `lips` forecasts the mouth's shape.
+    """Log mel [B, M, T100] -> features [B, T100 // 2, D] at 50 Hz, layer-normalised; `lips` forecasts the mouth.
 
     Args:
         width: D, the features' size and the network's.
@@ -145,7 +156,8 @@ def token_window(features: Tensor, times: Tensor, *, tokens: int, rate: int) -> 
 def encode_speech(encoder: SpeechEncoder, samples: np.ndarray) -> Tensor:
     """[N] float32 at 16 kHz -> features [T50, D] on the CPU, in pieces that overlap by more than its reach."""
     piece, overlap = 20 * MEL_RATE, 2 * MEL_RATE
-    samples = np.pad(samples, (0, max(0, SAMPLE_RATE // 2 - len(samples))))  # a whole analysis window at the least
+    if len(samples) < SAMPLE_RATE // 2:  # a whole analysis window at the least
+        samples = np.pad(samples, (0, SAMPLE_RATE // 2 - len(samples)))
     mel = log_mel(torch.from_numpy(samples))
     parts = []
     for start in range(0, mel.shape[-1], piece):
@@ -154,3 +166,29 @@ def encode_speech(encoder: SpeechEncoder, samples: np.ndarray) -> Tensor:
         features = encoder(heard)[0].float().cpu()
         parts.append(features[before // 2 : (before + piece) // 2])
     return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A voice as the network hears it, looked up by time."""
+
+    features: Tensor  # [T50, D]
+    lips: Tensor  # [T50, SHAPE] forecast of the lips, in a talker's units (`syncdiff.lips`)
+    rate: int  # of both, per second
+
+    def window(self, times: Tensor, tokens: int) -> Tensor:
+        """Seconds [T] -> speech tokens [T, K, D] around them."""
+        return token_window(self.features, times, tokens=tokens, rate=self.rate)
+
+    def lips_at(self, times: Tensor) -> Tensor:
+        """Seconds [T] -> [T, SHAPE]."""
+        return token_window(self.lips, times, tokens=1, rate=self.rate)[:, 0]
+
+
+@torch.inference_mode()
+def listen(encoder: SpeechEncoder, samples: np.ndarray) -> Heard:
+    """[N] float32 at 16 kHz -> everything that drawing needs of it, on the CPU."""
+    features = encode_speech(encoder, samples)
+    people = torch.zeros(1, dtype=torch.long, device=encoder.device)
+    lips = encoder.lips(features[None].to(encoder.device, encoder.dtype), people)[0]
+    return Heard(features, lips.float().cpu(), encoder.rate)

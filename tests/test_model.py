@@ -22,7 +22,13 @@ def denoiser() -> Denoiser:
 def condition(**changes) -> Condition:
     g = torch.Generator().manual_seed(1)
     parts = {k: torch.randn(SHAPE, generator=g) for k in ("masked", "identity", "previous")}
-    return Condition(**(parts | {"speech": torch.randn(2, 8, 32, generator=g)} | changes))
+    return Condition(
+        **(
+            parts
+            | {"speech": torch.randn(2, 8, 32, generator=g), "lips": torch.rand(2, 2, 5, generator=g) * 30}
+            | changes
+        )
+    )
 
 
 def run(denoiser: Denoiser, told: Condition) -> torch.Tensor:
@@ -79,7 +85,7 @@ def test_before_training_the_identity_frame_is_the_answer():
 
 def test_batch_does_not_matter(denoiser):
     told = condition()
-    one = Condition(**{k: getattr(told, k)[:1] for k in ("masked", "identity", "previous", "speech")})
+    one = Condition(**{k: getattr(told, k)[:1] for k in ("masked", "identity", "previous", "speech", "lips")})
     with torch.inference_mode():
         alone = denoiser(torch.zeros(SHAPE)[:1], torch.tensor([500]), one)
     assert torch.allclose(run(denoiser, told)[:1], alone, atol=1e-5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from syncdiff import speech
 from syncdiff.speech import (
     HOP,
     MELS,
@@ -54,6 +55,16 @@ def test_pieces_give_what_the_whole_gives(encoder):
     with torch.inference_mode():
         whole = encoder(log_mel(torch.from_numpy(samples))[None])[0]
     assert torch.allclose(encode_speech(encoder, samples), whole, atol=1e-4)
+
+
+def test_mel_pieces_give_what_the_whole_gives(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    for length in (SAMPLE_RATE, 4 * 70 * HOP, 4 * 70 * HOP + HOP - 1, 4 * 70 * HOP + 2 * HOP):
+        samples = torch.randn(2, length, generator=generator) * torch.linspace(0.01, 0.3, length)
+        whole = log_mel(samples)  # loudest at the end: no piece knows how loud the recording is
+        with monkeypatch.context() as small:
+            small.setattr(speech, "PIECE", 70)
+            assert torch.allclose(log_mel(samples), whole, atol=1e-6)
 
 
 def test_very_short_speech_is_padded(encoder):

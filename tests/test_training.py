@@ -82,7 +82,7 @@ def test_augmentation_keeps_length_and_time():
 
 def test_the_loss_is_zero_for_the_right_answer():
     clean = torch.randn(2, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
-    terms = Objective(sampler.compact_schedule(), LipReader().eval())(lambda noisy, t, told: clean, clean, None)
+    terms, _ = Objective(sampler.compact_schedule(), LipReader().eval())(lambda noisy, t, told: clean, clean, None)
     assert all(term.item() < 1e-5 for term in terms.values()), terms
 
 
@@ -96,7 +96,7 @@ def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path):
     assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["update"] == 5
     assert (tmp_path / "out" / "sheet-000005.png").exists()
     shape = (1, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
-    told = Condition(*(torch.zeros(shape) for _ in range(3)), torch.zeros(1, 8, 32))
+    told = Condition(*(torch.zeros(shape) for _ in range(3)), torch.zeros(1, 8, 32), torch.zeros(1, 2, 5))
     again = type(average).from_pretrained(tmp_path / "out" / "denoiser").eval()
     with torch.inference_mode():
         t = torch.tensor([999])

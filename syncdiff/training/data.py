@@ -25,7 +25,10 @@ from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS, SAMPLE_
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
 _AT = {index: place for place, index in enumerate(KEPT)}
 
-# Records of a set -> a function of (clip, frame, rng): the speech tokens [K, D] there and one frame before.
+CHAIN = 16  # frames that a chain of own previous frames goes on for, as a lane of the sampler does
+OPENER = 0.3  # how often the widest open of three frames is taken: open mouths are rare and matter most
+
+# Records of a set -> a function of (clip, frame, rng): the speech tokens [K, D] there.
 Hear = Callable[["list[ClipRecord]"], Callable[[int, int, np.random.Generator], np.ndarray]]
 
 
@@ -119,8 +122,8 @@ class FaceBatch:
     identity: np.ndarray
     previous: np.ndarray
     lips: np.ndarray  # [B, 40, 2] float32 window px
+    shapes: np.ndarray  # [B, 2, SHAPE] float32 window px: lip shape of this frame and of the identity frame
     speech: np.ndarray  # [B, K, D] float32
-    speech_before: np.ndarray  # [B, K, D] float32, at the previous frame
 
 
 class TalkingFaces:
@@ -140,16 +143,33 @@ class TalkingFaces:
             self.rows[name] = (records, pixels, starts, kept, hear(records))
 
     def batch(self, size: int, rng: np.random.Generator) -> FaceBatch:
-        rows = [self._row(str(name), rng) for name in rng.choice(list(self.share), size, p=list(self.share.values()))]
-        return FaceBatch(*(np.stack(column) for column in zip(*rows, strict=True)))
+        """Frames from anywhere."""
+        names = rng.choice(list(self.share), size, p=list(self.share.values()))
+        return _stack([self._row(str(name), rng) for name in names])
 
-    def _row(self, name: str, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def chains(self, size: int, seed: int, number: int) -> FaceBatch:
+        """Frames that follow those of `number - 1`: row for row the same clip, pictured alike, CHAIN frames long."""
+        rows = []
+        for lane in range(size):
+            chain, link = chain_link(lane, number)
+            rng = np.random.default_rng([seed, 1 + chain, lane])
+            name = str(rng.choice(list(self.share), p=list(self.share.values())))
+            rows.append(self._row(name, rng, link))
+        return _stack(rows)
+
+    def _row(self, name: str, rng: np.random.Generator, link: int | None = None) -> tuple[np.ndarray, ...]:
         records, pixels, starts, kept, heard = self.rows[name]
         clip = int(rng.choice(kept))
         record, start = records[clip], int(starts[clip])
-        t = int(rng.integers(1, len(record)))
-        far = np.flatnonzero(np.abs(np.arange(len(record)) - t) >= min(self.gap, len(record) // 3))
-        frames = pixels[start + np.array([t, int(rng.choice(far)), t - 1])]
+        if link is None:
+            t = rng.integers(1, len(record), 3 if rng.random() < OPENER else 1)
+            t = int(t[record.shape[t, 0].argmax()])
+        else:
+            t = min(int(rng.integers(1, max(2, len(record) - CHAIN))) + link, len(record) - 1)
+        first = t - (link or 0)  # the identity frame of a chain stays the same
+        far = np.flatnonzero(np.abs(np.arange(len(record)) - first) >= min(self.gap, len(record) // 3))
+        other = int(rng.choice(far))
+        frames = pixels[start + np.array([t, other, t - 1])]
         matrix = _wobble(rng)
         flip = rng.random() < 0.5
         windows = _degrade(np.stack([_warp(f, matrix)[WINDOW] for f in frames]), rng)
@@ -160,7 +180,17 @@ class TalkingFaces:
         if flip:
             windows = windows[:, :, ::-1]
             lips = np.stack([windows.shape[2] - 1 - lips[:, 0], lips[:, 1]], 1)[_MIRROR]
-        return windows[0], windows[1], windows[2], lips.astype(np.float32), *heard(clip, t, rng)
+        shapes = record.shape[[t, other]] / np.sqrt(np.linalg.det(matrix[:, :2]))
+        return *windows, lips.astype(np.float32), shapes.astype(np.float32), heard(clip, t, rng)
+
+
+def chain_link(lane: int, number: int) -> tuple[int, int]:
+    """Which chain row `lane` of batch `number` belongs to, and its place there; rows begin at different times."""
+    return divmod(number + 5 * lane, CHAIN)
+
+
+def _stack(rows: list[tuple[np.ndarray, ...]]) -> FaceBatch:
+    return FaceBatch(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
 def _wobble(rng: np.random.Generator) -> np.ndarray:

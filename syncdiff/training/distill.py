@@ -3,8 +3,8 @@
     python -m syncdiff.training.distill DATA OUT --teacher MODEL.bin [--steps 3000]
 
 One student, four kinds of target on its 50 Hz features. Two through linear heads that are thrown away afterwards: the
-teacher's states (all voices) and the animation curves of the synthetic faces. The shape of the lips through the forecast
-that the encoder keeps (a style a set, since puppets, rendered heads and people move differently). And which mouth of
+teacher's states (all voices) and the animation curves of the synthetic faces. The shape of the lips through the
+forecast that the encoder keeps (a style a set, since puppets, rendered heads and people move differently). And which mouth of
 many goes with this moment's sound: the audio-visual contrastive loss, in both directions, against other moments and
 other talkers. The student hears the sound augmented (speed, noise, reverberation, equaliser, band limit) or, now and
 then, gone: then the lips rest. The teacher heard it clean.
@@ -43,7 +43,7 @@ SECONDS, BATCH = 3.2, 16
 
 
 class Heads(nn.Module):
-    """What training alone needs: linear heads for the teacher's states and the curves, and the contrastive loss's space."""
+    """What training alone needs: linear heads for the teacher's states and the curves, the contrastive loss's space."""
 
     def __init__(self, width: int, teacher: int, space: int = 64) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Segments:
     def batch(
         self, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, str, Tensor, Tensor | None]]]:
-        """Mel [B, M, T100], teacher [B, T50, D], valid [B, T50], faces: row, set, shapes [T25, SHAPE], curves [T25, 15]."""
+        """Mel [B, M, T100], teacher [B, T50, D], valid [B, T50], faces: row, set, shapes [T25, SHAPE], curves or None."""
         n50 = int(SECONDS * RATE)
         mels, teacher, valid, faces = (
             [],
@@ -177,7 +177,7 @@ class Segments:
 
 
 def losses(encoder: SpeechEncoder, heads: Heads, mel: Tensor, teacher: Tensor, valid: Tensor, faces: list) -> dict:
-    """Teacher: mean squared error. Lips: Huber, and one less the correlation of the gap. Curves: Huber. Match: InfoNCE."""
+    """Teacher: squared error. Lips: Huber, and one less the correlation of the gap. Curves: Huber. Match: InfoNCE."""
     features = encoder(mel).float()
     error = ((heads.teacher(features) - teacher) ** 2).mean(-1)
     out = {"teacher": (error * valid).sum() / valid.sum() * 8}

@@ -19,11 +19,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from syncdiff.crops import WINDOW
+from syncdiff import codec
+from syncdiff.crops import mouth_mask
+from syncdiff.faces.pose import yaw_of
+from syncdiff.lips import lip_shape
 from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
 from syncdiff.sampler import LANE, LANES
+from syncdiff.scene import Scene, Sitter
 from syncdiff.scores import best_lag, correlation, lip_opening, lip_width
-from syncdiff.speech import encode_speech
+from syncdiff.speech import listen
 from syncdiff.training.data import ClipRecord, load_crops, load_set
 from syncdiff.training.objective import LIP_BOX
 from syncdiff.training.prepare import FPS, SAMPLE_RATE
@@ -33,36 +37,26 @@ SETS = ("val-grid-multi", "val-voxceleb2", "val-hdtf", "val-elospheres", "val-re
 
 
 def draw(
-    pipe: SyncDiffPipeline, crops: np.ndarray, opening: np.ndarray, sound: np.ndarray, options: SampleOptions
+    pipe: SyncDiffPipeline, crops: np.ndarray, points: np.ndarray, sound: np.ndarray, options: SampleOptions
 ) -> np.ndarray:
-    """Crops [T, S, S, 3] with their mouths drawn to the sound [N] float32."""
-    heard = encode_speech(pipe.speech, sound)
-    identity = crops[int(np.argmin(np.abs(opening - np.percentile(opening, 80))))][WINDOW]
-    times = (np.arange(len(crops)) + 0.5) / FPS
-    out = crops.copy()
+    """Crops [T, S, S, 3] with landmarks [T, 478, 2] in crop px -> the same with their mouths drawn to the sound [N]."""
+    times = np.arange(len(crops)) / FPS
+    everything = np.ones(len(crops), np.float32)
+    still = np.tile(np.eye(2, 3), (len(crops), 1, 1))
+    sitter = Sitter(crops, still, lip_shape(points), yaw_of(points), everything > 0)
+    scene = Scene(sitter, np.arange(len(crops)), times, times + 0.5 / FPS, everything)
+    heard, out = listen(pipe.speech, sound), crops.copy()
     for start in range(0, len(crops), LANE * LANES):
-        looks = pipe.draw_chunk(
-            lambda f: crops[list(f)][:, *WINDOW], identity, heard, times, np.ones(len(crops), bool), start, options
-        )
-        for part in looks:
+        for part in pipe.draw_chunk(scene, heard, start, options):
             if part.finished:
-                out[list(part.frames)] = _complete(crops[list(part.frames)], part.clean)
+                masked = mouth_mask()[None, ..., None]
+                drawn = scene.complete(part.frames, codec.decode(part.clean))
+                out[list(part.frames)] = np.where(masked, drawn, crops[list(part.frames)])
     return out
 
 
-def _complete(crops: np.ndarray, clean) -> np.ndarray:
-    from syncdiff import codec
-
-    mask = codec.window_mask()[0, 0].numpy().astype(bool)
-    crops = crops.copy()
-    windows = crops[:, WINDOW[0], WINDOW[1]]
-    windows[:, mask] = codec.decode(clean)[:, mask]
-    crops[:, WINDOW[0], WINDOW[1]] = windows
-    return crops
-
-
 def read_lips(crops: np.ndarray) -> np.ndarray:
-    """FaceMesh points [T, 478, 2] of crops, twice enlarged; frames without a face repeat the last."""
+    """FaceMesh points [T, 478, 2] of crops, crop px; frames without a face repeat the last."""
     from mediapipe.python.solutions.face_mesh import FaceMesh
 
     rows: list[np.ndarray] = []
@@ -71,7 +65,8 @@ def read_lips(crops: np.ndarray) -> np.ndarray:
             image = cv2.copyMakeBorder(cv2.resize(crop, None, fx=2, fy=2), 96, 32, 64, 64, cv2.BORDER_REPLICATE)
             found = mesh.process(image).multi_face_landmarks
             if found:
-                rows.append(np.array([(p.x * image.shape[1], p.y * image.shape[0]) for p in found[0].landmark]))
+                points = np.array([(p.x * image.shape[1], p.y * image.shape[0]) for p in found[0].landmark])
+                rows.append((points - (64, 96)) / 2)
             else:
                 rows.append(rows[-1] if rows else np.full((478, 2), np.nan))
     return np.stack(rows)
@@ -97,7 +92,7 @@ def evaluate_clip(
     opening = lip_opening(truth)
     row: dict[str, object] = {"set": record.set, "clip": record.name, "frames": len(record)}
 
-    own = draw(pipe, crops, opening, sound, options)
+    own = draw(pipe, crops, truth, sound, options)
     points = read_lips(own)
     drawn = lip_opening(points)
     lag = best_lag(drawn, opening)
@@ -114,14 +109,14 @@ def evaluate_clip(
     n = min(len(record), len(other)) if other else 0
     if n >= 2 * FPS:
         foreign = other.sound.astype(np.float32) / 32768
-        drawn = lip_opening(read_lips(draw(pipe, crops[:n], opening[:n], foreign[: n * SAMPLE_RATE // FPS], options)))
+        drawn = lip_opening(read_lips(draw(pipe, crops[:n], truth[:n], foreign[: n * SAMPLE_RATE // FPS], options)))
         spoken = other.opening[:n]
         lag = best_lag(drawn, spoken)
         row |= {"foreign_r": correlation(drawn, spoken), "foreign_best_r": lag.r if lag else None}
         lag = best_lag(opening[:n], spoken)
         row |= {"as_it_was_r": correlation(opening[:n], spoken), "as_it_was_best_r": lag.r if lag else None}
 
-    drawn = lip_opening(read_lips(draw(pipe, crops, opening, np.zeros_like(sound), options)))
+    drawn = lip_opening(read_lips(draw(pipe, crops, truth, np.zeros_like(sound), options)))
     row |= {"silence_move": float(drawn.std() / opening.std()), "silence_r": correlation(drawn, opening)}
     return row
 

@@ -9,7 +9,7 @@ with its own sound moved by -5 .. +5 frames, with the next clip's sound, and wit
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,8 @@ class OneLook:
         self.name, self.view, self.hear = judge.name, judge.view, judge.hear
         self._seen = judge.see(views)
 
-    def see(self, views: np.ndarray) -> np.ndarray:
-        return self._seen[: len(views) - WINDOW + 1]
+    def see(self, views: Iterable[np.ndarray]) -> np.ndarray:
+        return self._seen[: sum(1 for _ in views) - WINDOW + 1]
 
 
 def examine(crops: np.ndarray, sound: np.ndarray, other: np.ndarray, judge: Judge) -> Examined | None:

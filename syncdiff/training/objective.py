@@ -66,14 +66,22 @@ class Objective:
         self.scheduler, self.reader, self.weights = scheduler, reader, weights
         self.pixel_weight = pixel_weight()
 
-    def __call__(self, denoiser: Denoiser, clean: Tensor, condition: Condition) -> dict[str, Tensor]:
-        """Terms to be summed, already weighted. `clean` [B, C, h, w]."""
+    def __call__(
+        self, denoiser: Denoiser, clean: Tensor, condition: Condition, pure: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Terms to be summed, already weighted, and what the first `pure` rows drew from pure noise.
+
+        Args:
+            clean: [B, C, h, w].
+            pure: rows that start from pure noise whatever the dice say: one evaluation draws them whole.
+        """
         noise = torch.randn_like(clean)
         steps = self.scheduler.config.num_train_timesteps
         t = torch.randint(0, steps, (len(clean),), device=clean.device)
         t = torch.where(
             torch.rand(len(clean), device=clean.device) < 0.15, steps - 1, t
         )  # pure noise, where sampling starts
+        t[:pure] = steps - 1
         noisy = self.scheduler.add_noise(clean, noise, t)
         estimate = denoiser(noisy, t, condition).float()
         alpha = self.scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
@@ -85,4 +93,4 @@ class Objective:
             found, seen = self.reader(F.pixel_shuffle(estimate, codec.FACTOR))
             terms["lips"] = self.weights.lips * F.l1_loss(found, points)
             terms["look"] = self.weights.look * sum(F.l1_loss(a, b) for a, b in zip(seen[:2], look[:2], strict=True))
-        return terms
+        return terms, estimate[:pure].detach()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from syncdiff import codec, sampler
 from syncdiff.denoiser import Condition, Denoiser
 from syncdiff.speech import SpeechEncoder, log_mel, token_window
-from syncdiff.training.data import ClipRecord, FaceBatch, TalkingFaces
+from syncdiff.training.data import ClipRecord, FaceBatch, TalkingFaces, chain_link
 from syncdiff.training.distill import augment, equalise
 from syncdiff.training.objective import LipReader, Objective
 from syncdiff.training.prepare import FPS
@@ -44,9 +44,11 @@ class Preset:
     ema: float = 0.998
     reader_updates: int = 800
     hearings: int = 3  # times every sound is encoded, the first clean, the others augmented
-    pose_noise: float = 0.4  # upper end of the noise on the previous frame
+    chains: float = 0.3  # of a batch: rows whose previous frame is the network's own, from the update before
+    pose_noise: float = 0.4  # upper end of the noise on a true previous frame
     pose_dropout: float = 0.2  # how often there is no previous frame
-    own_previous: float = 0.5  # how often the previous frame is the network's own
+    lips_noise: float = 0.3  # px, on the lip shape that is told
+    lips_dropout: float = 0.1  # how often it is not told
 
 
 PRESETS = {
@@ -82,43 +84,39 @@ def hearer(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
         def look(clip: int, frame: int, rng: np.random.Generator) -> np.ndarray:
             version = int(rng.integers(hearings))
             a, b = int(starts[clip]), int(starts[clip + 1])
-            first = max(0, 2 * frame - 2 - tokens)
+            first = max(0, 2 * frame - tokens)
             near = torch.from_numpy(heard[version, a + first : min(b, a + first + 3 * tokens)].astype(np.float32))
-            when = (torch.tensor([frame, frame - 1]) + 0.5) / FPS - first / encoder.rate
-            return token_window(near, when, tokens=tokens, rate=encoder.rate).numpy()
+            when = torch.tensor([(frame + 0.5) / FPS - first / encoder.rate])
+            return token_window(near, when, tokens=tokens, rate=encoder.rate)[0].numpy()
 
         return look
 
     return encode
 
 
-def conditions(batch: FaceBatch, mask: Tensor) -> tuple[Tensor, Condition, Tensor]:
-    """Clean latents, what the denoiser is told, and the speech tokens of the frame before."""
+def conditions(batch: FaceBatch, mask: Tensor) -> tuple[Tensor, Condition]:
+    """Clean latents, and what the denoiser is told."""
     clean, identity, previous = (codec.encode(x) for x in (batch.clean, batch.identity, batch.previous))
-    told = Condition(clean * (1 - mask), identity, previous, torch.from_numpy(batch.speech))
-    return clean, told, torch.from_numpy(batch.speech_before)
+    speech, lips = torch.from_numpy(batch.speech), torch.from_numpy(batch.shapes)
+    return clean, Condition(clean * (1 - mask), identity, previous, speech, lips)
 
 
-def spoil_previous(told: Condition, before: Tensor, denoiser: Denoiser, preset: Preset, mask: Tensor) -> Condition:
-    """The previous frame as sampling will know it: for some rows the network's own, for all with noise, or none at all.
+def spoil(told: Condition, own: Tensor, preset: Preset) -> Condition:
+    """What is told as sampling will know it: the previous frame noisy or not there, the lip shape inexact or unknown.
 
-    Only true previous frames in training let errors grow from frame to frame in sampling (measured: black smears within
-    a second).
+    Args:
+        own: [rows, C, h, w] what the network drew for the frames before the first rows; zeros at a chain's beginning.
+            Only true previous frames in training let errors grow from frame to frame in sampling (measured: black
+            smears within a second), and so did chains of one frame.
     """
-    previous = told.previous.clone()
-    own = torch.arange(len(previous), device=previous.device) < preset.own_previous * len(previous)
-    if own.any():
-        seen, zeros = previous[own] * (1 - mask), torch.zeros_like(previous[own])
-        last = torch.full((len(zeros),), 999, device=previous.device)
-        with torch.no_grad():
-            drawn = denoiser(
-                torch.randn_like(zeros), last, Condition(seen, told.identity[own], zeros, before[own])
-            ).float()
-        previous[own] = drawn.clamp(-1, 1) * mask + seen
-    shape = (len(previous), 1, 1, 1)
-    noise = torch.rand(shape, device=previous.device) * preset.pose_noise
-    keep = (torch.rand(shape, device=previous.device) >= preset.pose_dropout).float()
-    return replace(told, previous=(previous + noise * torch.randn_like(previous)) * keep)
+    true = told.previous[len(own) :]
+    shape = (len(true), 1, 1, 1)
+    noise = torch.rand(shape, device=true.device) * preset.pose_noise
+    keep = (torch.rand(shape, device=true.device) >= preset.pose_dropout).float()
+    previous = torch.cat([own, (true + noise * torch.randn_like(true)) * keep])
+    lips = told.lips + preset.lips_noise * torch.randn_like(told.lips)
+    unknown = torch.rand(len(lips), 1, 1, device=lips.device) < preset.lips_dropout
+    return replace(told, previous=previous, lips=lips.masked_fill(unknown, float("nan")))
 
 
 def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LipReader:
@@ -184,11 +182,17 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
     average.to(accelerator.device)
     averaged, learned = list(average.parameters()), list(accelerator.unwrap_model(model).parameters())
     mask = codec.latent_mask()
-    held = conditions(faces.batch(12, np.random.default_rng(99)), mask)[:2]
+    held = conditions(faces.batch(12, np.random.default_rng(99)), mask)
     ahead = ThreadPoolExecutor(1)  # the next batch is made while this one is learned; its seed is its number
 
-    def make(number: int) -> tuple[Tensor, Condition, Tensor]:
-        return conditions(faces.batch(preset.batch, np.random.default_rng([accelerator.process_index, number])), mask)
+    lanes = int(preset.chains * preset.batch)
+    own = torch.zeros(lanes, codec.CHANNELS, codec.HEIGHT, codec.WIDTH, device=accelerator.device)
+
+    def make(number: int) -> tuple[Tensor, Condition]:
+        chained = faces.chains(lanes, accelerator.process_index, number)
+        free = faces.batch(preset.batch - lanes, np.random.default_rng([accelerator.process_index, number]))
+        both = zip(astuple(chained), astuple(free), strict=True)
+        return conditions(FaceBatch(*(np.concatenate(pair) for pair in both)), mask)
 
     coming = ahead.submit(make, update)
     began, sums = time.time() - elapsed, {}
@@ -214,12 +218,13 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
             group["lr"] = preset.lr * min(
                 1.0, (update + 1) / 200, max(0.02, (1 - progress) / 0.4)
             )  # linear down at the end
-        clean, condition, before = coming.result()
+        clean, condition = coming.result()
         coming = ahead.submit(make, update + 1)
         clean, condition = clean.to(accelerator.device), condition.to(accelerator.device)
         with accelerator.autocast():
-            condition = spoil_previous(condition, before.to(clean.device), model, preset, mask.to(clean.device))
-            terms = objective(model, clean, condition)
+            own[[row for row in range(lanes) if chain_link(row, update)[1] == 0]] = 0
+            terms, drawn = objective(model, clean, spoil(condition, own, preset), pure=lanes)
+            own = drawn.clamp(-1, 1) * mask.to(drawn.device) + condition.masked[:lanes]
         accelerator.backward(sum(terms.values()))
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step(), optimizer.zero_grad()

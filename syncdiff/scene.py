@@ -1,0 +1,131 @@
+"""Who is drawn and when: the face of a clip as the network will be told of it. Knows no network and no encoder.
+
+A Sitter is one face of the source, frame by frame; a Scene says which of its frames each frame of the output shows, and
+which of those are to be redrawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from syncdiff.crops import WINDOW, S
+from syncdiff.faces import OK, FaceTrack, Gap
+from syncdiff.lips import Talker, lip_shape
+from syncdiff.media import Clip, Timeline
+
+FADE_OUT = 0.2  # s over which the drawing fades where a shorter voice ends
+
+
+class CropFile:
+    """Crops [S, S, 3] uint8 by frame number, on disk. Not memory-mapped: mapped pages would count as memory in use."""
+
+    SIZE = S * S * 3
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b")
+
+    def __setitem__(self, index: int, crop: np.ndarray) -> None:
+        self._file.seek(int(index) * self.SIZE)
+        self._file.write(crop.tobytes())
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        self._file.seek(int(index) * self.SIZE)
+        return np.frombuffer(bytearray(self._file.read(self.SIZE)), np.uint8).reshape(S, S, 3)
+
+
+@dataclass(frozen=True)
+class Sitter:
+    """One face of the source: its crops, how its lips stand in them, which way it looks."""
+
+    crops: CropFile | np.ndarray  # [T] of [S, S, 3] uint8
+    to_frame: np.ndarray  # [T, 2, 3] crop px -> frame px
+    shapes: np.ndarray  # [T, SHAPE] float32 crop px; NaN rows where the face is missing
+    yaw: np.ndarray  # [T] degrees
+    usable: np.ndarray  # [T] bool
+
+    @classmethod
+    def of(cls, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> Sitter:
+        scale = np.hypot(to_frame[:, 0, 0], to_frame[:, 1, 0])  # frame px per crop px
+        return cls(crops, to_frame, lip_shape(track.points) / scale[:, None], track.yaw, track.state == OK)
+
+    @cached_property
+    def identity(self) -> int:
+        """The frame that says who this is: turned as the head mostly is, mouth rather open.
+
+        One frame for the whole clip, so it cannot tell when the lips moved (the paper takes the first frame).
+        """
+        usable = np.flatnonzero(self.usable)
+        turned = np.abs(self.yaw[usable] - np.median(self.yaw[usable]))
+        usual = usable[turned <= np.percentile(turned, 30)]
+        opening = self.shapes[usual, 0]
+        return int(usual[np.abs(opening - np.percentile(opening, 80)).argmin()])
+
+    @cached_property
+    def talker(self) -> Talker:
+        """How this mouth moves when it speaks, from how it was seen moving."""
+        return Talker.of(self.shapes[self.usable]).speaking()
+
+    def lips(self, forecast: np.ndarray) -> np.ndarray:
+        """A forecast [B, SHAPE] in a talker's units -> what the network is told [B, 2, SHAPE], crop px."""
+        wanted = self.talker.pixels(forecast)
+        return np.stack([wanted, np.broadcast_to(self.shapes[self.identity], wanted.shape)], axis=1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What drawing needs to know about the output: which source frame is where, and how much of it is redrawn."""
+
+    sitter: Sitter
+    indices: np.ndarray  # [T'] source frame of every output frame
+    times: np.ndarray  # [T'] s, when every output frame is shown
+    middles: np.ndarray  # [T'] s, the middle of the time that each output frame is shown for
+    weight: np.ndarray  # [T'] float32: 0 where the frame is left alone, soft at the ends of what is redrawn
+
+    @classmethod
+    def of(cls, sitter: Sitter, clip: Clip, line: Timeline, track: FaceTrack) -> Scene:
+        weight = track.weight(clip.times)[line.indices]
+        if line.spoken_until < line.times[-1]:
+            weight = weight * np.clip((line.spoken_until - line.times) / FADE_OUT, 0, 1)
+        middles = (line.times + np.append(line.times[1:], line.seconds)) / 2
+        return cls(sitter, line.indices, line.times, middles, weight.astype(np.float32))
+
+    @property
+    def wanted(self) -> np.ndarray:
+        """[T'] bool: frames to redraw."""
+        return self.weight > 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def matrix(self, i: int) -> np.ndarray:
+        """Crop -> frame transform [2, 3] of output frame `i`."""
+        return self.sitter.to_frame[self.indices[i]]
+
+    def windows(self, frames: Sequence[int]) -> np.ndarray:
+        """Crop windows [B, 80, 96, 3] uint8 of output frames."""
+        return np.stack([self.sitter.crops[self.indices[i]][WINDOW] for i in frames])
+
+    def complete(self, frames: Sequence[int], windows: np.ndarray) -> np.ndarray:
+        """Drawn windows [B, 80, 96, 3] set into their crops [B, S, S, 3]."""
+        crops = np.stack([self.sitter.crops[self.indices[i]] for i in frames])
+        crops[:, WINDOW[0], WINDOW[1]] = windows
+        return crops
+
+    def passed_through(self, clip: Clip, line: Timeline, track: FaceTrack) -> tuple[Gap, ...]:
+        """Spans of the output, in seconds, that show the source's own pixels, and why."""
+        ends = np.append(line.times[1:], line.seconds)
+        reason = {(g.start, g.end): g.reason for g in track.gaps(clip.times)}
+        spans: list[Gap] = []
+        for i in np.flatnonzero(~self.wanted):
+            at = clip.times[line.indices[i]]
+            why = next((r for (a, b), r in reason.items() if a <= at < b), "the voice has ended")
+            if spans and spans[-1].reason == why and abs(spans[-1].end - line.times[i]) < 1e-6:
+                spans[-1] = Gap(spans[-1].start, float(ends[i]), why)
+            else:
+                spans.append(Gap(float(line.times[i]), float(ends[i]), why))
+        return tuple(spans)
