@@ -25,6 +25,7 @@ from _compat_pickle import IMPORT_MAPPING  # names that modules had in Python 2,
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -73,10 +74,11 @@ def read_tensors(path: Path | str, *, sha256: str | None = None, entries: Sequen
     Args:
         path: a file in PyTorch's zip format or in the older one; on any device when it was saved.
         sha256: the pinned hash, hex; checked before anything is read.
-        entries: only these top-level entries, so that an optimiser's state never comes into memory.
+        entries: only those of these top-level entries that are there, at least one: an optimiser's state never comes
+            into memory.
 
-    Raises CheckpointError for a file that is cut off, carries code, has another hash, lacks an entry, or is something
-    else altogether. Memory is at most the tensors asked for and one storage more, and they never exceed the file.
+    Raises CheckpointError for a file that is cut off, carries code, has another hash, has none of the entries, or is
+    something else altogether. Memory: the tensors asked for, which never exceed the file, and two storages more.
     """
     path = Path(path)
     expected = "a PyTorch checkpoint: a dictionary of plain data and tensors"
@@ -113,9 +115,12 @@ _MALFORMED = (
 )
 
 
-def load_strictly(module: nn.Module, tensors: dict, path: Path | str, *, may_lack: tuple[str, ...] = ()) -> None:
+def load_strictly(
+    module: nn.Module, tensors: dict, path: Path | str, *, may_lack: tuple[str, ...] = (), assign: bool = False
+) -> None:
     """Give `module` the tensors of the file at `path`: every key and shape must match, unless a key ends in `may_lack`.
 
+    With `assign` the module takes the tensors themselves, as one built on the meta device must.
     Raises CheckpointError with the first key that is missing, left over or of another shape; the module is then as it
     was."""
     wanted = module.state_dict()
@@ -129,7 +134,7 @@ def load_strictly(module: nn.Module, tensors: dict, path: Path | str, *, may_lac
             raise CheckpointError(path, f"{key} is {_kind(tensor)}", f"a tensor of shape {tuple(wanted[key].shape)}")
         if tensor.shape != wanted[key].shape:
             raise CheckpointError(path, f"{key} has the shape {tuple(tensor.shape)}", f"{tuple(wanted[key].shape)}")
-    module.load_state_dict(tensors, strict=False)
+    module.load_state_dict(tensors, strict=False, assign=assign)
 
 
 def _read(file: BinaryIO, entries: Sequence[str] | None) -> dict:
@@ -146,9 +151,10 @@ def _wanted(content: object, entries: Sequence[str] | None) -> dict:
         raise _Refused(f"it holds {_kind(content)}, not a dictionary")
     if entries is None:
         return content
-    if lacking := [key for key in entries if key not in content]:
-        raise _Refused(f"it has no entry {lacking[0]!r}, only {_some(content)}")
-    return {key: content[key] for key in entries}
+    found = {key: content[key] for key in entries if key in content}
+    if not found:
+        raise _Refused(f"it has no entry {' or '.join(entries)}, but {_some(content)}")
+    return found
 
 
 def _kind(value: object) -> str:
@@ -548,7 +554,7 @@ def fetch(offer: Offer, folder: Path, *, ask: Callable[[str], bool] = ask_on_ter
         if offer.sha256 and found != offer.sha256.lower():
             raise CheckpointError(to, f"what came has the sha256 {found}", offer.sha256)
         Path(part).replace(to)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise CheckpointError(to, f"{offer.url} cannot be fetched ({error})", "an answer from there") from error
     finally:
         Path(part).unlink(missing_ok=True)
