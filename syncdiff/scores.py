@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ FRAME_SAMPLES = 640  # at 16 kHz
 WINDOW = 5  # frames
 REACH = 15  # shifts to either side: 31 in all
 SHORTEST = 2.0  # seconds of picture, of sound and of visible face
+FEWEST_FRAMES = round(SHORTEST * FPS)
 CURVE_SPAN = 25  # windows averaged into one point of the curve
 CURVE_STEP = 5  # windows from one point to the next
 SILENCE_DB = -55.0  # louder moments than this must exist, in dB of full scale
@@ -54,8 +56,8 @@ class Judge(Protocol):
     def view(self, crop: np.ndarray) -> np.ndarray:
         """Face crop, uint8 [S,S,3] -> the part of it that this judge looks at."""
 
-    def see(self, views: np.ndarray) -> np.ndarray:
-        """Views [T,...] at 25 fps -> [T-4,D]; window v is frames v .. v+4."""
+    def see(self, views: Iterable[np.ndarray]) -> np.ndarray:
+        """T views at 25 fps, read one after another -> [T-4,D]; window v is frames v .. v+4."""
 
     def hear(self, samples: np.ndarray) -> np.ndarray:
         """Samples [N] -> [N // 640 - 4, D]; window v is the sound of frames v .. v+4."""
@@ -66,22 +68,28 @@ def score(
 ) -> Scores:
     """Score one face against one voice by SyncNet's protocol.
 
-    crops: face crops at 25 fps, uint8 [S,S,3] each as `crops.cut` gives them; an array [T,S,S,3] or a generator.
+    crops: face crops at 25 fps, uint8 [S,S,3] each as `crops.cut` gives them; an array [T,S,S,3] or a generator,
+        of which some seconds are held at a time.
     samples: [N] float32 mono at 16 kHz, beginning with the first crop.
     states: [T] states of `FaceTrack` for the same frames; windows with a bad frame do not count.
 
     Differs from the original in one thing: a shift that reaches past either end is left out of the mean, where SyncNet
     compares with zeros.
     """
-    views = [judge.view(crop) for crop in crops]
-    if states is not None and len(states) != len(views):
-        raise ValueError(f"{len(states)} states for {len(views)} crops")
-    T = min(len(views), len(samples) // FRAME_SAMPLES)
+    stream = iter(crops)
+    first = list(islice(stream, FEWEST_FRAMES))
+    if reason := _unfit_length(len(first), len(samples)) or _unfit_sound(samples):
+        return Scores(judge.name, reason=f"not scorable: {reason}")
+    seen = judge.see(map(judge.view, chain(first, stream)))
+    frames = len(seen) + WINDOW - 1
+    if states is not None and len(states) != frames:
+        raise ValueError(f"{len(states)} states for {frames} crops")
+    T = min(frames, len(samples) // FRAME_SAMPLES)
     states = np.full(T, OK) if states is None else np.asarray(states)[:T]
-    if reason := _unfit_length(len(views), len(samples)) or _unfit_face(states) or _unfit_sound(samples):
+    if reason := _unfit_face(states):
         return Scores(judge.name, reason=f"not scorable: {reason}")
 
-    distances = shifted_distances(judge.see(np.stack(views[:T])), judge.hear(samples[: T * FRAME_SAMPLES]))
+    distances = shifted_distances(seen[: T - WINDOW + 1], judge.hear(samples[: T * FRAME_SAMPLES]))
     distances[~_good_windows(states)] = np.nan
     mean = np.nanmean(distances, 0)
     best = int(mean.argmin())
@@ -149,8 +157,9 @@ def _unfit_face(states: np.ndarray) -> str | None:
 
 def _unfit_sound(samples: np.ndarray) -> str | None:
     """Why there is no speech in samples [N], judged by level alone: silence, or a sound that never rises and falls."""
-    frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES).astype(np.float64)
-    level = 10 * np.log10(np.square(frames - frames.mean(1, keepdims=True)).mean(1) + 1e-12)
+    frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
+    squares = np.einsum("tn,tn->t", frames, frames, dtype=np.float64) / FRAME_SAMPLES  # no copy of the whole sound
+    level = 10 * np.log10(np.maximum(squares - np.square(frames.mean(1, dtype=np.float64)), 0) + 1e-12)
     quiet, loud = np.percentile(level, [10, 95])
     if loud < SILENCE_DB:
         return f"the voice is silent (its louder moments are at {loud:.0f} dB, and {SILENCE_DB:.0f} dB are needed)"

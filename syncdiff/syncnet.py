@@ -8,7 +8,9 @@ Knows nothing of files other than its own weights; how embeddings become a score
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -116,15 +118,27 @@ class JudgeNet(nn.Module):
         return F.normalize(self.look(mouths), dim=2), F.normalize(self.listen(mel), dim=2)
 
     @torch.inference_mode()
-    def see(self, mouths: np.ndarray) -> np.ndarray:
-        """Mouths [T,H,W] uint8 at 25 fps, as `view` gives them -> embeddings [T-4,D], window v of frames v .. v+4."""
-        pixels, around = torch.from_numpy(mouths), self.config.surround
-        parts = []
-        for start, stop in _chunks(len(mouths) - WINDOW + 1):
-            before = max(0, start - around)  # enough frames to either side that the cut does not show
-            part = pixels[before : stop + WINDOW - 1 + around].float().to(self.scale.device)
-            parts.append(F.normalize(self.look(part[None])[0, start - before : stop - before], dim=1).cpu())
-        return torch.cat(parts).numpy()
+    def see(self, mouths: Iterable[np.ndarray]) -> np.ndarray:
+        """Mouths, uint8 [H,W] each at 25 fps as `view` gives them -> embeddings [T-4,D], window v of frames v .. v+4.
+
+        Reads on as it goes and holds some seconds of them. Raises ValueError for fewer than five."""
+        stream, around = iter(mouths), self.config.surround
+        held, parts = [], []
+        begin = start = 0  # the number of the first frame held, and the first window to be embedded
+        while True:
+            wanted = start + CHUNK + WINDOW - 1 + around  # enough frames to either side that the cut does not show
+            held += islice(stream, wanted - begin - len(held))
+            whole = begin + len(held) < wanted
+            stop = _windows(begin + len(held)) if whole else start + CHUNK
+            if start < stop:
+                pixels = torch.from_numpy(np.stack(held[: stop + WINDOW - 1 + around - begin]))
+                seen = self.look(pixels[None].float().to(self.scale.device))[0, start - begin : stop - begin]
+                parts.append(F.normalize(seen, dim=1).cpu())
+            if whole:
+                return torch.cat(parts).numpy()
+            start = stop
+            del held[: max(0, start - around) - begin]
+            begin = max(0, start - around)
 
     @torch.inference_mode()
     def hear(self, samples: np.ndarray) -> np.ndarray:
@@ -132,8 +146,9 @@ class JudgeNet(nn.Module):
         from syncdiff.speech import log_mel
 
         mel = log_mel(torch.as_tensor(samples, dtype=torch.float32))
-        parts = []
-        for start, stop in _chunks(len(samples) // FRAME_SAMPLES - WINDOW + 1):
+        parts, windows = [], _windows(len(samples) // FRAME_SAMPLES)
+        for start in range(0, windows, CHUNK):
+            stop = min(start + CHUNK, windows)
             part = mel[:, COLUMNS_PER_FRAME * start : COLUMNS_PER_FRAME * (stop + WINDOW - 1)]
             parts.append(F.normalize(self.listen(part[None].to(self.scale.device))[0], dim=1).cpu())
         return torch.cat(parts).numpy()
@@ -172,10 +187,10 @@ class JudgeNet(nn.Module):
         return judge.eval()
 
 
-def _chunks(windows: int) -> list[tuple[int, int]]:
-    if windows < 1:
-        raise ValueError(f"one window needs {WINDOW} frames, and {windows + WINDOW - 1} are here")
-    return [(start, min(start + CHUNK, windows)) for start in range(0, windows, CHUNK)]
+def _windows(frames: int) -> int:
+    if frames < WINDOW:
+        raise ValueError(f"one window needs {WINDOW} frames, and {frames} are here")
+    return frames - WINDOW + 1
 
 
 Sides = int | tuple[int, int]

@@ -1,6 +1,8 @@
 """The protocol against a naive loop and planted offsets, the judge's network against its own claims, lips by hand."""
 
 import re
+import weakref
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,8 @@ class LevelJudge:
     def view(self, crop: np.ndarray) -> np.ndarray:
         return crop.mean(keepdims=True)[0, 0]
 
-    def see(self, views: np.ndarray) -> np.ndarray:
-        return np.lib.stride_tricks.sliding_window_view(views[:, 0] / 255, 5)
+    def see(self, views: Iterable[np.ndarray]) -> np.ndarray:
+        return np.lib.stride_tricks.sliding_window_view(np.stack(list(views))[:, 0] / 255, 5)
 
     def hear(self, samples: np.ndarray) -> np.ndarray:
         loud = np.sqrt(np.square(samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)).mean(1))
@@ -93,6 +95,13 @@ def test_foreign_sound_has_little_confidence() -> None:
 def test_crops_may_come_from_a_generator() -> None:
     crops, samples = clip()
     assert score((crop for crop in crops), samples, LevelJudge()) == score(crops, samples, LevelJudge())
+
+
+def test_picture_and_sound_may_differ_in_length() -> None:
+    crops, samples = clip()
+    both = score(crops[:60], samples[: 60 * FRAME], LevelJudge())
+    assert score(crops, samples[: 60 * FRAME + 639], LevelJudge()) == both
+    assert score(crops[:60], samples, LevelJudge()) == both
 
 
 def test_frames_without_a_good_face_do_not_count() -> None:
@@ -311,6 +320,31 @@ def test_chunks_do_not_show(judge: JudgeNet, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(syncnet, "CHUNK", 11)
     np.testing.assert_allclose(judge.see(mouths), seen, atol=1e-5)
     np.testing.assert_allclose(judge.hear(samples), heard, atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [5, 17, 18, 19, 28, 29, 30, 60])
+def test_a_stream_gives_what_the_whole_gives(judge: JudgeNet, monkeypatch, frames: int) -> None:
+    mouths = np.random.default_rng(0).integers(0, 256, (frames, 36, 48), np.uint8)
+    with torch.inference_mode():
+        whole = torch.nn.functional.normalize(judge.look(torch.from_numpy(mouths)[None].float())[0], dim=1)
+    monkeypatch.setattr(syncnet, "CHUNK", 11)
+    np.testing.assert_allclose(judge.see(iter(mouths)), whole, atol=1e-5)
+
+
+def test_a_stream_is_not_held(judge: JudgeNet, monkeypatch) -> None:
+    monkeypatch.setattr(syncnet, "CHUNK", 11)
+    given, most = [], 0
+
+    def stream() -> Iterator[np.ndarray]:
+        nonlocal most
+        for level in range(90):
+            given.append(weakref.ref(mouth := np.full((36, 48), level, np.uint8)))
+            most = max(most, sum(reference() is not None for reference in given))
+            yield mouth
+            del mouth
+
+    assert len(judge.see(stream())) == 86
+    assert most <= 11 + 4 + 2 * 3 + 1  # a piece, the rest of its last window, three frames to either side, the next
 
 
 def test_less_than_a_window_is_refused(judge: JudgeNet) -> None:

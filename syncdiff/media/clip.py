@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import av
@@ -97,17 +97,21 @@ class Speech:
 
     def samples(self) -> np.ndarray:
         """The voice as the models hear it: [N] float32 in [-1,1], mono, SAMPLE_RATE, N = round(seconds * rate)."""
+        samples, at = np.zeros(round(self.seconds * SAMPLE_RATE), np.float32), 0
+        for part in self._resampled():
+            room = min(len(part), len(samples) - at)
+            samples[at : at + room] = part[:room] / np.float32(32_768)
+            at += room
+        return samples
+
+    def _resampled(self) -> Iterator[np.ndarray]:
+        """The whole file in pieces, int16 [n] each."""
         # 16 bits: swresample then weighs the channels so that their sum cannot clip; floats it would simply add up
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-        parts = []
         with av.open(str(self.path), format="wav") as container:
-            for sound in container.decode(audio=0):
-                parts += [part.to_ndarray()[0] for part in resampler.resample(sound)]
-        parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
-        samples = np.concatenate(parts) if parts else np.zeros(0, np.int16)
-        wanted = round(self.seconds * SAMPLE_RATE)
-        samples = np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
-        return samples.astype(np.float32) / 32_768
+            for sound in chain(container.decode(audio=0), [None]):
+                for piece in resampler.resample(sound):
+                    yield piece.to_ndarray()[0]
 
 
 @dataclass(frozen=True)
