@@ -21,7 +21,7 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
-from _compat_pickle import IMPORT_MAPPING  # names that modules had in Python 2, which old checkpoints use
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # what was called otherwise in Python 2: protocol 2 still does
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -266,7 +266,7 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
 
 # Names from Python, torch and numpy that are plain data, and so may stand in a file; they become Inert.
 _DATA = frozenset(
-    ["argparse.Namespace", "operator.getitem", "types.SimpleNamespace", "torch.device", "torch.Tensor"]
+    ["argparse.Namespace", "_operator.getitem", "types.SimpleNamespace", "torch.device", "torch.Tensor"]
     + [f"builtins.{kind.__name__}" for kind in (object, type, dict, list, tuple, int, float, complex, str, bool, bytes)]
     + [f"numpy.{name}" for name in ("dtype", "ndarray", "float64", "float32", "int64", "int32", "bool_")]
     + [f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")]
@@ -288,7 +288,7 @@ def _name(module: object, name: object) -> Inert:
     """What an instruction that imports yields: the name, if the file may say it."""
     if not (isinstance(module, str) and isinstance(name, str)):
         raise _Refused("it imports something that has no name")
-    module = IMPORT_MAPPING.get(module, module)
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     full = f"{module}.{name}"
     known = full in _BUILDERS or full in _DATA or (module.startswith(_DATA_MODULES) and "." not in name)
     if module.split(".")[0] in _WATCHED and not known:

@@ -1,0 +1,407 @@
+"""The audio path of AV-HuBERT against a slow one written out in numpy, and its files as the test itself writes them."""
+
+from __future__ import annotations
+
+import math
+import sys
+import types
+import typing
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from syncdiff.avhubert import CONTEXT, LICENCE, OFFERS, PIECE, SIZES, AVHubert, log_filterbank, stacked
+from syncdiff.checkpoints import CheckpointError
+
+WIDTH, LAYERS, HIDDEN, HEADS = 128, 3, 192, 2
+
+
+# --- the reference: nothing here calls the code under test, or torch
+
+
+def written_out_filterbank(samples: np.ndarray) -> np.ndarray:
+    """python_speech_features.logfbank with its defaults, sample by sample and bin by bin: [N] int16 -> [T100, 26]."""
+    x = samples.astype(np.float64)
+    x = np.array([x[0], *(x[n] - 0.97 * x[n - 1] for n in range(1, len(x)))])
+    frames = 1 if len(x) <= 400 else 1 + math.ceil((len(x) - 400) / 160)
+    x = np.concatenate([x, np.zeros(160 * frames + 400)])
+    turn = np.exp(-2j * np.pi * np.outer(np.arange(257), np.arange(400)) / 512)
+    hertz = [700 * (10 ** (m * 2595 * math.log10(1 + 8000 / 700) / 27 / 2595) - 1) for m in range(28)]
+    corner = [math.floor(513 * f / 16000) for f in hertz]
+    rows = np.zeros((frames, 26))
+    for t in range(frames):
+        power = np.abs(turn @ x[160 * t : 160 * t + 400]) ** 2 / 512
+        for band in range(26):
+            a, b, c = corner[band : band + 3]
+            up = sum(power[k] * (k - a) / (b - a) for k in range(a, b))
+            energy = up + sum(power[k] * (c - k) / (c - b) for k in range(b, c))
+            rows[t, band] = math.log(energy or np.finfo(float).eps)
+    return rows
+
+
+def norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def written_out_network(frames: np.ndarray, w: dict[str, np.ndarray]) -> np.ndarray:
+    """[T, 104] -> [T, D] by the released keys, as section 3.2 of the project's notes gives the steps."""
+
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def normed(x: np.ndarray, name: str) -> np.ndarray:
+        return norm(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+    audio = linear(frames, "feature_extractor_audio.proj")
+    x = linear(normed(np.concatenate([audio, np.zeros_like(audio)], 1), "layer_norm"), "post_extract_proj")
+    T = len(x)
+
+    v, g = w["encoder.pos_conv.0.weight_v"], w["encoder.pos_conv.0.weight_g"]
+    position = np.tile(w["encoder.pos_conv.0.bias"], (T, 1))
+    share = WIDTH // 16
+    for tap in range(128):
+        kernel = v[:, :, tap] * g[0, 0, tap] / math.sqrt((v[:, :, tap] ** 2).sum())  # [D, D / 16]
+        for t in range(T):
+            if 0 <= t + tap - 64 < T:
+                for out in range(WIDTH):
+                    group = out // share
+                    position[t, out] += kernel[out] @ x[t + tap - 64, group * share : (group + 1) * share]
+    x = x + gelu(position)
+
+    for i in range(LAYERS):
+        layer = f"encoder.layers.{i}"
+        y = normed(x, f"{layer}.self_attn_layer_norm")
+        q, k, v = (linear(y, f"{layer}.self_attn.{name}_proj") for name in "qkv")
+        seen = np.zeros_like(y)
+        for head in range(HEADS):
+            part = slice(64 * head, 64 * head + 64)
+            scores = np.exp((q[:, part] / 8) @ k[:, part].T)
+            seen[:, part] = scores / scores.sum(1, keepdims=True) @ v[:, part]
+        x = x + linear(seen, f"{layer}.self_attn.out_proj")
+        y = normed(x, f"{layer}.final_layer_norm")
+        x = x + linear(gelu(linear(y, f"{layer}.fc1")), f"{layer}.fc2")
+    return normed(x, "encoder.layer_norm")
+
+
+# --- files as they are released
+
+
+def shapes(D: int = WIDTH, F: int = HIDDEN, layers: int = LAYERS) -> dict[str, tuple[int, ...]]:
+    """The released keys of the audio path (section 3.3 of the notes)."""
+    linear = {
+        "feature_extractor_audio.proj": (D, 104),
+        "post_extract_proj": (D, 2 * D),
+        **{f"encoder.layers.{i}.self_attn.{n}_proj": (D, D) for i in range(layers) for n in ("k", "v", "q", "out")},
+        **{f"encoder.layers.{i}.fc1": (F, D) for i in range(layers)},
+        **{f"encoder.layers.{i}.fc2": (D, F) for i in range(layers)},
+    }
+    norms = {
+        "layer_norm": 2 * D,
+        "encoder.layer_norm": D,
+        **{f"encoder.layers.{i}.self_attn_layer_norm": D for i in range(layers)},
+        **{f"encoder.layers.{i}.final_layer_norm": D for i in range(layers)},
+    }
+    found = {
+        "encoder.pos_conv.0.bias": (D,),
+        "encoder.pos_conv.0.weight_g": (1, 1, 128),
+        "encoder.pos_conv.0.weight_v": (D, D // 16, 128),
+    }
+    for name, shape in linear.items():
+        found |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    for name, size in norms.items():
+        found |= {f"{name}.weight": (size,), f"{name}.bias": (size,)}
+    return found
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(1)
+    made = {}
+    for key, shape in shapes().items():
+        noise = torch.randn(shape, generator=random)
+        made[key] = (
+            noise * 0.1 if key.endswith("bias") else noise / math.sqrt(shape[-1]) if len(shape) > 1 else 1 + noise / 5
+        )
+    return made
+
+
+def beside_audio() -> dict[str, torch.Tensor]:
+    """What a pre-trained file holds besides the audio path."""
+    return {
+        "mask_emb": torch.zeros(104),
+        "label_embs_concat": torch.zeros(20, 256),
+        "final_proj.weight": torch.zeros(256, WIDTH),
+        "final_proj.bias": torch.zeros(256),
+        "feature_extractor_video.resnet.frontend3D.0.weight": torch.zeros(64, 1, 5, 7, 7),
+        "feature_extractor_video.resnet.frontend3D.1.num_batches_tracked": torch.tensor(7),
+        "feature_extractor_video.resnet.trunk.layer1.0.relu1.weight": torch.zeros(64),
+        "feature_extractor_video.proj.weight": torch.zeros(WIDTH, 512),
+        "feature_extractor_video.proj.bias": torch.zeros(WIDTH),
+    }
+
+
+def foreign(module: str, name: str, **attributes: object) -> object:
+    """An object of a class in a module that exists only until `write` has pickled it."""
+    *parents, _ = module.split(".")
+    for depth in range(len(parents) + 1):
+        full = ".".join(module.split(".")[: depth + 1])
+        sys.modules.setdefault(full, types.ModuleType(full))
+    kind = getattr(sys.modules[module], name, None) or type(name, (), {"__module__": module})
+    setattr(sys.modules[module], name, kind)
+    made = kind()
+    made.__dict__.update(attributes)
+    return made
+
+
+def write(path: Path, content: dict, *, legacy: bool = False) -> Path:
+    """torch.save after adding what fairseq saves around a model: configuration, dictionaries, tokeniser, optimiser."""
+    task = foreign("fairseq.data.dictionary", "Dictionary", symbols=["<s>", "a"], indices={"<s>": 0}, count=[1, 2])
+    sentencepiece = foreign("sentencepiece", "SentencePieceProcessor", model=bytes(range(256)))
+    kind = foreign("omegaconf.base", "ContainerMetadata", ref_type=typing.Any, object_type=dict, flags=None)
+    width = foreign("omegaconf.nodes", "AnyNode", _val=768, _metadata=kind)
+    config = foreign("omegaconf.dictconfig", "DictConfig", _metadata=kind, _content={"encoder_embed_dim": width})
+    width.__dict__["_parent"] = config  # as in omegaconf, the nodes know their parents
+    around = {
+        "args": Namespace(arch="av_hubert"),
+        "cfg": {"model": config, "task": {"normalize": True, "element": typing.List[int]}},  # noqa: UP006 -- as pickled
+        "task_state": {"dictionaries": [task], "s2s_tokenizer": sentencepiece},
+        "extra_state": {"best": np.float64(1.5), "epoch": 3},
+        "last_optimizer_state": {"state": {0: {"exp_avg": torch.zeros(50)}}},
+    }
+    torch.save(around | content, path, _use_new_zipfile_serialization=not legacy)
+    for name in [name for name in sys.modules if name.split(".")[0] in {"fairseq", "omegaconf", "sentencepiece"}]:
+        del sys.modules[name]
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(weights, tmp_path_factory) -> AVHubert:
+    return AVHubert.read(
+        write(tmp_path_factory.mktemp("avhubert") / "pretrained.pt", {"model": weights | beside_audio()})
+    )
+
+
+@pytest.fixture
+def speech() -> np.ndarray:
+    """1.3 s that buzz and hush, on the grid of 16-bit samples."""
+    t = np.arange(20_840) / 16_000
+    buzz = np.sin(2 * np.pi * 120 * t) ** 15 * np.maximum(0, np.sin(2 * np.pi * 2 * t))
+    noise = np.random.default_rng(0).normal(0, 0.01, len(t))
+    return (np.round((buzz * 0.5 + noise) * 32_768) / 32_768).astype(np.float32)
+
+
+# --- the front end
+
+
+def test_filterbank_is_the_written_out_one(speech):
+    assert np.allclose(log_filterbank(speech), written_out_filterbank(np.round(speech * 32_768)), atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [0, 1, 399, 400, 401, 560, 561])
+def test_filterbank_of_the_shortest_sounds(length, speech):
+    sound = speech[5000 : 5000 + length] if length else np.zeros(0, np.float32)
+    expected = written_out_filterbank(np.round((sound if length else np.zeros(1)) * 32_768))
+    assert log_filterbank(sound).shape == expected.shape
+    assert np.allclose(log_filterbank(sound), expected, atol=1e-4)
+
+
+def test_silence_is_the_smallest_float(speech):
+    assert torch.allclose(log_filterbank(np.zeros(1600, np.float32)), torch.tensor(np.log(np.finfo(float).eps)).float())
+    assert log_filterbank(np.full(1600, 1e-6, np.float32)).max() < -36  # less than one step of 16 bits is silence too
+
+
+def test_four_frames_stand_side_by_side_in_time_order(speech):
+    bands = written_out_filterbank(np.round(speech * 32_768))
+    rows = stacked(speech)
+    assert rows.shape == (math.ceil(len(bands) / 4), 104)
+    bands = np.concatenate([bands, np.zeros((-len(bands) % 4, 26))])
+    for i, row in enumerate(rows.numpy()):
+        four = np.concatenate(bands[4 * i : 4 * i + 4])
+        assert np.allclose(row, (four - four.mean()) / np.sqrt(four.var() + 1e-5), atol=1e-4)
+
+
+def test_a_second_is_25_frames():
+    assert stacked(np.zeros(16_000, np.float32)).shape == (25, 104)
+    assert AVHubert(64, 1, 8).rate == 25
+
+
+# --- the network
+
+
+def test_network_is_the_written_out_one(model, weights, speech):
+    expected = written_out_network(
+        stacked(speech).double().numpy(), {k: v.double().numpy() for k, v in weights.items()}
+    )
+    assert expected.std() > 0.5
+    assert np.allclose(model.encode(speech), expected, atol=2e-4)
+
+
+def test_padding_of_a_batch_changes_nothing(model):
+    long, short = torch.randn(1, 30, 104), torch.randn(1, 13, 104)
+    batch = torch.cat([long, torch.cat([short, 9 * torch.randn(1, 17, 104)], 1)])
+    with torch.inference_mode():
+        together = model(batch, torch.tensor([30, 13]))
+        assert torch.allclose(together[:1], model(long), atol=1e-4)
+        assert torch.allclose(together[1:, :13], model(short), atol=1e-4)
+
+
+def test_long_speech_goes_in_windows(model, monkeypatch):
+    """Up to 20 s the whole is encoded; beyond, every frame comes from one window with CONTEXT around it."""
+    shapes = []
+    whole = AVHubert.forward
+    monkeypatch.setattr(AVHubert, "forward", lambda self, frames: shapes.append(frames.shape[1]) or frames[..., :1])
+    for seconds, pieces in ((20, 1), (20.04, 2), (33, 3), (60, 5)):
+        shapes.clear()
+        noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * 16_000)).astype(np.float32)
+        assert torch.equal(model.encode(noise), stacked(noise)[:, :1])  # every frame once, in order
+        assert len(shapes) == pieces
+        assert set(shapes) == {PIECE}
+    monkeypatch.setattr(AVHubert, "forward", whole)
+
+    frames = stacked(noise)
+    got = model.encode(noise)
+    with torch.inference_mode():
+        middle = model(frames[None, 2 * (PIECE - 2 * CONTEXT) :][:, :PIECE])[0, CONTEXT:-CONTEXT]
+    start = 2 * (PIECE - 2 * CONTEXT) + CONTEXT
+    assert torch.allclose(got[start : start + len(middle)], middle, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_only_the_last_layers_learn(model, count):
+    model.trainable_layers(count)
+    model(torch.randn(1, 8, 104)).sum().backward() if count else None
+    learning = {name for name, part in model.named_parameters() if part.requires_grad}
+    wanted = [f"encoder.layers.{i}." for i in range(LAYERS - count, LAYERS)]
+    assert learning == {name for name, _ in model.named_parameters() if name.startswith(tuple(wanted))}
+    assert all((part.grad is not None) == part.requires_grad for part in model.parameters())
+    model.zero_grad()
+
+
+def test_more_layers_than_there_are_cannot_learn(model):
+    with pytest.raises(ValueError, match=r"0\.\.3 can be trainable, not 4"):
+        model.trainable_layers(4)
+
+
+def test_dropout_and_layerdrop_only_in_training(model):
+    frames = torch.randn(1, 8, 104)
+    with torch.no_grad():
+        assert torch.equal(model(frames), model(frames))
+        model.train()
+        assert not torch.equal(model(frames), model(frames))
+        model.eval()
+
+
+def test_the_published_sizes():
+    for size, million in (("base", 91.0), ("large", 312.9)):
+        with torch.device("meta"):
+            model = AVHubert(**SIZES[size])
+        assert round(sum(part.numel() for part in model.parameters()) / 1e6, 1) == million
+        model.trainable_layers(3)
+    with torch.device("meta"):
+        base = AVHubert(**SIZES["base"])
+    base.trainable_layers(3)
+    assert round(sum(part.numel() for part in base.parameters() if part.requires_grad) / 1e6, 1) == 21.3
+    assert AVHubert.__init__.__wrapped__.__defaults__[:3] == tuple(SIZES["base"].values())
+
+
+def test_save_and_load(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    again = AVHubert.from_pretrained(tmp_path)
+    frames = torch.randn(1, 8, 104)
+    assert torch.equal(again(frames), model(frames))
+
+
+# --- released files
+
+
+def test_every_released_kind_of_file_gives_the_same_network(model, weights, tmp_path):
+    inside = weights | {key: value for key, value in beside_audio().items() if not key.startswith("final_proj")}
+    decoder = {"decoder.embed_tokens.weight": torch.zeros(4, 8), "decoder.layers.0.fc1.weight": torch.zeros(4, 8)}
+    faces = {
+        "face_encoder_blocks.0.0.conv_block.0.weight": torch.zeros(2),
+        "audio_map.weight": torch.zeros(2),
+        "sync_net.a": torch.zeros(1),
+    }
+    kinds = {
+        "pretrained": {"model": weights | beside_audio()},
+        "finetuned": {"model": {f"encoder.w2v_model.{key}": value for key, value in inside.items()} | decoder},
+        "talklip": {"state_dict": {f"audio_encoder.w2v_model.{key}": value for key, value in inside.items()} | faces},
+    }
+    frames = torch.randn(1, 12, 104)
+    for name, content in kinds.items():
+        for legacy in (False, True):
+            read = AVHubert.read(write(tmp_path / f"{name}.pt", content, legacy=legacy))
+            assert torch.equal(read(frames), model(frames)), (name, legacy)
+            assert dict(read.config)["hidden"] == HIDDEN
+            assert not read.training
+
+
+def test_half_precision_files_become_single(weights, tmp_path):
+    halves = {key: value.half() for key, value in weights.items()}
+    read = AVHubert.read(write(tmp_path / "half.pt", {"model": halves}))
+    assert read.dtype == torch.float32
+    assert torch.equal(read.layer_norm.weight, halves["layer_norm.weight"].float())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda w: w.pop("encoder.layers.1.fc2.bias"), r"it lacks encoder.layers.1.fc2.bias; expected the \d+ tensors"),
+        (lambda w: w.update(surprise=torch.zeros(1)), "it also has surprise; expected"),
+        (lambda w: w.update({"layer_norm.bias": torch.zeros(3)}), r"layer_norm.bias has the shape \(3,\); expected"),
+        (lambda w: w.update({"layer_norm.bias": "zero"}), "its layer_norm.bias is no tensor; expected"),
+        (lambda w: w.pop("post_extract_proj.weight"), "it has no post_extract_proj.weight; expected AV-HuBERT's keys"),
+        (lambda w: w.pop("encoder.pos_conv.0.weight_g"), r"weight_g and _v have the shapes \[None, \(128, 8, 128\)\]"),
+        (
+            lambda w: w.update({"encoder.pos_conv.0.weight_g": torch.ones(128, 1, 1)}),
+            r"have the shapes \[\(128, 1, 1\)",
+        ),
+        (
+            lambda w: w.update({"post_extract_proj.bias": torch.zeros(100)}),
+            "its features are 100 wide in 3 layers; exp",
+        ),
+        (
+            lambda w: w.pop("encoder.layers.0.fc1.bias"),
+            "its features are 128 wide in 3 layers; expected a multiple of 64",
+        ),
+        (lambda w: w.update({"encoder.layers.7.fc1.bias": torch.zeros(HIDDEN)}), "it lacks encoder.layers.3"),
+        (lambda w: [w.pop(key) for key in list(w)], "it has no post_extract_proj.weight"),
+    ],
+)
+def test_wrong_keys_are_named(change, sentence, weights, tmp_path):
+    wrong = dict(weights)
+    change(wrong)
+    with pytest.raises(CheckpointError, match=f"^wrong.pt is refused: .*{sentence}"):
+        AVHubert.read(write(tmp_path / "wrong.pt", {"model": wrong}))
+
+
+def test_a_strange_key_beside_the_encoder_is_named(weights, tmp_path):
+    wrong = {f"encoder.w2v_model.{key}": value for key, value in weights.items()} | {"encoder.extra": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"beside AV-HuBERT it has encoder\.extra"):
+        AVHubert.read(write(tmp_path / "wrong.pt", {"model": wrong}))
+
+
+def test_another_network_is_refused(tmp_path):
+    torch.save({"model": torch.nn.Linear(2, 2).state_dict()}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"^other.pt is refused: it has no post_extract_proj.weight; expected"):
+        AVHubert.read(tmp_path / "other.pt")
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="has no entry model or state_dict, but weight, bias; expected"):
+        AVHubert.read(tmp_path / "other.pt")
+
+
+def test_the_licence_says_what_it_forbids():
+    assert {"base", "large"} == set(OFFERS)
+    for offer in OFFERS.values():
+        assert offer.licence == LICENCE
+        assert offer.url.startswith("https://")
+    assert "non-commercial research only" in LICENCE
+    assert "AV-HuBERT is licensed under the AV-HuBERT license, Copyright (c)\nMeta Platforms, Inc." in LICENCE
