@@ -4,10 +4,10 @@
 
 One student, four kinds of target on its 50 Hz features. Two through linear heads that are thrown away afterwards: the
 teacher's states (all voices) and the animation curves of the synthetic faces. The shape of the lips through the
-forecast that the encoder keeps (a style a set, since puppets, rendered heads and people move differently). And which mouth of
-many goes with this moment's sound: the audio-visual contrastive loss, in both directions, against other moments and
-other talkers. The student hears the sound augmented (speed, noise, reverberation, equaliser, band limit) or, now and
-then, gone: then the lips rest. The teacher heard it clean.
+forecast that the encoder keeps (a style a set, since puppets, rendered heads and people move differently). And which
+mouth of many goes with this moment's sound: the audio-visual contrastive loss, in both directions, against other
+moments and other talkers. The student hears the sound augmented (speed, noise, reverberation, equaliser, band limit)
+or, now and then, gone: then the lips rest. The teacher heard it clean.
 Resumable: OUT/state.pt holds everything; a batch's seed is its number.
 """
 
@@ -137,7 +137,7 @@ class Segments:
     def batch(
         self, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, str, Tensor, Tensor | None]]]:
-        """Mel [B, M, T100], teacher [B, T50, D], valid [B, T50], faces: row, set, shapes [T25, SHAPE], curves or None."""
+        """Mel [B, M, T100], teacher [B, T50, D], valid [B, T50], faces: row, set, shapes [T25, SHAPE], curves."""
         n50 = int(SECONDS * RATE)
         mels, teacher, valid, faces = (
             [],

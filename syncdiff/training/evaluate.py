@@ -1,11 +1,12 @@
 """How well do the lips follow? Landmarks decide, on people the model has never seen.
 
-    python -m syncdiff.training.evaluate DATA [SET ...] [--weights assets/weights] [--steps 4] [--limit N] [--csv FILE]
+    python -m syncdiff.training.evaluate DATA [SET ...] [--weights assets/weights] [--steps 2] [--limit N] [--csv FILE]
 
-For every prepared clip of the sets (see `prepare`) the mouth is drawn three times - with its own voice, with another
-person's, with silence - and mediapipe reads the lips of the drawn crops. r is the correlation of lip opening: with the
+For every prepared clip of the sets (see `prepare`) the mouth is made three times - to its own voice, to another
+person's, to silence - and mediapipe reads the lips of what was made. r is the correlation of lip opening: with the
 clip's own lips (matched), with the lips of the one who really spoke (foreign), with the clip's own lips again (silence,
-where it should be nothing). "as it was" is the unedited video under the foreign voice: what a model must beat.
+where it should be nothing). Four makers do this in turn: our model, and what it must beat - the video left as it was,
+one mouth held all the time, and the clip's own mouth from the moment that sounds most alike.
 """
 
 from __future__ import annotations
@@ -13,117 +14,144 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
+import torch
 
 from syncdiff import codec
 from syncdiff.crops import mouth_mask
 from syncdiff.faces.pose import yaw_of
-from syncdiff.lips import lip_shape
+from syncdiff.lips import Talker, lip_shape
 from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
 from syncdiff.sampler import LANE, LANES
 from syncdiff.scene import Scene, Sitter
-from syncdiff.scores import best_lag, correlation, lip_opening, lip_width
+from syncdiff.scores import best_lag, correlation, lip_opening, lip_width, score
 from syncdiff.speech import listen
 from syncdiff.training.data import ClipRecord, load_crops, load_set
-from syncdiff.training.objective import LIP_BOX
+from syncdiff.training.measures import closure, jitter, lip_distance, psnr, read_lips, sharpness, ssim
 from syncdiff.training.prepare import FPS, SAMPLE_RATE
 from syncdiff.weights import COMPACT
 
-SETS = ("val-grid-multi", "val-voxceleb2", "val-hdtf", "val-elospheres", "val-retalking")
+SETS = ("val-grid-multi", "val-voxceleb2", "val-hdtf", "val-elospheres", "val-retalking", "val-rendered")
+APART = 15  # frames between a frame and the one whose mouth it may be given
+CLOSING = 1  # place of the lip closing curve among the visemes of the corpus
 
 
-def draw(
-    pipe: SyncDiffPipeline, crops: np.ndarray, points: np.ndarray, sound: np.ndarray, options: SampleOptions
-) -> np.ndarray:
-    """Crops [T, S, S, 3] with landmarks [T, 478, 2] in crop px -> the same with their mouths drawn to the sound [N]."""
-    times = np.arange(len(crops)) / FPS
-    everything = np.ones(len(crops), np.float32)
-    still = np.tile(np.eye(2, 3), (len(crops), 1, 1))
-    sitter = Sitter(crops, still, lip_shape(points), yaw_of(points), everything > 0)
-    scene = Scene(sitter, np.arange(len(crops)), times, times + 0.5 / FPS, everything)
-    heard, out = listen(pipe.speech, sound), crops.copy()
-    for start in range(0, len(crops), LANE * LANES):
-        for part in pipe.draw_chunk(scene, heard, start, options):
-            if part.finished:
-                masked = mouth_mask()[None, ..., None]
-                drawn = scene.complete(part.frames, codec.decode(part.clean))
-                out[list(part.frames)] = np.where(masked, drawn, crops[list(part.frames)])
-    return out
+@dataclass(frozen=True)
+class Filmed:
+    """A clip as it is."""
+
+    crops: np.ndarray  # [T, S, S, 3] uint8
+    points: np.ndarray  # [T, 478, 2] crop px
+    sound: np.ndarray  # [N] float32
+
+    def first(self, frames: int) -> Filmed:
+        return Filmed(self.crops[:frames], self.points[:frames], self.sound[: frames * SAMPLE_RATE // FPS])
+
+    @property
+    def scene(self) -> Scene:
+        """All of it to be redrawn."""
+        times, everything = np.arange(len(self.crops)) / FPS, np.ones(len(self.crops), np.float32)
+        still = np.tile(np.eye(2, 3), (len(self.crops), 1, 1))
+        sitter = Sitter(self.crops, still, lip_shape(self.points), yaw_of(self.points), everything > 0)
+        return Scene(sitter, np.arange(len(self.crops)), times, times + 0.5 / FPS, everything)
 
 
-def read_lips(crops: np.ndarray) -> np.ndarray:
-    """FaceMesh points [T, 478, 2] of crops, crop px; frames without a face repeat the last."""
-    from mediapipe.python.solutions.face_mesh import FaceMesh
-
-    rows: list[np.ndarray] = []
-    with FaceMesh(static_image_mode=False, max_num_faces=1, refine_landmarks=True) as mesh:
-        for crop in crops:
-            image = cv2.copyMakeBorder(cv2.resize(crop, None, fx=2, fy=2), 96, 32, 64, 64, cv2.BORDER_REPLICATE)
-            found = mesh.process(image).multi_face_landmarks
-            if found:
-                points = np.array([(p.x * image.shape[1], p.y * image.shape[0]) for p in found[0].landmark])
-                rows.append((points - (64, 96)) / 2)
-            else:
-                rows.append(rows[-1] if rows else np.full((478, 2), np.nan))
-    return np.stack(rows)
+Maker = Callable[[Filmed, np.ndarray], np.ndarray]  # a clip and a sound [N] -> crops [T, S, S, 3] that speak it
 
 
-def sharpness(crops: np.ndarray) -> float:
-    """Mean energy of the Laplacian in the mouth box."""
-    boxes = crops[:, LIP_BOX[0], LIP_BOX[1]]
-    return float(np.mean([cv2.Laplacian(cv2.cvtColor(b, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var() for b in boxes]) ** 0.5)
+def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Maker:
+    """Our model."""
+
+    def make(clip: Filmed, sound: np.ndarray) -> np.ndarray:
+        scene, heard, out = clip.scene, listen(pipe.speech, sound), clip.crops.copy()
+        for start in range(0, len(out), LANE * LANES):
+            for part in pipe.draw_chunk(scene, heard, start, options):
+                if part.finished:
+                    out[list(part.frames)] = scene.complete(part.frames, codec.decode(part.clean))
+        return _inside_mask(out, clip.crops)
+
+    return make
 
 
-def jitter(points: np.ndarray) -> float:
-    """Mean absolute second difference of the inner lips over time, px."""
-    return float(np.abs(np.diff(points[:, (13, 14, 78, 308)], 2, axis=0)).mean())
+def left_alone(clip: Filmed, _sound: np.ndarray) -> np.ndarray:
+    """The video as it was."""
+    return clip.crops
 
 
-def evaluate_clip(
-    pipe: SyncDiffPipeline, crops: np.ndarray, record: ClipRecord, other: ClipRecord | None, options: SampleOptions
-) -> dict:
+def frozen(clip: Filmed, _sound: np.ndarray) -> np.ndarray:
+    """The identity frame's mouth in every frame."""
+    who = clip.crops[clip.scene.sitter.identity]
+    return _inside_mask(np.broadcast_to(who, clip.crops.shape), clip.crops)
+
+
+def nearest_by(pipe: SyncDiffPipeline) -> Maker:
+    """The clip's own mouth from another moment, the one whose sound our speech encoder finds most alike."""
+
+    def make(clip: Filmed, sound: np.ndarray) -> np.ndarray:
+        times = clip.scene.middles
+        own, new = (_windows(pipe, s, times) for s in (clip.sound, sound))
+        apart = ((new[:, None] - own[None]) ** 2).sum(-1)
+        i = np.arange(len(times))
+        apart[np.abs(i[:, None] - i[None]) < min(APART, len(times) // 3)] = np.inf
+        return _inside_mask(clip.crops[apart.argmin(1)], clip.crops)
+
+    return make
+
+
+def _windows(pipe: SyncDiffPipeline, sound: np.ndarray, times: np.ndarray) -> np.ndarray:
+    return listen(pipe.speech, sound).window(torch.from_numpy(times), 5).flatten(1).numpy()
+
+
+def _inside_mask(made: np.ndarray, around: np.ndarray) -> np.ndarray:
+    return np.where(mouth_mask()[None, ..., None], made, around)
+
+
+def measure(make: Maker, clip: Filmed, record: ClipRecord, other: ClipRecord | None, judge) -> dict:
     """One row of the table; see the module's head for the columns."""
-    sound = record.sound.astype(np.float32) / 32768
-    truth = read_lips(crops)
-    opening = lip_opening(truth)
-    row: dict[str, object] = {"set": record.set, "clip": record.name, "frames": len(record)}
-
-    own = draw(pipe, crops, truth, sound, options)
-    points = read_lips(own)
-    drawn = lip_opening(points)
-    lag = best_lag(drawn, opening)
+    opening, row = lip_opening(clip.points), {}
+    own = make(clip, clip.sound)
+    points = clip.points if own is clip.crops else read_lips(own)
+    made = lip_opening(points)
+    lag = best_lag(made, opening)
     row |= {
-        "matched_r": correlation(drawn, opening),
-        "best_lag": lag.frames if lag else None,
-        "best_r": lag.r if lag else None,
+        "matched_r": correlation(made, opening),
+        "best_lag": lag and lag.frames,
+        "best_r": lag and lag.r,
+        "width_r": correlation(lip_width(points), lip_width(clip.points)),
+        "opening_ratio": float(made.std() / opening.std()),
+        "closure": None,
+        "sharpness": sharpness(own) / sharpness(clip.crops),
+        "jitter": jitter(points) / jitter(clip.points),
+        "PSNR": psnr(own, clip.crops) if own is not clip.crops else None,
+        "SSIM": ssim(own, clip.crops),
+        "LMD": lip_distance(points, clip.points),
     }
-    row["width_r"] = correlation(lip_width(points), lip_width(truth))
-    row["opening_ratio"] = float(drawn.std() / opening.std())
-    row["sharpness"] = sharpness(own) / sharpness(crops)
-    row["jitter"] = jitter(points) / jitter(truth)
+    if record.visemes is not None:
+        reach = Talker.of(lip_shape(clip.points)).speaking().reach
+        row["closure"] = closure(points, record.visemes[:, CLOSING], reach)
+    if judge is not None:
+        said = score(own, clip.sound, judge)
+        row |= {"confidence": said.confidence, "offset": said.offset_frames}
 
     n = min(len(record), len(other)) if other else 0
     if n >= 2 * FPS:
-        foreign = other.sound.astype(np.float32) / 32768
-        drawn = lip_opening(read_lips(draw(pipe, crops[:n], truth[:n], foreign[: n * SAMPLE_RATE // FPS], options)))
-        spoken = other.opening[:n]
-        lag = best_lag(drawn, spoken)
-        row |= {"foreign_r": correlation(drawn, spoken), "foreign_best_r": lag.r if lag else None}
-        lag = best_lag(opening[:n], spoken)
-        row |= {"as_it_was_r": correlation(opening[:n], spoken), "as_it_was_best_r": lag.r if lag else None}
+        foreign = (other.sound.astype(np.float32) / 32768)[: n * SAMPLE_RATE // FPS]
+        crops = make(clip.first(n), foreign)
+        made, spoken = lip_opening(read_lips(crops)), other.opening[:n]
+        lag = best_lag(made, spoken)
+        row |= {"foreign_r": correlation(made, spoken), "foreign_best_r": lag and lag.r}
+        if judge is not None:
+            row["foreign_confidence"] = score(crops, foreign, judge).confidence
 
-    drawn = lip_opening(read_lips(draw(pipe, crops, truth, np.zeros_like(sound), options)))
-    row |= {"silence_move": float(drawn.std() / opening.std()), "silence_r": correlation(drawn, opening)}
-    return row
+    made = lip_opening(read_lips(make(clip, np.zeros_like(clip.sound))))
+    return row | {"silence_move": float(made.std() / opening.std()), "silence_r": correlation(made, opening)}
 
 
-def evaluate(
-    pipe: SyncDiffPipeline, data: Path, sets: tuple[str, ...], options: SampleOptions, limit: int | None
-) -> Iterator[dict]:
+def evaluate(makers: dict[str, Maker], judge, data: Path, sets: tuple[str, ...], limit: int | None) -> Iterator[dict]:
     """Rows, clip by clip. The foreign voice is the next clip of another person in the same set."""
     for name in sets:
         records = load_set(data, name)
@@ -132,18 +160,23 @@ def evaluate(
         crops, starts = load_crops(data, records)
         for i, record in list(enumerate(records))[:limit]:
             strangers = [r for r in records[i + 1 :] + records[:i] if r.identity != record.identity]
-            other = strangers[0] if strangers else None
-            yield evaluate_clip(pipe, np.array(crops[starts[i] : starts[i + 1]]), record, other, options)
+            pixels = np.array(crops[starts[i] : starts[i + 1]])
+            clip = Filmed(pixels, read_lips(pixels), record.sound.astype(np.float32) / 32768)
+            for maker, make in makers.items():
+                row = {"maker": maker, "set": name, "clip": record.name, "frames": len(record)}
+                yield row | measure(make, clip, record, strangers[0] if strangers else None, judge)
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown: the mean of every column, per set and over all clips."""
-    columns = [c for c in dict.fromkeys(c for r in rows for c in r) if c not in ("set", "clip", "frames")]
-    lines = ["| set | clips | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
-    for name in (*dict.fromkeys(r["set"] for r in rows), "all"):
-        here = [r for r in rows if name in (r["set"], "all")]
-        means = [[r[c] for r in here if r.get(c) is not None] for c in columns]
-        lines.append(f"| {name} | {len(here)} | " + " | ".join(f"{np.mean(m):.2f}" if m else "-" for m in means) + " |")
+    """Markdown: the mean of every column, per maker, per set and over all clips."""
+    columns = [c for c in dict.fromkeys(c for r in rows for c in r) if c not in ("maker", "set", "clip", "frames")]
+    lines = ["| maker | set | clips | " + " | ".join(columns) + " |", "|---" * (len(columns) + 3) + "|"]
+    for maker in dict.fromkeys(r["maker"] for r in rows):
+        for name in (*dict.fromkeys(r["set"] for r in rows), "all"):
+            here = [r for r in rows if r["maker"] == maker and name in (r["set"], "all")]
+            means = [[r[c] for r in here if r.get(c) is not None] for c in columns]
+            cells = " | ".join(f"{np.mean(m):.2f}" if m else "-" for m in means)
+            lines.append(f"| {maker} | {name} | {len(here)} | {cells} |")
     return "\n".join(lines)
 
 
@@ -154,11 +187,15 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=COMPACT)
     parser.add_argument("--steps", type=int, default=SampleOptions.steps)
     parser.add_argument("--limit", type=int, help="clips per set")
+    parser.add_argument("--alone", action="store_true", help="our model only, without the baselines")
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
     pipe = SyncDiffPipeline.from_pretrained(args.weights)
+    makers = {"syncdiff": drawn_by(pipe, SampleOptions(steps=args.steps))}
+    if not args.alone:
+        makers |= {"left as it was": left_alone, "frozen mouth": frozen, "nearest mouth": nearest_by(pipe)}
     rows = []
-    for row in evaluate(pipe, args.data, tuple(args.sets), SampleOptions(steps=args.steps), args.limit):
+    for row in evaluate(makers, pipe.judge, args.data, tuple(args.sets), args.limit):
         rows.append(row)
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
     print(table(rows))
