@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, BinaryIO, Protocol
 
 import torch
@@ -54,6 +55,7 @@ class CheckpointError(InputError):
     """The checkpoint cannot be used: one sentence with the file, the reason and what was expected."""
 
     def __init__(self, path: Path | str, reason: str, expected: str) -> None:
+        reason = shorten(reason, 300, placeholder=" ...")  # names in the file may be long, or hold line feeds
         super().__init__(f"{Path(path).name} is refused: {reason}; expected {expected}.")
 
 
@@ -158,7 +160,10 @@ def _wanted(content: object, entries: Sequence[str] | None) -> dict:
 
 
 def _kind(value: object) -> str:
-    return value.name if isinstance(value, Inert) else type(value).__name__.strip("_").lower()
+    """What a value is, in a sentence."""
+    if isinstance(value, Inert):
+        return value.name
+    return {_View: "a tensor", _Storage: "a storage"}.get(type(value), type(value).__name__)
 
 
 def _some(names: Iterable[object], most: int = 5) -> str:
@@ -273,7 +278,7 @@ _DATA = frozenset(
     + [str(dtype) for dtype in STORAGES.values()]
     + [f"torch.{cuda}{name}" for cuda in ("", "cuda.") for name in STORAGES]
 )
-_DATA_MODULES = ("typing", "enum", "pathlib", "datetime", "torch.nn.modules")
+_DATA_MODULES = frozenset(["typing", "enum", "pathlib", "datetime"])
 _WATCHED = sys.stdlib_module_names | {"torch", "numpy"}
 
 # Instructions whose argument is the value that they push.
@@ -290,9 +295,10 @@ def _name(module: object, name: object) -> Inert:
         raise _Refused("it imports something that has no name")
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     full = f"{module}.{name}"
-    known = full in _BUILDERS or full in _DATA or (module.startswith(_DATA_MODULES) and "." not in name)
+    plain = module in _DATA_MODULES or module.startswith("torch.nn.modules.")
+    known = full in _BUILDERS or full in _DATA or (plain and "." not in name)
     if module.split(".")[0] in _WATCHED and not known:
-        raise _Refused(f"it carries code, a call of {full}, of which nothing was run")
+        raise _Refused(f"it carries code ({full}), of which nothing was run")
     return Inert(full)
 
 
@@ -348,7 +354,7 @@ class _Machine:
 
     def call(self, function: object, arguments: object) -> None:
         if not isinstance(function, Inert) or not isinstance(arguments, tuple):
-            raise _Refused(f"it calls {_kind(function)}")
+            raise _Refused(f"it calls {_kind(function)} with {_kind(arguments)}")
         build = _BUILDERS.get(function.name)
         self.stack.append(build(*arguments) if build else Inert(function.name))
 
@@ -439,7 +445,7 @@ class _ZipFormat:
             raise _Refused(f"it is a zip of {_some(self.members)}, without a data.pkl")
         self.folder = pickles[0].removesuffix("data.pkl")
         if any(name.startswith((f"{self.folder}code/", f"{self.folder}constants.pkl")) for name in self.members):
-            raise _Refused("it carries code, a TorchScript program, of which nothing was run")
+            raise _Refused("it carries code (a TorchScript program), of which nothing was run")
         if self.member("byteorder", b"little") != b"little":
             raise _Refused("its numbers are big-endian")
         self.content = _Machine(_storage).run(BytesIO(self.member("data.pkl")))
