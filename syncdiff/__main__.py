@@ -1,4 +1,4 @@
-"""The command line: `python -m syncdiff sync | score | doctor`. Parses and prints; the rest is the pipeline's.
+"""The command line: `python -m syncdiff sync | score | verify | doctor`. Parses and prints; the rest is the pipeline's.
 
 Results go to standard output, progress and complaints to standard error. Exit code 0; 2 for bad input, with one
 sentence; 1 when `doctor` finds something missing; 130 when interrupted.
@@ -63,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     for command in (one, two):
         command.add_argument("--json", action="store_true", help="print one JSON object")
 
+    check = commands.add_parser("verify", help="whether a video says, or hides, that its lips were redrawn")
+    check.add_argument("video", type=Path, metavar="VIDEO")
+    check.set_defaults(run=verify)
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+
     three = commands.add_parser("doctor", help="what this machine has, and whether it is enough")
     three.set_defaults(run=doctor)
     return top
@@ -104,6 +109,14 @@ def score(arguments: argparse.Namespace) -> int:
     with closing(score_file(pipe, arguments.video)) as items:
         scores = last(items)
     print(json.dumps(asdict(scores)) if arguments.json else in_words(scores))
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    from syncdiff.provenance import verify as look
+
+    found = look(arguments.video)
+    print(json.dumps(found.report()) if arguments.json else "\n".join((found.verdict, *found.sentences)))
     return 0
 
 

@@ -24,7 +24,7 @@ SOUND_BITS = 96_000  # per second and channel
 
 
 class ClipWriter:
-    """A context manager: `with ClipWriter(path, clip, timeline, speech) as out: out.write(frame, time, patch)`.
+    """A context manager: `with ClipWriter(path, clip, timeline, speech) as out: out.write(frame, time, *patches)`.
 
     Writes beside `path` and moves the file there when it is whole; after an exception nothing is left."""
 
@@ -62,11 +62,14 @@ class ClipWriter:
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         return stream
 
-    def write(self, frame: Frame, time: float, patch: Patch | None = None) -> None:
-        """Show the frame from `time` on (seconds, on the timeline), with the patch's pixels in place of its own."""
+    def write(self, frame: Frame, time: float, *patches: Patch | None) -> None:
+        """Show the frame from `time` on (seconds, on the timeline), with the patches' pixels in place of its own.
+
+        A later patch covers an earlier one; None is no patch."""
         image = copied(frame.image)
-        if patch is not None:
-            lay(image, patch)
+        for patch in patches:
+            if patch is not None:
+                lay(image, patch)
         if (image.width, image.height) != self._size:
             image = image.reformat(*self._size, format="yuv420p", interpolation="AREA")
         tick = round(Fraction(time) / self._tick)

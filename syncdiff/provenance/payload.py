@@ -1,0 +1,85 @@
+"""What the watermark says, as +1 and -1 chips, and how chips that were read back are understood. Knows no pixels.
+
+A payload is 21 bits: TAG, the same in every video of ours, and a job's number of 16 bits. Each 7 bits are one word of
+the first-order Reed-Muller code RM(1,6): 128 words of 64 chips, any two at least 32 chips apart, decoded at maximum
+likelihood by one Walsh-Hadamard transform. A fixed key flips about half of the chips, so that nothing in a picture
+looks like a word by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+TAG = 0b10110  # "made by syncdiff, with this code": the first 5 bits of every payload
+NUMBERS = 2**16  # job numbers
+WORDS, BITS = 3, 7  # words of a payload; bits of a word
+LENGTH = 2 ** (BITS - 1)  # chips of a word
+CHIPS = WORDS * LENGTH
+FALSE_ALARMS = 1e-6  # of videos without our mark, how many may be taken for ours
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The likeliest payload behind some chips."""
+
+    number: int  # 0 .. NUMBERS - 1
+    z: float  # correlation with its chips, in standard deviations of what chance gives one payload
+    agreement: float  # 0.5 (chance) .. 1: the share of chips whose sign is right
+
+
+def encode(number: int) -> np.ndarray:
+    """Job number -> [CHIPS] float32 of +1 and -1. Raises ValueError for a number that has more than 16 bits."""
+    if not 0 <= number < NUMBERS:
+        raise ValueError(f"the job number is {number}: choose 0 to {NUMBERS - 1}")
+    whole = TAG * NUMBERS + number
+    words = [_word(whole >> BITS * w & 2**BITS - 1) for w in reversed(range(WORDS))]
+    return np.concatenate(words).astype(np.float32) * _key()
+
+
+def decode(soft: np.ndarray) -> Decoded:
+    """[CHIPS] real values -> the payload whose chips correlate best with them."""
+    likeness = (soft * _key()).reshape(WORDS, LENGTH) @ _walsh()  # [WORDS, LENGTH]
+    likeness = np.concatenate([likeness, -likeness], axis=1)  # [WORDS, 2^BITS], by the bits of the word
+    first = np.arange(2**BITS) >> 2 == TAG  # the first word holds the tag and two bits of the number
+    likeness[0, ~first] = -np.inf
+    number = 0
+    for best in likeness.argmax(1):
+        number = number << BITS | int(best)
+    number &= NUMBERS - 1
+    chips = encode(number)
+    z = float(chips @ soft / max(np.linalg.norm(soft), 1e-12))
+    return Decoded(number, z, float(np.mean(chips * soft > 0)))
+
+
+def threshold(tries: int, false_alarms: float = FALSE_ALARMS) -> float:
+    """The least z that counts as found when the best of `tries` alignments of all 2^16 payloads is taken.
+
+    Hoeffding's inequality and the union bound: were the key drawn anew for a given picture, the sign of each chip would
+    be a fair coin, so P(z >= t) <= exp(-t^2 / 2) for each of the tries * 2^16 candidates, whatever the picture shows.
+    """
+    return math.sqrt(2 * math.log(tries * NUMBERS / false_alarms))
+
+
+def _word(bits: int) -> np.ndarray:
+    return (-1 if bits >= LENGTH else 1) * _walsh()[bits % LENGTH]
+
+
+@cache
+def _walsh() -> np.ndarray:
+    """[LENGTH, LENGTH] float32, symmetric: Sylvester's Hadamard matrix."""
+    matrix = np.ones((1, 1), np.float32)
+    while len(matrix) < LENGTH:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
+
+
+@cache
+def _key() -> np.ndarray:
+    """[CHIPS] float32 of +1 and -1: the same on every machine and in every version of numpy."""
+    bits = np.unpackbits(np.frombuffer(hashlib.shake_256(b"syncdiff watermark 1").digest(CHIPS // 8), np.uint8))
+    return 1 - 2 * bits.astype(np.float32)

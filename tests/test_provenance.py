@@ -1,0 +1,365 @@
+"""Label, mark and signed note: written, copied the hard way, read back; and not seen where they are not."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import math
+import shutil
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+import av
+import c2pa
+import numpy as np
+import pytest
+
+from syncdiff.__main__ import main
+from syncdiff.crops import S, align, cut, mouth_mask, paste
+from syncdiff.faces import choose, track_faces
+from syncdiff.media import Clip, ClipWriter, InputError, Speech, open_clip, timeline
+from syncdiff.provenance import (
+    Watermark,
+    credentials,
+    label,
+    payload,
+    read_manifest,
+    sign,
+    verify,
+    watermark,
+)
+from syncdiff.provenance import manifest as note
+from syncdiff.provenance.label import ALIKE, sees_label
+from tests.heads import finish
+
+EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
+NUMBER = 48_350
+
+
+# ---- the bits
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 16_383, 16_384, NUMBER, 65_535])
+def test_every_number_comes_back_and_survives_a_quarter_of_wrong_chips(number: int) -> None:
+    chips = payload.encode(number)
+    assert set(chips) == {-1.0, 1.0}
+    assert payload.decode(chips).number == number
+    assert payload.decode(chips).z == pytest.approx(math.sqrt(payload.CHIPS))
+    chips = chips.reshape(payload.WORDS, payload.LENGTH)
+    chips[:, :15] *= -1  # of 64: what a code of distance 32 always corrects
+    decoded = payload.decode(chips.ravel())
+    assert (decoded.number, decoded.agreement) == (number, 49 / 64)
+
+
+def test_payloads_differ_in_at_least_half_a_word() -> None:
+    some = np.stack([payload.encode(n) for n in range(0, payload.NUMBERS, 97)])
+    likeness = some @ some.T / payload.CHIPS
+    assert likeness[~np.eye(len(some), dtype=bool)].max() <= 1 - 2 * (payload.LENGTH / 2) / payload.CHIPS + 1e-6
+    for number in (-1, 65_536):
+        with pytest.raises(ValueError, match="0 to 65535"):
+            payload.encode(number)
+
+
+def test_the_key_is_the_same_everywhere() -> None:
+    """Files that are out in the world must stay readable: a change here needs another TAG."""
+    assert hashlib.sha256(payload.encode(0).astype(np.int8).tobytes()).hexdigest()[:16] == "67ec265ea44670b6"
+
+
+def test_the_threshold_is_hoeffdings() -> None:
+    needed = payload.threshold(32)
+    assert 32 * 2**16 * math.exp(-(needed**2) / 2) == pytest.approx(1e-6)
+    assert payload.threshold(64) > needed
+    assert needed < math.sqrt(payload.CHIPS) / 1.5  # and can be reached with a fifth of the chips wrong
+
+
+def test_chance_keeps_to_the_threshold() -> None:
+    """Noise of any shape, real correlations in it included: the best of 2^16 payloads grows no further than stated."""
+    rng = np.random.default_rng(0)
+    kinds = [rng.normal(size=(400, payload.CHIPS)), rng.standard_t(2, (400, payload.CHIPS)),
+             np.cumsum(rng.normal(size=(400, payload.CHIPS)), axis=1)]  # fmt: skip
+    for soft in kinds:
+        z = np.array([payload.decode(row).z for row in soft])
+        # tries = 1, and false alarms of one in 400: of 400 rows, chance alone passes about one at the most
+        assert (z > payload.threshold(1, 1 / 400)).sum() <= 4
+        assert z.max() < payload.threshold(1)
+
+
+# ---- the mark
+
+
+def test_the_mark_is_faint_colour_inside_the_mask_only() -> None:
+    crop = np.full((S, S, 3), (200, 160, 140), np.uint8)
+    mark = Watermark(NUMBER)
+    change = np.stack([mark.mark(crop, t).astype(float) - crop for t in np.arange(0, 1.6, 0.04)])
+    assert np.abs(change[:, ~mouth_mask()]).max() == 0
+    luma = change @ (0.299, 0.587, 0.114)
+    assert np.abs(luma).max() < 1  # not one grey level, rounding included
+    assert np.sqrt((luma**2).mean()) < 0.25
+    colour = change[..., 2][:, mouth_mask()] / watermark.TO_RGB[2]
+    assert np.sqrt((colour**2).mean()) == pytest.approx(watermark.STRENGTH, rel=0.1)
+    assert 10 * np.log10(255**2 / (change[:, mouth_mask()] ** 2).mean()) > 41
+    assert np.abs(change.mean(0)).max() < 0.5  # over two periods nothing stays
+
+
+@pytest.mark.parametrize(("rate", "late"), [(25, 0.0), (29.97, 0.0), (60, 0.31), (15, 0.5)])
+def test_time_counts_not_frames(rate: float, late: float) -> None:
+    """Any frame rate, and a copy that begins later: the job's number is the same."""
+    times = np.arange(0, 3, 1 / rate)
+    mark, crop = Watermark(NUMBER), np.full((S, S, 3), (200, 160, 140), np.uint8)
+    seen = np.stack([watermark.features(mark.mark(crop, t + late)) for t in times])
+    reading = watermark.best([watermark.accumulate(seen, times, np.zeros(len(times), int))])
+    assert (reading.found, reading.number) == (True, NUMBER)
+    assert reading.seconds == pytest.approx(3.0, abs=0.07)
+
+
+def test_too_short_and_gaps() -> None:
+    times = np.arange(50) / 25
+    run = np.where(np.arange(50) % 10 == 9, -1, np.arange(50) // 10)  # a gap every 0.4 s
+    total, seconds = watermark.accumulate(np.ones((50, watermark.PATTERNS), np.float32), times, run)
+    assert (seconds, np.abs(total).max()) == (0.0, 0.0)
+    reading = watermark.best([(total, seconds)])
+    assert (reading.found, reading.number, reading.seconds) == (False, None, 0.0)
+
+
+# ---- the whole way
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An example head at 480 px, 3.4 s, its own mouth marked and pasted back, labelled, written by our writer."""
+    folder = tmp_path_factory.mktemp("marked")
+    clip = open_clip(EXAMPLES / "malik.mp4", folder)
+    return written(clip, folder / "marked.mp4", Watermark(NUMBER))
+
+
+def written(clip: Clip, out: Path, mark: Watermark) -> Path:
+    track = choose(finish(track_faces(frame.rgb() for frame in clip.frames())))
+    to_frame = align(track, clip.times)
+    plate = label(clip.width, clip.height)
+    line = timeline(clip, Speech(out, 48_000, 1, clip.seconds))
+    with ClipWriter(out, clip, line, None) as writer:
+        for i, frame in enumerate(clip.frames()):
+            image = frame.rgb()
+            drawn = mark.mark(cut(image, to_frame[i]), line.times[i])
+            writer.write(frame, line.times[i], paste(image, drawn, to_frame[i]), plate)
+    return out
+
+
+def copied(video: Path, out: Path, *, half: bool = False) -> Path:
+    """As any program saves it again: H.264 at CRF 28, x264's default effort."""
+    with av.open(str(video)) as source, av.open(str(out), "w") as target:
+        given = source.streams.video[0]
+        stream = target.add_stream("libx264", rate=given.average_rate, options={"crf": "28"})
+        stream.width, stream.height = (side // 4 * 2 if half else side for side in (given.width, given.height))
+        stream.pix_fmt = "yuv420p"
+        for frame in source.decode(given):
+            image = frame.reformat(stream.width, stream.height, "yuv420p", interpolation="BICUBIC")
+            image.pict_type = 0
+            target.mux(stream.encode(image))
+        target.mux(stream.encode())
+    return out
+
+
+def test_verify_finds_all_three_in_what_we_write(marked: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    video = shutil.copy(marked, tmp_path / "out.mp4")
+    sign(video, labelled=True)
+    assert main(["verify", str(video), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ours"] is True
+    assert report["label"] == "seen"
+    assert report["watermark"]["number"] == NUMBER
+    assert report["manifest"]["state"] == "self-signed"
+    assert report["verdict"] == "The lips in this video were redrawn by AI, with syncdiff."
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_mark_and_label_survive_a_copy_at_crf_28(marked: Path, tmp_path: Path, half: bool) -> None:
+    found = verify(copied(marked, tmp_path / "copy.mp4", half=half))
+    assert found.label == "seen"
+    assert found.manifest.state == "none"  # that one does not survive, and is said to be none
+    assert found.watermark.found
+    assert found.watermark.number == NUMBER
+    assert found.ours
+
+
+def test_an_unmarked_video_shows_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["verify", str(EXAMPLES / "ines.mp4")]) == 0
+    verdict, *sentences = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("No sign of syncdiff was found. That does not prove the video genuine")
+    assert [sentence.split(":")[0] for sentence in sentences] == ["Label", "Invisible mark", "Signed note (C2PA)"]
+    assert "none was found in 3.4 s of face" in sentences[1]
+
+
+# ---- any file
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", bytes(4096)])
+def test_other_files_are_answered(tmp_path: Path, private_temp: Path, content: bytes) -> None:
+    path = tmp_path / "odd.mp4"
+    path.write_bytes(content)
+    found = verify(path)
+    assert not found.ours
+    assert found.label == "not checked"
+    assert found.watermark is None
+    assert found.manifest.state == "none"
+    assert "the picture could not be looked at" in found.verdict
+    assert json.loads(json.dumps(found.report()))["watermark"] is None
+    assert not any(private_temp.iterdir())
+
+
+def test_no_file_is_one_sentence(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.mp4"):
+        with pytest.raises(InputError, match="is not a file"):
+            verify(path)
+
+
+# ---- the signed note
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Path:
+    video = Path(shutil.copy(EXAMPLES / "ines.mp4", tmp_path / "signed.mp4"))
+    sign(video, labelled=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["signed.mp4"]
+    return video
+
+
+def test_the_note_comes_back_and_the_video_plays_as_before(signed: Path) -> None:
+    found = read_manifest(signed)
+    assert (found.state, found.ours, found.redrawn, found.labelled) == ("self-signed", True, True, False)
+    assert found.maker.startswith("syncdiff ")
+    with av.open(str(signed)) as ours, av.open(str(EXAMPLES / "ines.mp4")) as theirs:
+        for a, b in zip(ours.demux(video=0), theirs.demux(video=0), strict=True):
+            assert bytes(a) == bytes(b)
+
+
+def test_the_note_holds_nothing_of_the_visitor(signed: Path) -> None:
+    with c2pa.Reader(str(signed)) as reader:
+        told = json.loads(reader.json())
+    (only,) = told["manifests"].values()
+    assert "thumbnail" not in only
+    assert "ingredients" not in only
+    assert "time" not in only["signature_info"]
+    actions = next(a for a in only["assertions"] if a["label"].startswith("c2pa.actions"))["data"]["actions"]
+    assert [action["action"] for action in actions] == ["c2pa.created", "c2pa.edited"]
+    assert {action["digitalSourceType"] for action in actions} == {note.SOURCE}
+    assert "signed.mp4" not in json.dumps(told)
+    assert "ines" not in json.dumps(told)
+
+
+@pytest.mark.parametrize(("where", "after"), [(b"mdat", 20_000), (b"Lips redrawn by a trained", 3), (b"jumdc2pa", -4)])
+def test_one_changed_byte_is_seen(signed: Path, where: bytes, after: int) -> None:
+    data = bytearray(signed.read_bytes())
+    data[data.index(where) + after] ^= 1
+    signed.write_bytes(data)
+    found = read_manifest(signed)
+    assert found.state == "tampered"
+    assert found.why
+
+
+def test_a_file_cut_short(signed: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(signed.read_bytes()[:-5000])
+    assert read_manifest(tmp_path / "a.mp4").state == "tampered"
+    (tmp_path / "b.mp4").write_bytes((EXAMPLES / "ines.mp4").read_bytes()[:-5000])
+    assert read_manifest(tmp_path / "b.mp4").state == "none"  # damaged, but nobody had signed it
+
+
+def test_a_signature_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = Path(shutil.copy(EXAMPLES / "ines.mp4", tmp_path / "a.mp4"))
+    before = video.read_bytes()
+    (tmp_path / "key.pem").write_text("no key")
+    monkeypatch.setenv(note.KEY, str(tmp_path / "key.pem"))
+    with pytest.raises(InputError, match="set both"):
+        credentials()
+    monkeypatch.setenv(note.CERTIFICATE, str(tmp_path / "none.pem"))
+    with pytest.raises(InputError, match=r"none\.pem cannot be read"):
+        credentials()
+    monkeypatch.setenv(note.CERTIFICATE, str(tmp_path / "key.pem"))
+    with pytest.raises(InputError, match="cannot be signed"):
+        sign(video, labelled=True)
+    assert video.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "key.pem"]
+
+
+def test_a_host_signs_with_its_own_key_and_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = credentials()
+    names = {note.CERTIFICATE: ours.chain, note.KEY: ours.key}
+    for name, pem in names.items():
+        (tmp_path / name).write_bytes(pem)
+        monkeypatch.setenv(name, str(tmp_path / name))
+    video = Path(shutil.copy(EXAMPLES / "ines.mp4", tmp_path / "a.mp4"))
+    sign(video, labelled=True)
+    assert read_manifest(video).state == "self-signed"
+    root = b"-----BEGIN" + ours.chain.split(b"-----BEGIN")[2]
+    (tmp_path / "root.pem").write_bytes(root)
+    monkeypatch.setenv(note.TRUST, str(tmp_path / "root.pem"))
+    found = read_manifest(video)
+    assert (found.state, found.labelled) == ("trusted", True)
+
+
+def test_reading_asks_no_network(tmp_path: Path) -> None:
+    """A note may name a place on the web where it lies: whoever verifies must not be led there."""
+    asked = []
+
+    class Door(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Door)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        ours, path = credentials(), tmp_path / "far.jpg"
+        from PIL import Image
+
+        Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(tmp_path / "near.jpg")
+        info = c2pa.C2paSignerInfo(ours.algorithm, ours.chain, ours.key, None)
+        with c2pa.Signer.from_info(info) as signer, c2pa.Builder(note._said(labelled=True)) as builder:
+            builder.set_no_embed()
+            builder.set_remote_url(f"http://127.0.0.1:{server.server_port}/note")
+            builder.sign_file(str(tmp_path / "near.jpg"), str(path), signer)
+        assert b"/note" in path.read_bytes()
+        assert not asdict(read_manifest(path))["ours"]
+        assert asked == []
+    finally:
+        server.shutdown()
+
+
+# ---- the label
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (1280, 720), (720, 1280), (640, 480), (480, 480), (224, 224)])
+@pytest.mark.parametrize("ground", [0, 128, 255])
+def test_the_label_scales_and_is_seen_on_any_ground(size: tuple[int, int], ground: int) -> None:
+    width, height = size
+    plate = label(width, height)
+    h, w = plate.rgb.shape[:2]
+    assert not any(side % 2 for side in (plate.y, plate.x, h, w))
+    assert plate.x + w <= width * 0.6
+    assert plate.y + h <= height / 4
+    assert h >= 0.03 * min(size)
+    image = np.full((height, width, 3), ground, np.uint8)
+    assert sees_label([image]) < ALIKE
+    image[plate.y : plate.y + h, plate.x : plate.x + w] = plate.rgb
+    assert sees_label([image]) > 0.95
+    assert sees_label([image[::2, ::2]]) > ALIKE
+
+
+def test_no_label_where_it_would_fill_the_frame() -> None:
+    assert label(96, 96) is None
+
+
+def test_other_corners_are_not_taken_for_the_label() -> None:
+    rng = np.random.default_rng(0)
+    from PIL import Image, ImageDraw, ImageFont
+
+    other = Image.new("RGB", (640, 480), (28, 28, 28))
+    ImageDraw.Draw(other).text((14, 12), "Live from the studio", fill=(235, 235, 235), font=ImageFont.load_default(15))
+    with av.open(str(EXAMPLES / "tomas.mp4")) as container:
+        head = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    for image in (rng.integers(0, 256, (480, 640, 3), np.uint8), np.asarray(other), head):
+        assert sees_label([image]) < ALIKE - 0.1
