@@ -29,7 +29,7 @@ from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -251,7 +251,9 @@ class _Plain:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    return text.encode("latin1") if encoding in {"latin1", "latin-1"} else b""
+    if encoding not in {"latin1", "latin-1"}:
+        raise _Refused(f"it has bytes written as {encoding}")
+    return text.encode("latin1")
 
 
 # Everything that a pickle can have called here. Each is ours, or a container of the very thing it is given.
@@ -421,16 +423,6 @@ def _storage(identity: object) -> _Storage:
 # --- the two formats
 
 
-class _Format(Protocol):
-    """A file whose structure was read, and whose numbers wait."""
-
-    content: Any
-
-    def read(self, storage: _Storage) -> bytearray: ...
-
-    def close(self) -> None: ...
-
-
 class _ZipFormat:
     """PyTorch 1.6 and later: NAME/data.pkl, NAME/data/KEY, stored without compression."""
 
@@ -501,7 +493,9 @@ class _LegacyFormat:
 
     def storage(self, identity: tuple) -> _Storage:
         storage = _storage(identity)
-        return self.seen.setdefault(storage.key, storage)
+        if self.seen.setdefault(storage.key, storage) != storage:
+            raise _Refused(f"storage {storage.key} has two sizes or kinds of number")
+        return storage
 
     def read(self, storage: _Storage) -> bytearray:
         self.file.seek(self.starts[storage.key])

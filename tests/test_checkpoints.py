@@ -256,6 +256,7 @@ INSTRUCTIONS = {
     "storage within a storage": (STORAGE + b"K\x06U\x011K\x00K\x01\x87tQ.", "a storage within a storage"),
     "storage of less than nothing": (STORAGE + b"J\xff\xff\xff\xfftQ.", "storage of -1 numbers"),
     "storage of a list": (STORAGE + b"]tQ.", r"storage of \[\] numbers"),
+    "bytes in another encoding": (b"c_codecs\nencode\nU\x01aU\x06rot_13\x86R.", "bytes written as rot_13"),
     "appends to a tuple": (b")K\x01a.", "it appends to tuple"),
     "sets items of a list": (b"]K\x01K\x02s.", "it sets items of list"),
     "a key that cannot be one": (b"}]K\x01s.", "damaged .*unhashable"),
@@ -394,6 +395,11 @@ def test_a_legacy_storage_of_another_length_is_refused(tmp_path):
     refused(path, "storage .* has 5 numbers, not 6")
     path.write_bytes(data[:-1])
     refused(path, f"it is cut off: {len(data) - 1} bytes, and storage .* would end at {len(data)}")
+
+
+def test_a_legacy_storage_of_two_lengths_is_refused(tmp_path):
+    path = by_hand(b"}U\x01a" + STORAGE + b"K\x06tQ0" + STORAGE + b"K\x07tQs.", tmp_path / "a.pt", legacy=True)
+    refused(path, "storage 0 has two sizes or kinds of number")
 
 
 # --- files that are damaged, or something else
