@@ -13,7 +13,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from importlib import metadata
@@ -57,8 +57,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--trim", action="store_true", help="where the voice is shorter, end with it")
     one.set_defaults(run=sync)
 
-    two = commands.add_parser("score", help="how well lips and sound of a video agree")
-    two.add_argument("video", type=Path, metavar="VIDEO")
+    two = commands.add_parser("score", help="how well lips and sound of a video, or of every video in a folder, agree")
+    two.add_argument("video", type=Path, metavar="VIDEO", help="file, or folder (LSE only)")
+    two.add_argument("--lse", choices=("tracks", "frame"), help="LSE of face tracks, as for real videos (default), or "
+                     "of the whole frame, as for LRS2 and LRS3 (default for a folder)")  # fmt: skip
+    two.add_argument("--syncnet", type=Path, metavar="FILE", help="SyncNet's own weights, for LSE-C and LSE-D")
+    two.add_argument("--fetch", action="store_true", help="fetch them; asks before it does")
     two.set_defaults(run=score)
     for command in (one, two):
         command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -103,13 +107,63 @@ def sync(arguments: argparse.Namespace) -> int:
 
 
 def score(arguments: argparse.Namespace) -> int:
+    from syncdiff import lse
+    from syncdiff.checkpoints import ask_on_terminal
+
+    fetched = lse.fetch_weights(ask_on_terminal) if arguments.fetch else None
+    net = lse.load(arguments.syncnet or fetched)
+    if arguments.video.is_dir():
+        return score_folder(arguments, net)
     from syncdiff.pipeline import score_file
 
-    pipe = load()
-    with closing(score_file(pipe, arguments.video)) as items:
+    with closing(score_file(load(), arguments.video)) as items:
         scores = last(items)
-    print(json.dumps(asdict(scores)) if arguments.json else in_words(scores))
+    found, needed = (), lse.how_to_get()
+    if net is not None:
+        try:
+            found = last(as_progress(lse.score_video(arguments.video, net, arguments.lse or "tracks")))
+        except syncdiff.InputError as sentence:  # the face detector's files are missing: the judge's score stands
+            needed = str(sentence)
+    if arguments.json:
+        told = {"lse": [asdict(face) for face in found]} if found else {"lse": None, "lse_needs": needed}
+        print(json.dumps(asdict(scores) | told))
+        return 0
+    print(in_words(scores))
+    print("\n".join(map(in_words, found)) or needed)
     return 0
+
+
+def score_folder(arguments: argparse.Namespace, net: Any) -> int:
+    """LSE of every video, and their mean."""
+    from syncdiff import lse
+
+    if net is None:
+        raise syncdiff.InputError(f"{arguments.video} is a folder, which only LSE scores. {lse.how_to_get()}")
+    rows = last(as_progress(lse.score_folder(arguments.video, net, arguments.lse or "frame")))
+    mean = lse.mean(rows)
+    if arguments.json:
+        told = [{"video": str(row.video), "faces": [asdict(face) for face in row.scores]} for row in rows]
+        print(json.dumps({"videos": told, "mean": mean and asdict(mean)}))
+        return 0
+    for row in rows:
+        for face in row.scores:
+            print(f"{row.video.relative_to(arguments.video)}: {in_words(face)}")
+    faces = [face.scorable for row in rows for face in row.scores]
+    means = f": LSE-C {mean.confidence:.3f}, LSE-D {mean.distance:.3f} ({mean.judge})" if mean else ""
+    print(f"mean of {sum(faces)} scored of {len(faces)}{means}")
+    return 0
+
+
+def as_progress(steps: Generator[float, None, Any]) -> Iterator[Any]:
+    """Fractions 0..1 as Progress, then what the generator returns."""
+    from syncdiff.pipeline import Progress
+
+    while True:
+        try:
+            yield Progress("scoring", round(100 * next(steps)), 100)
+        except StopIteration as end:
+            yield end.value
+            return
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -166,8 +220,9 @@ def last(items: Iterable[Any]) -> Any:
 def in_words(scores: syncdiff.Scores) -> str:
     if not scores.scorable:
         return f"{scores.reason} ({scores.judge})"
+    confidence, distance = ("LSE-C", "LSE-D") if "LSE" in scores.judge else ("confidence", "distance")
     return (
-        f"confidence {scores.confidence:.2f}, distance {scores.distance:.2f}, "
+        f"{confidence} {scores.confidence:.2f}, {distance} {scores.distance:.2f}, "
         f"offset {scores.offset_frames:+d} frames at 25 fps ({scores.judge})"
     )
 
@@ -181,6 +236,7 @@ def doctor(_: argparse.Namespace) -> int:
         "cores": f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}",
         "device": device(problems),
         "weights": weights(problems),
+        "syncnet": syncnet(problems),
         "webcam": webcam(),
         "temp": temp(problems),
     }
@@ -227,6 +283,17 @@ def weights(problems: list[str]) -> str:
     if not (COMPACT / "model_index.json").exists():
         problems.append(f"there are no weights in {COMPACT}")
     return f"\n{'':10}".join(lines) or "none"
+
+
+def syncnet(problems: list[str]) -> str:
+    """Whether LSE can be told: its weights need not be here, but what is here must be the released file."""
+    from syncdiff import lse
+
+    try:
+        return f"{lse.find()}: LSE-C and LSE-D are told" if lse.load() else f"none. {lse.how_to_get()}"
+    except syncdiff.InputError as sentence:
+        problems.append(str(sentence))
+        return "another file"
 
 
 def webcam() -> str:

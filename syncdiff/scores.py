@@ -98,7 +98,7 @@ def score(
         confidence=float(np.median(mean) - mean[best]),
         distance=float(mean[best]),
         offset_frames=REACH - best,
-        curve=_curve(distances, best),
+        curve=curve(distances, best),
     )
 
 
@@ -116,7 +116,7 @@ def shifted_distances(video: np.ndarray, audio: np.ndarray, reach: int = REACH) 
     return distances
 
 
-def _curve(distances: np.ndarray, best: int) -> tuple[tuple[float, float], ...]:
+def curve(distances: np.ndarray, best: int) -> tuple[tuple[float, float], ...]:
     """Distances [W,31] -> (seconds, confidence) every 0.2 s, each from the second of windows around it.
 
     Confidence here is the median over the shifts minus the distance at the whole clip's own best shift, so a stretch

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from syncdiff import pipeline
+from syncdiff import lse, pipeline
 from syncdiff.__main__ import main
 from syncdiff.media import InputError
 from syncdiff.pipeline import Progress, SampleOptions
@@ -114,10 +114,92 @@ def test_score(pipe, monkeypatch, capsys, scores: Scores, words: str) -> None:
         yield scores
 
     monkeypatch.setattr(pipeline, "score_file", score_file)
+    monkeypatch.setattr(lse, "find", lambda path=None: None)
     assert main(["score", "video.mp4"]) == 0
-    assert capsys.readouterr().out.startswith(words)
+    judged, how = capsys.readouterr().out.splitlines()
+    assert judged.startswith(words)
+    assert judged.endswith("(syncdiff-judge)")
+    assert how.startswith("For LSE-C and LSE-D, SyncNet's own weights are needed")
     assert main(["score", "video.mp4", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["confidence"] == scores.confidence
+    told = json.loads(capsys.readouterr().out)
+    assert told["confidence"] == scores.confidence
+    assert told["lse"] is None
+    assert told["lse_needs"] == how
+
+
+@pytest.fixture
+def official(pipe, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """As if SyncNet's own weights were here and every video had one face, or two; what was asked of them."""
+    asked = []
+
+    def score_file(pipe, video):
+        yield Scores("syncdiff-judge", 4.5, 7.25, -2)
+
+    def score_video(video, net, protocol, **options):
+        asked.append((Path(video).name, net, protocol))
+        yield 0.5
+        if Path(video).name == "bad.mp4":
+            raise InputError("'bad.mp4' is no video.")
+        return tuple(Scores(lse.NAMES[protocol], 8.0 + i, 6.5, 1) for i in range(2 if "two" in str(video) else 1))
+
+    monkeypatch.setattr(pipeline, "score_file", score_file)
+    monkeypatch.setattr(lse, "load", lambda path=None: f"net of {path}")
+    monkeypatch.setattr(lse, "score_video", score_video)
+    return asked
+
+
+def test_score_with_syncnets_own_weights(official, capsys) -> None:
+    assert main(["score", "two.mp4", "--syncnet", "mine.model"]) == 0
+    assert official == [("two.mp4", "net of mine.model", "tracks")]
+    assert capsys.readouterr().out.splitlines() == [
+        "confidence 4.50, distance 7.25, offset -2 frames at 25 fps (syncdiff-judge)",
+        "LSE-C 8.00, LSE-D 6.50, offset +1 frames at 25 fps (SyncNet v2, LSE on face tracks)",
+        "LSE-C 9.00, LSE-D 6.50, offset +1 frames at 25 fps (SyncNet v2, LSE on face tracks)",
+    ]
+    assert main(["score", "one.mp4", "--lse", "frame", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["judge"] == "syncdiff-judge"
+    assert [(face["judge"], face["confidence"]) for face in told["lse"]] == [("SyncNet v2, LSE on the whole frame", 8)]
+
+
+def test_the_judges_score_stands_where_lse_cannot_be_told(official, capsys) -> None:
+    assert main(["score", "bad.mp4"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "'bad.mp4' is no video."
+
+
+def test_score_of_a_folder(official, tmp_path, capsys) -> None:
+    for name in ("a.mp4", "bad.mp4", "two.mp4", "notes.txt"):
+        (tmp_path / name).touch()
+    assert main(["score", str(tmp_path)]) == 0
+    assert [protocol for _, _, protocol in official] == ["frame"] * 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "a.mp4: LSE-C 8.00, LSE-D 6.50, offset +1 frames at 25 fps (SyncNet v2, LSE on the whole frame)"
+    assert lines[1].startswith("bad.mp4: not scorable: 'bad.mp4' is no video.")
+    assert lines[-1] == "mean of 3 scored of 4: LSE-C 8.333, LSE-D 6.500 (SyncNet v2, LSE on the whole frame)"
+    assert main(["score", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [len(video["faces"]) for video in told["videos"]] == [1, 1, 2]
+    assert told["mean"]["confidence"] == pytest.approx(25 / 3)
+
+
+def test_a_folder_without_weights_and_a_wrong_file_are_bad_input(pipe, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(lse, "find", lambda path=None: path)
+    assert main(["score", str(tmp_path)]) == 2
+    assert "is a folder, which only LSE scores. For LSE-C and LSE-D" in capsys.readouterr().err
+    (tmp_path / "syncnet_v2.model").write_bytes(b"something else")
+    assert main(["score", "video.mp4", "--syncnet", str(tmp_path / "syncnet_v2.model")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("syncnet_v2.model is refused: its sha256 is")
+    assert printed.err.rstrip().endswith(f"expected {lse.SHA256}.")
+
+
+def test_nothing_is_fetched_without_a_yes(pipe, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("builtins.input", lambda prompt: "no")
+    assert main(["score", "video.mp4", "--fetch"]) == 2
+    assert "nobody agreed to its licence" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_doctor_ends_with_a_verdict(capsys, monkeypatch, tmp_path) -> None:
@@ -127,9 +209,11 @@ def test_doctor_ends_with_a_verdict(capsys, monkeypatch, tmp_path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"record": json.dumps({"steps": 700, "seen": [1]})})
     monkeypatch.setattr(cli, "PACKAGES", (*cli.PACKAGES, "no-such-package"))
     monkeypatch.setattr(cli.shutil, "which", lambda name: None)
+    monkeypatch.setattr(lse, "find", lambda path=None: None)
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("verdict   not ready: no-such-package is not installed; there are no weights in")
     assert any(line.startswith("weights") and line.endswith("a.safetensors 0.0 MB: steps 700") for line in lines)
     assert any("ffmpeg and ffprobe not on PATH" in line for line in lines)
+    assert any(line.startswith("syncnet   none. For LSE-C and LSE-D") for line in lines)
     assert any(line.startswith("device") and "attention" in line for line in lines)
