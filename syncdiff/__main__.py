@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--steps", type=int, metavar="N", help="sampling steps; more is slower")
     one.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video")
     one.add_argument("--face", type=int, dest="index", metavar="N", help="which face, 0 the largest")
+    one.add_argument("--fit", action="store_true", help="practise on this face first: up to a minute, then forgotten")
     one.add_argument("--trim", action="store_true", help="where the voice is shorter, end with it")
     one.set_defaults(run=sync)
 
@@ -81,6 +82,7 @@ def sync(arguments: argparse.Namespace) -> int:
     from syncdiff.pipeline import SampleOptions
 
     given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index}
+    given["fit"] = arguments.fit
     given["tail"] = "trim" if arguments.trim else None
     options = SampleOptions(**{name: value for name, value in given.items() if value is not None})
     out = place(arguments.out)

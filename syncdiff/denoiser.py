@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from syncdiff.lips import SHAPE
 
-SHAPE_UNIT = 10.0  # px: brings lip shapes to the size of the network's other inputs
+COMMON_SHAPE, SHAPE_UNIT = (3.0, 4.2, 6.5, 32.5, 29.5), 4.0  # px: a mouth as mouths are, and how far they differ
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Condition:
     masked: Tensor  # [B, C, h, w] the frame with its mouth region greyed out
     identity: Tensor  # [B, C, h, w] another frame of the same person
     previous: Tensor  # [B, C, h, w] the frame before, as generated; zeros where there is none
-    speech: Tensor  # [B, K, D] tokens around the frame's time
+    speech: Tensor  # [B, K, D] tokens around the frame's time; zeros where unknown
     lips: Tensor  # [B, 2, SHAPE] window px: the lip shape wanted and the identity frame's; rows of NaN where unknown
 
     def to(self, *args, **kwargs) -> Condition:
@@ -94,9 +94,13 @@ class Denoiser(ModelMixin, ConfigMixin):
         if self.config.bottleneck:
             visual.append(self.squeeze(condition.previous))
         speech = condition.speech + self.place
-        lips = condition.lips.flatten(1) / SHAPE_UNIT
-        known = lips.isfinite().all(1, keepdim=True)
-        mouth = self.mouth(torch.cat([lips.where(known, 0), known.to(lips.dtype)], dim=1))
-        heard = self.gather(condition.speech.flatten(1)) + mouth
+        heard = self.gather(condition.speech.flatten(1)) + self._mouth(condition.lips)
         drawn = self.unet(torch.cat(visual, dim=1), timestep, speech, class_labels=heard).sample
         return drawn + condition.identity if self.config.residual else drawn
+
+    def _mouth(self, lips: Tensor) -> Tensor:
+        """Lip shapes [B, 2, SHAPE] px -> [B, D]: how far the wanted mouth is from the identity's, and what that is."""
+        wanted, identity = lips.unbind(1)
+        apart = torch.cat([wanted - identity, identity - lips.new_tensor(COMMON_SHAPE)], dim=1) / SHAPE_UNIT
+        known = apart.isfinite().all(1, keepdim=True)
+        return self.mouth(torch.cat([apart.where(known, 0), known.to(apart.dtype)], dim=1))

@@ -26,18 +26,20 @@ from syncdiff import codec, sampler
 from syncdiff.crops import WINDOW, S, align, cut, paste
 from syncdiff.denoiser import Condition, Denoiser
 from syncdiff.faces import FaceTrack, Gap, choose, track_faces
+from syncdiff.fit import fit
 from syncdiff.media import Clip, ClipWriter, InputError, Speech, read_clip, read_speech, timeline
+from syncdiff.objective import Objective
 from syncdiff.scene import CropFile, Scene, Sitter
 from syncdiff.scores import FPS as SCORE_RATE
 from syncdiff.scores import Scores, score
-from syncdiff.speech import Heard, SpeechEncoder, listen
+from syncdiff.speech import SAMPLE_RATE, Heard, SpeechEncoder, listen
 from syncdiff.syncnet import JudgeNet
 from syncdiff.weights import COMPACT
 
-Read = TypeVar("Read", Clip, Speech)
+Made = TypeVar("Made")
 PREVIOUS = 0.4  # strength of the previous drawn frame: at full, errors grow from frame to frame (docs/training-log.md)
 PREVIEW_SIDE = 720  # px, longer side of the browser-playable copy of the source
-Stage = Literal["reading", "finding the face", "listening", "drawing", "scoring"]
+Stage = Literal["reading", "finding the face", "listening", "fitting", "drawing", "scoring"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class SampleOptions:
     seed: int = 0
     face: int | None = None  # index by size over time; None is the largest
     tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
+    fit: bool = False  # practise on this face first (see `syncdiff.fit`)
 
     MAX_STEPS = 50
     MAX_SEED = 2**31 - 1
@@ -144,8 +147,8 @@ class SyncDiffPipeline(DiffusionPipeline):
         with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
             folder = Path(name)
             with watch.stage("reading"):
-                clip = yield from _staged("reading", 0, read_clip(face, folder))
-                speech = yield from _staged("reading", 50, read_speech(voice, folder))
+                clip = yield from _staged("reading", read_clip(face, folder), until=50)
+                speech = yield from _staged("reading", read_speech(voice, folder), since=50)
                 line = timeline(clip, speech, options.tail)
             with watch.stage("finding the face"):
                 track = choose((yield from _track(clip)), options.face)
@@ -156,13 +159,17 @@ class SyncDiffPipeline(DiffusionPipeline):
                 heard = listen(self.speech, speech.samples())
                 yield Progress("listening", 1, 1)
             scene = Scene.of(Sitter.of(track, to_frame, crops), clip, line, track)
+            artist = self
+            if options.fit:
+                with watch.stage("fitting"):
+                    artist = yield from self._fitted(scene.sitter, clip)
             drawn = CropFile(folder / "drawn")
             with (
                 watch.stage("drawing"),
                 ClipWriter(out, clip, line, speech) as video,
                 ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE) as source,
             ):
-                yield from self._draw(scene, clip, heard, drawn, video, source, options)
+                yield from artist._draw(scene, clip, heard, drawn, video, source, options)
             with watch.stage("scoring"):
                 yield Progress("scoring", 0, 2)
                 before = self._score(crops, clip.times, track.state, clip.speech, clip.seconds)
@@ -182,6 +189,14 @@ class SyncDiffPipeline(DiffusionPipeline):
             peak_memory_mib=_peak_memory_mib(),
             options=options,
         )
+
+    def _fitted(self, sitter: Sitter, clip: Clip) -> Generator[Progress, None, SyncDiffPipeline]:
+        """A pipeline for this job alone, its denoiser fitted to the clip's face."""
+        own = clip.speech.samples() if clip.speech else np.zeros(SAMPLE_RATE, np.float32)
+        middles = (clip.times + np.append(clip.times[1:], clip.seconds)) / 2
+        practice = fit(self.denoiser, Objective(self.scheduler), sitter, middles, listen(self.speech, own))
+        denoiser = yield from _staged("fitting", practice)
+        return SyncDiffPipeline(denoiser, self.speech, self.scheduler)
 
     def _draw(
         self,
@@ -259,7 +274,7 @@ def score_file(pipe: SyncDiffPipeline, video: str | Path) -> Generator[Progress 
     """Score a video's largest face against its own sound: Progress, then one Scores. Raises InputError."""
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
         folder = Path(name)
-        clip = yield from _staged("reading", 0, read_clip(video, folder))
+        clip = yield from _staged("reading", read_clip(video, folder), until=50)
         track = choose((yield from _track(clip)))
         crops = yield from _cut(clip, align(track, clip.times), folder / "crops")
         yield Progress("scoring", 0, 1)
@@ -274,14 +289,16 @@ def _check_target(written: tuple[Path, ...], read: tuple[Path, ...]) -> None:
             raise InputError(f"The result would overwrite {path.name}, which is an input: give it another name.")
 
 
-def _staged(stage: Stage, base: int, steps: Generator[float, None, Read]) -> Generator[Progress, None, Read]:
-    """Fractions 0..1 -> Progress in percent, half a stage each; passes the generator's own value on."""
+def _staged(
+    stage: Stage, steps: Generator[float, None, Made], since: int = 0, until: int = 100
+) -> Generator[Progress, None, Made]:
+    """Fractions 0..1 -> Progress from `since` to `until` percent of a stage; passes the generator's own value on."""
     while True:
         try:
             fraction = next(steps)
         except StopIteration as end:
             return end.value
-        yield Progress(stage, base + round(50 * fraction), 100)
+        yield Progress(stage, since + round((until - since) * fraction), 100)
 
 
 def _track(clip: Clip) -> Generator[Progress, None, list[FaceTrack]]:

@@ -14,7 +14,8 @@ PACKAGE = ROOT / "syncdiff"
 
 # A later room may import an earlier one, never the other way; training sees them all and is seen by none.
 ORDER = ["media", "checkpoints", "faces", "crops", "lips", "speech", "avhubert", "codec", "denoiser", "sampler",
-         "syncnet", "scores", "lse", "weights", "provenance", "pipeline", "page", "__main__"]  # fmt: skip
+         "objective", "syncnet", "scores", "lse", "scene", "fit", "weights", "provenance",
+         "pipeline", "page", "__main__"]  # fmt: skip
 FILES = sorted(
     path for path in PACKAGE.rglob("*.py") if path.parent.name != "training" and path != PACKAGE / "__init__.py"
 )

@@ -14,9 +14,10 @@ import torch
 from syncdiff import codec, sampler
 from syncdiff.crops import WINDOW
 from syncdiff.denoiser import Condition
+from syncdiff.objective import Objective
 from syncdiff.speech import SpeechEncoder
 from syncdiff.training import data, distill, prepare, train
-from syncdiff.training.objective import LipReader, Objective
+from syncdiff.training.reader import LipReader
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from syncdiff.crops import WINDOW
-from syncdiff.training.objective import LIP_BOX
+from syncdiff.objective import LIP_BOX
 
 LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)  # outer contour
 

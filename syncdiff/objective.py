@@ -2,45 +2,26 @@
 
 The first term is the paper's mean squared error in another parametrisation (the clean frame instead of the noise, with
 v-prediction's weight on every timestep, clipped), and leans towards the lips. The second reads 40 lip landmarks off the
-one-step estimate with a small frozen network: pixels alone barely notice a mouth that opens by three of them. The
-reader learns from the half of the people that the judge does not see.
+one-step estimate with a small frozen network, where there is one (`syncdiff.training.reader`): pixels alone barely
+notice a mouth that opens by three of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from diffusers import DDIMScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from syncdiff import codec
 from syncdiff.crops import WINDOW
 from syncdiff.denoiser import Condition, Denoiser
-from syncdiff.training.data import LIPS
 
 MAX_WEIGHT = 4.0  # of a timestep: towards no noise the frame is as good as given
 LIP_BOX = (slice(58, 112), slice(34, 94))  # crop px: where lips, teeth and their motion are
-
-
-class LipReader(nn.Module):
-    """Window [B, 3, 80, 96] in -1..1 -> lip landmarks [B, 40, 2] in window px, and the features they were read from."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = (3, 32, 64, 128, 128)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
-        self.norms = nn.ModuleList(nn.GroupNorm(8, b) for b in widths[1:])
-        self.head = nn.Sequential(nn.Linear(128 * 5 * 6, 256), nn.SiLU(), nn.Linear(256, LIPS * 2))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        features = []
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.silu(norm(conv(x)))
-            features.append(x)
-        return self.head(x.flatten(1)).view(-1, LIPS, 2) * 8 + 48, features
 
 
 def pixel_weight() -> Tensor:
@@ -49,6 +30,10 @@ def pixel_weight() -> Tensor:
     rows, columns = (slice(b.start - w.start, b.stop - w.start) for b, w in zip(LIP_BOX, WINDOW, strict=True))
     weight[..., rows, columns] = 3.0
     return F.pixel_unshuffle(weight.expand(1, 3, -1, -1), codec.FACTOR)
+
+
+# Window [B, 3, 80, 96] in -1..1 -> lip landmarks [B, 40, 2] in window px, and the feature maps they were read from.
+Reader = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +46,7 @@ class Objective:
     """Loss of one batch. Holds the noise schedule that the sampler also uses."""
 
     def __init__(
-        self, scheduler: DDIMScheduler, reader: LipReader | None, weights: LossWeights = LossWeights()
+        self, scheduler: DDIMScheduler, reader: Reader | None = None, weights: LossWeights = LossWeights()
     ) -> None:
         self.scheduler, self.reader, self.weights = scheduler, reader, weights
         self.pixel_weight = pixel_weight()

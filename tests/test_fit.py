@@ -1,0 +1,70 @@
+"""Fitting to one face: it learns that face, leaves the model as it was, and says when there is too little to see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from syncdiff import sampler
+from syncdiff.denoiser import Denoiser
+from syncdiff.fit import FEWEST, _practice, fit
+from syncdiff.lips import SHAPE
+from syncdiff.media import InputError
+from syncdiff.objective import Objective
+from syncdiff.scene import Sitter
+from syncdiff.speech import Heard
+
+FRAMES = 40
+
+
+def sitter(usable: int = FRAMES) -> Sitter:
+    """A grey face whose mouth is a dark bar as high as its gap."""
+    gaps = 4 + 4 * np.sin(np.arange(FRAMES) * 0.7)
+    crops = np.full((FRAMES, 128, 128, 3), 128, np.uint8)
+    for crop, gap in zip(crops, gaps, strict=True):
+        crop[int(90 - gap) : int(90 + gap) + 1, 48:80] = 20
+    shapes = np.tile(np.array([0, 5, 6, 32, 30], np.float32), (FRAMES, 1))
+    shapes[:, 0] = gaps
+    still = np.tile(np.eye(2, 3), (FRAMES, 1, 1))
+    return Sitter(crops, still, shapes, np.zeros(FRAMES), np.arange(FRAMES) < usable)
+
+
+@pytest.fixture
+def model() -> Denoiser:
+    torch.manual_seed(0)
+    return Denoiser(widths=(16, 32, 64), speech_width=32).eval()
+
+
+def practise(model: Denoiser, face: Sitter, updates: int) -> tuple[list[float], Denoiser]:
+    heard = Heard(torch.zeros(200, 32), torch.zeros(200, SHAPE), 50)
+    objective = Objective(sampler.compact_schedule())
+    steps = fit(model, objective, face, np.arange(FRAMES) / 25, heard, seconds=600, updates=updates)
+    shares = []
+    while True:
+        try:
+            shares.append(next(steps))
+        except StopIteration as end:
+            return shares, end.value
+
+
+def test_it_learns_the_face_and_leaves_the_model_alone(model):
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    shares, fitted = practise(model, sitter(), updates=60)
+    assert shares == sorted(shares)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    objective, heard = Objective(sampler.compact_schedule()), Heard(torch.zeros(200, 32), torch.zeros(1), 50)
+    clean, told = _practice(
+        sitter(), np.arange(FRAMES) / 25, heard, np.arange(1, 33), np.random.default_rng(0), model.config.tokens
+    )
+    losses = []
+    for one in (model, fitted):
+        torch.manual_seed(1)
+        with torch.inference_mode():
+            losses.append(sum(objective(one, clean, told)[0].values()).item())
+    assert losses[1] < 0.9 * losses[0]
+
+
+def test_too_little_to_see_is_a_sentence(model):
+    with pytest.raises(InputError, match=f"seen well in 9 frames, and fitting to it needs {FEWEST}"):
+        practise(model, sitter(usable=10), updates=1)
