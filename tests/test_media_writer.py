@@ -182,6 +182,17 @@ def test_a_patch_outside_the_frame_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_later_patch_covers_an_earlier_one_and_none_is_none(tmp_path: Path) -> None:
+    clip = open_clip(make_video(tmp_path / "a.mp4", 1), tmp_path)
+    line = timeline(clip, Speech(tmp_path, 48_000, 1, 0.04))
+    dark, light = (np.full((16, 32, 3), level, np.uint8) for level in (20, 235))
+    with ClipWriter(tmp_path / "out.mp4", clip, line, None) as out:
+        out.write(next(clip.frames()), 0.0, Patch(32, 32, dark), None, Patch(32, 48, light))
+    image = decode(tmp_path / "out.mp4")[0][0].to_ndarray(format="rgb24")
+    assert image[34:46, 34:46].max() < 60
+    assert image[34:46, 50:78].min() > 200
+
+
 def test_the_source_frame_is_not_written_upon(tmp_path: Path) -> None:
     """A held photo is the same frame many times; each gets its own patch."""
     clip = open_clip(make_video(tmp_path / "a.mp4", 1), tmp_path)

@@ -67,11 +67,13 @@ def test_the_key_is_the_same_everywhere() -> None:
     assert hashlib.sha256(payload.encode(0).astype(np.int8).tobytes()).hexdigest()[:16] == "67ec265ea44670b6"
 
 
-def test_the_threshold_is_hoeffdings() -> None:
-    needed = payload.threshold(32)
-    assert 32 * 2**16 * math.exp(-(needed**2) / 2) == pytest.approx(1e-6)
-    assert payload.threshold(64) > needed
-    assert needed < math.sqrt(payload.CHIPS) / 1.5  # and can be reached with a fifth of the chips wrong
+def test_the_threshold_follows_from_the_false_alarms() -> None:
+    assert round(payload.RADEMACHER, 3) == 3.178
+    for tries in (32, 192):
+        tail = math.erfc(payload.threshold(tries) / math.sqrt(2)) / 2
+        assert 3.178 * tries * 2**16 * tail == pytest.approx(1e-6, rel=1e-3)
+    assert payload.threshold(32) == pytest.approx(7.30, abs=0.01)
+    assert payload.threshold(32) < math.sqrt(payload.CHIPS) * 0.6  # and is reached with a fifth of the chips wrong
 
 
 def test_chance_keeps_to_the_threshold() -> None:
