@@ -13,11 +13,13 @@ os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="syncdiff-")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads that spin steal cores from the encoder
 import spaces  # noqa: F401 -- on a ZeroGPU Space it has to come before torch
 
+from syncdiff.look import Look
 from syncdiff.page import build_page, launch_options
 from syncdiff.pipeline import SyncDiffPipeline
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # a stopped container tidies up as well
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
-demo = build_page(SyncDiffPipeline.from_pretrained())
+pipe = SyncDiffPipeline.from_pretrained()
+demo = build_page(pipe, Look(pipe))
 if __name__ == "__main__":
     demo.launch(**launch_options())

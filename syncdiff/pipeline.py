@@ -25,7 +25,7 @@ from diffusers.utils.logging import disable_progress_bar
 from syncdiff import codec, sampler
 from syncdiff.crops import WINDOW, S, align, cut, paste
 from syncdiff.denoiser import Condition, Denoiser
-from syncdiff.faces import FaceTrack, Gap, choose, track_faces
+from syncdiff.faces import FaceTrack, Gap, Spot, at_spot, choose, track_faces
 from syncdiff.fit import fit
 from syncdiff.media import Clip, ClipWriter, InputError, Speech, read_clip, read_speech, timeline
 from syncdiff.objective import Objective
@@ -48,7 +48,7 @@ class SampleOptions:
 
     steps: int = 2  # denoising steps per frame
     seed: int = 0
-    face: int | None = None  # index by size over time; None is the largest
+    face: int | Spot | None = None  # index by size over time, or where to find it; None is the largest
     tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
     fit: bool = False  # practise on this face first (see `syncdiff.fit`)
 
@@ -151,7 +151,10 @@ class SyncDiffPipeline(DiffusionPipeline):
                 speech = yield from _staged("reading", read_speech(voice, folder), since=50)
                 line = timeline(clip, speech, options.tail)
             with watch.stage("finding the face"):
-                track = choose((yield from _track(clip)), options.face)
+                tracks, wanted = (yield from _track(clip)), options.face
+                if isinstance(wanted, Spot):
+                    wanted = at_spot(tracks, wanted, clip.times, (clip.height, clip.width))
+                track = choose(tracks, wanted)
                 to_frame = align(track, clip.times)
                 crops = yield from _cut(clip, to_frame, folder / "crops")
             with watch.stage("listening"):

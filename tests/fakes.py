@@ -10,7 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from syncdiff.faces import Gap
+from syncdiff.faces import Gap, Spot
+from syncdiff.look import Face, Trial
 from syncdiff.media import InputError
 from syncdiff.pipeline import Progress, Result, SampleOptions
 from syncdiff.scores import Scores
@@ -103,6 +104,31 @@ class FakePipeline:
             peak_memory_mib=812.0,
             options=options,
         )
+
+
+class FakeLook:
+    """Finds `people` faces side by side and redraws a frame in another colour; raises `error` instead."""
+
+    def __init__(self, people: int = 1, error: Exception | None = None) -> None:
+        self.people, self.error = people, error
+        self.looked: list[Path] = []
+        self.tried: list[tuple[Path, Path, SampleOptions]] = []
+
+    def faces(self, face_file: str | Path) -> list[Face]:
+        self.looked.append(Path(face_file))
+        if self.error:
+            raise self.error
+        colours = [(200, 190, 180), (120, 90, 70), (230, 200, 160)]
+        pictures = [face(0, 1, colour)[10:160, 85:235] for colour in colours[: self.people]]
+        return [Face(p, Spot(0.0, (i + 0.5) / self.people, 0.5), None) for i, p in enumerate(pictures)]
+
+    def trial(self, face_file: Path, voice: Path, options: SampleOptions) -> Trial:
+        self.tried.append((face_file, voice, options))
+        if self.error:
+            raise self.error
+        crop = np.array([[80, 20], [240, 20], [240, 180], [80, 180]], np.float32)
+        mask = np.array([[110, 95], [210, 95], [200, 165], [120, 165]], np.float32)
+        return Trial(face(0, 1, (200, 190, 180)), face(5, 9, (210, 180, 160)), crop, mask, 0.8)
 
 
 def bad_input() -> InputError:

@@ -3,14 +3,11 @@
 import json
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import gradio as gr
 import httpx
@@ -18,110 +15,30 @@ import numpy as np
 import pytest
 import soundfile
 from gradio_client import Client, handle_file
+from PIL import Image
 
 from syncdiff import page
 from syncdiff.media import LIMITS, InputError
-from syncdiff.pipeline import Progress, SampleOptions
+from syncdiff.page import examples as shelf
+from syncdiff.page import form
+from syncdiff.pipeline import SampleOptions
 from syncdiff.weights import COMPACT
-from tests.fakes import FakePipeline, write_video
+from tests.browsing import (  # noqa: F401 -- fixtures
+    SHOWN,
+    apart,
+    browser,
+    files,
+    fill,
+    serve,
+    sideways,
+    times,
+    visit,
+    wait_for,
+    write_voice,
+)  # fmt: skip
+from tests.fakes import FakeLook, FakePipeline, write_video
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
-         "--use-fake-ui-for-media-stream"]  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
-SHOWN = "[data-state={}]:not([hidden])"
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
-
-
-def write_voice(path: Path, seconds: float = 1.5) -> Path:
-    t = np.arange(round(seconds * 48000)) / 48000
-    soundfile.write(path, (0.3 * np.sin(2 * np.pi * 180 * t)).astype(np.float32), 48000)
-    return path
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> SimpleNamespace:
-    return SimpleNamespace(face=write_video(tmp_path / "face.mp4"), voice=write_voice(tmp_path / "voice.wav"))
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[FakePipeline], str]]:
-    """Opens the page over a pipeline, as app.py does, and gives its address."""
-    opened: list[gr.Blocks] = []
-
-    def start(pipe: FakePipeline) -> str:
-        blocks = page.build_page(pipe)
-        opened.append(blocks)
-        return blocks.launch(prevent_thread_lock=True, quiet=True, **page.launch_options() | {"server_port": None})[1]
-
-    yield start
-    for blocks in opened:
-        blocks.close(verbose=False)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    microphone = write_voice(tmp_path_factory.mktemp("microphone") / "voice.wav", 5.0)
-    flags = [*FLAGS, f"--use-file-for-fake-audio-capture={microphone}"]
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=flags)
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def visit(browser) -> Iterator[Callable]:
-    """Opens an address in a fresh browser profile; fails the test if the page called a foreign host or broke."""
-    contexts, hosts, broken = [], set(), []
-
-    def open_page(url: str, width: int = 1280, height: int = 900):
-        context = browser.new_context(viewport={"width": width, "height": height}, permissions=["microphone"])
-        context.set_default_timeout(40_000)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("request", lambda request: hosts.add(httpx.URL(request.url).host))
-        tab.on("pageerror", lambda error: broken.append(str(error)))
-        tab.on("console", lambda message: broken.append(message.text) if message.type == "error" else None)
-        tab.goto(url)
-        tab.wait_for_selector("#run")
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert hosts - {"127.0.0.1", ""} == set()
-    assert broken == []
-
-
-def fill(tab, files: SimpleNamespace) -> None:
-    tab.set_input_files("#face input[type=file]", str(files.face))
-    tab.set_input_files("#voice input[type=file]", str(files.voice))
-    tab.wait_for_selector("#face video")
-    tab.wait_for_selector("#voice .timestamps, #voice #waveform")
-
-
-def times(tab) -> list[float]:
-    return tab.evaluate("[...document.querySelectorAll('.view video')].map(v => v.currentTime)")
-
-
-def apart(tab) -> float:
-    """Seconds between what the two videos show."""
-    original, result = times(tab)
-    return abs(original - result)
-
-
-def sideways(tab) -> int:
-    """Pixels by which the page is wider than the screen."""
-    return tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
 
 @pytest.mark.browser
@@ -146,13 +63,53 @@ def test_original_and_result_play_in_step(serve, visit, files) -> None:
     assert times(tab) == pytest.approx([1.6, 1.6], abs=0.05)
 
     text = tab.inner_text(SHOWN.format("done"))
-    for words in ("3.20", "5.60", "80 ms, sound early", "syncdiff-judge", "0.4 to 0.7 s", "runs forward and back"):
+    assert "as closely as they followed the old one" in text
+    assert "3.20" not in text  # the figures are there for whoever asks
+    tab.click("summary")
+    text = tab.inner_text(SHOWN.format("done"))
+    for words in ("3.20", "5.60", "80 ms, sound early", "syncdiff-judge", "runs forward and back"):
         assert words in text
     assert "LSE" not in text
-    assert tab.locator(".curve").count() == 2
+    with tab.expect_download() as download:
+        tab.click("[data-part=report]")
+    report = json.loads(Path(download.value.path()).read_text())
+    assert report["frames"] == 150
+    assert "gradio" not in json.dumps(report)
     with tab.expect_download() as download:
         tab.click("[data-part=download]")
     assert Path(download.value.path()).read_bytes() == pipe.calls[0][2].read_bytes()
+
+
+@pytest.mark.browser
+def test_the_timeline_the_wipe_the_speed_and_the_loop(serve, visit) -> None:
+    tab = visit(serve(FakePipeline(seconds=2.0)))
+    tab.locator(".offered button").first.click()
+    tab.wait_for_selector(SHOWN.format("done"))
+    tab.wait_for_selector("[data-part=chart]:not([hidden])")
+    assert tab.locator(".curve").count() == 2
+    left = tab.locator("[data-part=strip] .left")
+    assert float(left.get_attribute("x")) == pytest.approx(200, abs=2)  # 0.4 s of 2 s, in thousandths
+    strip = tab.locator("[data-part=strip]").bounding_box()
+    tab.mouse.move(strip["x"] + 0.27 * strip["width"], strip["y"] + 3)
+    assert "left: face turned away" in tab.inner_text("[data-part=readout]")
+    tab.mouse.move(strip["x"] + 0.75 * strip["width"], strip["y"] + 3)
+    assert tab.inner_text("[data-part=readout]").startswith("1.5 s · redrawn · original ")
+
+    tab.click("[data-part=over]")
+    original, result = (tab.locator(f"[data-part={name}]").bounding_box() for name in ("original", "result"))
+    assert original == pytest.approx(result, abs=1)
+    tab.locator("[data-part=wipe]").fill("25")
+    clip = "getComputedStyle(document.querySelector('[data-part=result]')).clipPath"
+    assert tab.evaluate(clip) == "inset(0px 0px 0px 25%)"
+    tab.click("[data-part=aside]")
+    assert tab.evaluate(clip) == "none"
+
+    tab.select_option("[data-part=speed]", "0.5")
+    tab.click("[data-part=loop]")
+    tab.locator("[data-part=seek]").fill("1.8")
+    tab.click("[data-part=play]")
+    assert wait_for(lambda: 0.05 < times(tab)[1] < 1.5)  # it went on from the beginning
+    assert tab.evaluate("document.querySelector('[data-part=result]').playbackRate") == 0.5
 
 
 @pytest.mark.browser
@@ -183,11 +140,11 @@ def test_progress_then_cancel_then_again(serve, visit, files, private_temp) -> N
 def test_an_example_runs_with_one_click(serve, visit, tmp_path, monkeypatch) -> None:
     write_video(tmp_path / "head.mp4")
     write_voice(tmp_path / "words.wav")
-    listed = [{"label": "A head that says words", "face": "head.mp4", "voice": "words.wav"}]
-    (tmp_path / "examples.json").write_text(json.dumps(listed))
-    monkeypatch.setattr(page, "EXAMPLES", tmp_path)
+    row = {"key": "head", "label": "A head that says words", "face": "head.mp4", "face_label": "Head"}
+    (tmp_path / "examples.json").write_text(json.dumps([row | {"voice": "words.wav", "voice_label": "Words"}]))
+    monkeypatch.setattr(shelf, "EXAMPLES", tmp_path)
     pipe = FakePipeline()
-    tab = visit(serve(pipe))
+    tab = visit(serve(pipe, allowed_paths=[str(tmp_path)]))
     tab.get_by_text("A head that says words").click()
     tab.wait_for_selector(SHOWN.format("done"))
     assert [path.name for path in pipe.calls[0][:2]] == ["head.mp4", "words.wav"]
@@ -230,10 +187,26 @@ def test_errors_are_sentences(serve, visit, files, private_temp, caplog) -> None
 
 
 @pytest.mark.browser
+def test_nothing_is_made_of_a_visitors_files_without_the_tick(serve, visit, files) -> None:
+    pipe = FakePipeline()
+    tab = visit(serve(pipe))
+    fill(tab, files)
+    tab.uncheck("#agreed input")
+    tab.click("#run")
+    tab.wait_for_selector("[data-part=message]:has-text('Did everyone who is seen or heard agree?')")
+    assert pipe.calls == []
+    tab.check("#agreed input")
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert len(pipe.calls) == 1
+
+
+@pytest.mark.browser
 def test_voice_from_the_microphone(serve, visit, files) -> None:
     pipe = FakePipeline()
     tab = visit(serve(pipe))
     tab.set_input_files("#face input[type=file]", str(files.face))
+    tab.check("#agreed input")
     tab.get_by_label("Record audio").click()
     tab.locator("#voice").get_by_role("button", name="Record", exact=True).click()
     time.sleep(1.2)
@@ -254,7 +227,7 @@ def test_a_photo_takes_the_place_of_the_video_on_a_phone(serve, visit, files, tm
     fill(tab, files)
     tab.get_by_role("tab", name="photo").click()
     photo = tmp_path / "face.png"
-    page.Image.new("RGB", (64, 64)).save(photo)
+    Image.new("RGB", (64, 64)).save(photo)
     tab.set_input_files("#photo input[type=file]", str(photo))
     tab.wait_for_selector("#photo img")
     tab.click("#run")
@@ -266,23 +239,23 @@ def test_a_photo_takes_the_place_of_the_video_on_a_phone(serve, visit, files, tm
 def test_the_endpoint_answers_a_program(serve, files, tmp_path) -> None:
     pipe = FakePipeline()
     client = Client(serve(pipe), verbose=False, download_files=tmp_path / "downloads")
-    video, report = client.predict(handle_file(files.face), handle_file(files.voice), 2, 7, api_name="/sync")
+    video, report = client.predict(handle_file(files.face), handle_file(files.voice), 2, 7, True, api_name="/sync")
     assert Path(video).read_bytes() == pipe.calls[0][2].read_bytes()
     assert report["frames"] == 50
     assert "gradio" not in json.dumps(report)  # the server's folders are nobody's business
     assert pipe.calls[0][3] == SampleOptions(steps=2, seed=7)
-    client.predict(handle_file(files.face), handle_file(files.voice), None, None, api_name="/sync")
+    client.predict(handle_file(files.face), handle_file(files.voice), None, None, True, api_name="/sync")
     assert pipe.calls[1][3] == SampleOptions()
 
     pipe.error = InputError("The voice lasts 0.1 s; it needs 0.3 s.")
     with pytest.raises(Exception, match=r"The voice lasts 0\.1 s; it needs 0\.3 s\."):
-        client.predict(handle_file(files.face), handle_file(files.voice), 2, 7, api_name="/sync")
+        client.predict(handle_file(files.face), handle_file(files.voice), 2, 7, True, api_name="/sync")
 
 
 def test_a_program_can_cancel(serve, files) -> None:
     pipe = FakePipeline(steps=200, pause=0.05)
     job = Client(serve(pipe), verbose=False).submit(
-        handle_file(files.face), handle_file(files.voice), 2, 7, api_name="/sync"
+        handle_file(files.face), handle_file(files.voice), 2, 7, True, api_name="/sync"
     )
     assert wait_for(lambda: len(pipe.folders) == 1)
     job.cancel()
@@ -296,7 +269,7 @@ def test_no_foreign_file_gets_in_or_out(serve, tmp_path) -> None:
     url = serve(pipe)
     assert httpx.get(f"{url}gradio_api/file={secret}").status_code == 403
     named = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
-    event = httpx.post(f"{url}gradio_api/call/sync", json={"data": [named, named, 4, 0]}).json()["event_id"]
+    event = httpx.post(f"{url}gradio_api/call/sync", json={"data": [named, named, 4, 0, True]}).json()["event_id"]
     answer = httpx.get(f"{url}gradio_api/call/sync/{event}").text
     assert "event: error" in answer
     assert pipe.calls == []
@@ -304,15 +277,19 @@ def test_no_foreign_file_gets_in_or_out(serve, tmp_path) -> None:
 
 def test_recordings_from_a_webcam_only_where_gradio_can_treat_them(monkeypatch) -> None:
     for tools, sources in ((("ffmpeg", "ffprobe"), ["upload", "webcam"]), (("ffmpeg",), ["upload"]), ((), ["upload"])):
-        monkeypatch.setattr(page.shutil, "which", lambda name, tools=tools: name if name in tools else None)
-        videos = [block for block in page.build_page(FakePipeline()).blocks.values() if isinstance(block, gr.Video)]
-        assert [video.sources for video in videos] == [sources]
-        assert [video.format for video in videos] == [None]  # else gradio's ffmpeg reads the raw upload first
+        monkeypatch.setattr(form.shutil, "which", lambda name, tools=tools: name if name in tools else None)
+        videos = [
+            block
+            for block in page.build_page(FakePipeline(), FakeLook()).blocks.values()
+            if isinstance(block, gr.Video)
+        ]
+        assert [video.sources for video in videos] == [sources, ["upload"]]
+        assert [video.format for video in videos] == [None, None]  # else gradio's ffmpeg reads the raw upload first
 
 
 def test_limits_stand_on_the_page_and_at_the_door() -> None:
-    assert f"{LIMITS.bytes / 2**20:.0f} MB" in page.limits()
-    assert f"{LIMITS.seconds / 60:.0f} minutes" in page.limits()
+    assert f"{LIMITS.bytes / 2**20:.0f} MB" in form.limits()
+    assert f"{LIMITS.seconds / 60:.0f} minutes" in form.limits()
     options = page.launch_options()
     assert options["max_file_size"] == LIMITS.bytes
     assert not options["share"]
@@ -365,30 +342,31 @@ def test_only_this_machine_is_served_except_on_a_space(monkeypatch, environment,
     assert (options["server_name"], options["server_port"]) == address
 
 
-def test_the_clock_never_runs_backwards_and_finds_the_end() -> None:
-    now = [0.0]
-    clock = page.Clock(lambda: now[0])
-    fractions = []
-    for stage, share in page.SHARES.items():
-        for n in range(1, 11):
-            now[0] += share * 4.0  # 40 s in all, spread as SHARES has it
-            fraction, left = clock(Progress(stage, n, 10, None))
-            fractions.append(fraction)
-            assert left is None or left == pytest.approx(40 - now[0], abs=0.01)
-    assert fractions == sorted(fractions)
-    assert fractions[-1] == pytest.approx(1.0)
-    assert clock(Progress("reading", 1, 10, None))[0] == pytest.approx(1.0)
+@pytest.mark.browser
+def test_when_gradio_itself_is_full_the_page_says_so_and_goes_on(serve, visit) -> None:
+    pipe = FakePipeline()
+    tab = visit(serve(pipe))
+    visit.expected.append("Failed to load resource: the server responded with a status of 503 (Service Unavailable)")
+    serve.opened[-1]._queue.max_size = 0  # as if as many as it can hold were there
+    tab.locator(".offered button").first.click()
+    tab.wait_for_selector("[data-part=message]:has-text('Too many people are here')")
+    assert tab.is_visible("#run")
+    serve.opened[-1]._queue.max_size = None
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (None, ""),
-        (2, "a few seconds left"),
-        (31, "about 30 s left"),
-        (58, "about 1 min left"),
-        (170, "about 3 min left"),
-    ],
-)
-def test_time_left_in_words(seconds: float | None, words: str) -> None:
-    assert page.in_words(seconds) == words
+@pytest.mark.browser
+def test_whoever_comes_second_is_told_so_and_is_next(serve, visit) -> None:
+    pipe = FakePipeline(steps=200, pause=0.05)
+    url = serve(pipe)
+    first, second = visit(url), visit(url)
+    first.locator(".offered button").first.click()
+    first.wait_for_selector(SHOWN.format("running"))
+    second.locator(".offered button").nth(1).click()
+    second.wait_for_selector("[data-part=turn]:has-text('One video comes before yours.')")
+    pipe.pause = 0.0
+    first.click("#cancel")
+    second.wait_for_selector(SHOWN.format("done"))
+    assert [path.name for path in (call[0] for call in pipe.calls)] == ["ines.mp4", "malik.mp4"]
+    assert wait_for(lambda: first.is_visible(SHOWN.format("empty")))

@@ -16,6 +16,8 @@ from syncdiff.faces.track import (
     TURNED,
     FaceTrack,
     Gap,
+    Spot,
+    at_spot,
     choose,
     make_track,
 )
@@ -30,6 +32,8 @@ __all__ = [
     "TURNED",
     "FaceTrack",
     "Gap",
+    "Spot",
+    "at_spot",
     "choose",
     "make_track",
     "track_faces",

@@ -124,6 +124,34 @@ def choose(tracks: Sequence[FaceTrack], index: int | None = None) -> FaceTrack:
     return track
 
 
+@dataclass(frozen=True)
+class Spot:
+    """A place in the picture at some moment: names a face where an index could mean another one."""
+
+    second: float
+    x: float  # fraction of the picture's width
+    y: float  # fraction of its height
+
+    def __post_init__(self) -> None:
+        if not (self.second >= 0 and 0 <= self.x <= 1 and 0 <= self.y <= 1):
+            raise InputError(f"The face is sought at {self}: choose a second from 0 on, and x and y between 0 and 1.")
+
+
+def at_spot(tracks: Sequence[FaceTrack], spot: Spot, times: np.ndarray, picture: tuple[int, int]) -> int | None:
+    """Index of the track whose face is nearest to the spot; None where there are no tracks.
+
+    times: [T] s, of the frames. picture: their height and width, px. A face that is out of view at that moment counts
+    from where it is seen next in time.
+    """
+    place = np.array([spot.x * picture[1], spot.y * picture[0]])
+    away = []
+    for track in tracks:
+        seen = np.flatnonzero(~np.isnan(track.points[:, 0, 0]))
+        frame = seen[np.abs(np.asarray(times)[seen] - spot.second).argmin()]
+        away.append(float(np.linalg.norm(track.points[frame].mean(0) - place)))
+    return int(np.argmin(away)) if away else None
+
+
 def _why_never(track: FaceTrack) -> str:
     trouble = max((SMALL, TURNED, OUTSIDE), key=lambda state: int((track.state == state).sum()))
     if trouble == OUTSIDE:

@@ -38,9 +38,13 @@ def open_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Spee
     return _last(read_speech(path, folder, limits))
 
 
-def read_clip(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Generator[float, None, Clip]:
-    """As open_clip, but yields how far it is, 0..1. Closing the generator ends the process and its files."""
-    facts, home = yield from _intake("face", path, folder, limits)
+def read_clip(
+    path: str | Path, folder: Path, limits: Limits = LIMITS, until: float | None = None
+) -> Generator[float, None, Clip]:
+    """As open_clip, but yields how far it is, 0..1. Closing the generator ends the process and its files.
+
+    until: seconds of which to read no more; the clip then comes without its sound."""
+    facts, home = yield from _intake("face", path, folder, limits, until)
     times = np.load(home / "times.npy", allow_pickle=False)
     matrix, primaries, transfer, full = facts["colour"]
     return Clip(
@@ -78,12 +82,13 @@ def _last(steps: Generator[float, None, Any]) -> Any:
 
 
 def _intake(
-    slot: str, path: str | Path, folder: Path, limits: Limits
+    slot: str, path: str | Path, folder: Path, limits: Limits, until: float | None = None
 ) -> Generator[float, None, tuple[dict[str, Any], Path]]:
     source, name = Path(path), called(path)
     _check_file(source, name, limits)
     home = Path(tempfile.mkdtemp(prefix=f"{slot}-", dir=folder))
-    job = {"source": str(source.resolve()), "name": name, "slot": slot, "folder": str(home), "limits": asdict(limits)}
+    job = {"source": str(source.resolve()), "name": name, "slot": slot, "folder": str(home), "until": until}
+    job["limits"] = asdict(limits)
     environment = {key: os.environ[key] for key in KEPT_ENVIRONMENT if key in os.environ}
     environment |= {"PYTHONPATH": str(PACKAGE_ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, "-P", "-m", "syncdiff.media.intake", json.dumps(job)]

@@ -44,6 +44,7 @@ class Job:
     slot: str  # "face" or "voice"
     folder: str  # where the normalised files go
     limits: Limits
+    until: float | None = None  # seconds of a video of which no more is read, nor its sound
 
 
 def take_in(job: Job) -> dict[str, Any]:
@@ -78,8 +79,11 @@ def open_container(job: Job, kind: str) -> av.container.InputContainer:
 
 
 def _face(job: Job, container: av.container.InputContainer, kind: str) -> dict[str, Any]:
-    facts = read_video(container, job.name, Path(job.folder), job.limits, reporter(job, container, 0.0, 0.9))
+    report = reporter(job, container, 0.0, 0.9)
+    facts = read_video(container, job.name, Path(job.folder), job.limits, report, until=job.until)
     start, promised, seconds, sound = facts.pop("start"), facts.pop("promised"), facts["seconds"], None
+    if job.until is not None:
+        return {**facts, "sound": None}
     if container.streams.audio:
         with open_container(job, kind) as again:  # a second pass: nothing waits in memory, however it is interleaved
             report = reporter(job, container, 0.9, 1.0)

@@ -58,8 +58,10 @@ def read_video(
     folder: Path,
     limits: Limits,
     report: Callable[[float], None],
+    *,
+    until: float | None = None,
 ) -> dict[str, Any]:
-    """Write picture.mp4 and times.npy; the facts about them. Raises InputError."""
+    """Write picture.mp4 and times.npy; the facts about them. until: seconds after which to stop. Raises InputError."""
     stream = _moving_picture(container, name)
     _check_header(container, stream, name, limits)
     keeper, upright, ticks = None, None, []
@@ -77,6 +79,8 @@ def read_video(
         keeper = keeper or Keeper(folder / "picture.mp4", picture, upright.aspect)
         keeper.keep(picture)
         report(length)
+        if until is not None and length >= until:
+            break
     if keeper is None:
         most = f"larger than the {limits.pixels / 1e6:.0f} million pixels a picture may have"
         raise InputError(f"No picture can be decoded from {name}: it is damaged, or {most}; export it again as an mp4.")

@@ -1,0 +1,121 @@
+// Shows what syncdiff/page/views.py tells: `element` is view.html, `props.value` one dict, `watch` tells of a new one.
+// Everything from the server goes in as text or as a number, never as markup. player.js and timeline.js come before.
+const FRAME = 1 / 25;  // the judge counts its offset in frames of its own 25 fps clock
+let shown = null;
+
+const figure = (value) => (value === null ? "–" : value.toFixed(2));
+function offset(frames) {
+  if (frames === null) return "–";
+  if (frames === 0) return "none";
+  return `${Math.round(Math.abs(frames) * FRAME * 1000)} ms, sound ${frames > 0 ? "early" : "late"}`;
+}
+
+function scores(both) {
+  const rows = [
+    ["Confidence", "higher is better", (s) => figure(s.confidence)],
+    ["Distance", "lower is better", (s) => figure(s.distance)],
+    ["Offset", "", (s) => offset(s.offset_frames)],
+  ];
+  part("scores").replaceChildren(...rows.map(([name, hint, show]) => {
+    const row = document.createElement("tr"), head = document.createElement("th");
+    head.scope = "row";
+    head.append(name, Object.assign(document.createElement("small"), { textContent: hint }));
+    row.append(head, ...both.map((s) => Object.assign(document.createElement("td"), { textContent: show(s) })));
+    return row;
+  }));
+  const judged = both.find((s) => !s.reason);
+  element.querySelector(".scores").hidden = !judged;
+  part("judge").textContent = judged ? `Judged by ${judged.judge}: its figures compare only with each other.` : "";
+}
+
+const states = {
+  empty() {
+    part("offer").hidden = !props.offered.length;
+    part("offered").replaceChildren(...props.offered.map((item) => {
+      const card = Object.assign(document.createElement("button"), { type: "button" });
+      if (item.poster) card.append(Object.assign(new Image(200, 200), { src: item.poster, alt: "" }));
+      card.append(Object.assign(document.createElement("span"), { textContent: item.label }));
+      card.addEventListener("click", () => trigger("click", { key: item.key }));
+      return card;
+    }));
+  },
+  ready(value) {
+    part("settings").textContent = value.message;
+  },
+  waiting(value) {
+    part("turn").textContent = value.message;
+  },
+  running(value) {
+    part("stage").textContent = value.stage;
+    part("percent").textContent = `${value.percent} %`;
+    part("left").textContent = value.left;
+    const bar = element.querySelector(".bar");
+    bar.setAttribute("aria-valuenow", value.percent);
+    bar.firstElementChild.style.width = `${value.percent}%`;
+    const preview = part("preview");
+    if (value.preview) preview.src = value.preview;
+    preview.hidden = !value.preview;
+  },
+  trial(value) {
+    const [width, height] = value.size;
+    part("before").src = value.before;
+    part("after").src = value.after;
+    part("still").style.setProperty("--shape", `${width} / ${height}`);
+    part("where").setAttribute("viewBox", `0 0 ${width} ${height}`);
+    for (const shape of ["crop", "mask"]) part("where").querySelector(`.${shape}`).setAttribute("points", value[shape]);
+    part("trial-note").textContent = value.message;
+  },
+  error(value) {
+    part("title").textContent = value.title;
+    part("message").textContent = value.message;
+  },
+  done(value) {
+    if (result.src !== value.result.url) {
+      [original.src, result.src] = [value.source.url, value.result.url];
+      compare(false);
+      button();
+    }
+    curves = value.scores.map((s) => s.curve);
+    spans = value.spans;
+    part("verdict").textContent = value.verdict;
+    scores(value.scores);
+    part("notes").replaceChildren(...value.notes.map((words) => Object.assign(document.createElement("li"), { textContent: words })));
+    part("download").href = value.result.url;
+    part("report").href = value.report.url;
+    part("link").value = `${location.origin}${location.pathname}?${value.link}`;
+    part("shared").textContent = value.shared;
+    copied(false);
+    drawTimeline();
+  },
+};
+
+part("still-wipe").addEventListener("input", (event) => part("still").style.setProperty("--at", `${event.target.value}%`));
+part("outlines").addEventListener("click", (event) => {
+  press(event.currentTarget, !pressed(event.currentTarget));
+  part("where").toggleAttribute("hidden", !pressed(event.currentTarget));
+});
+
+function copied(yes) {
+  part("copy").textContent = yes ? "Copied" : "Copy link";
+}
+part("copy").addEventListener("click", async () => {
+  part("link").select();
+  try {
+    await navigator.clipboard.writeText(part("link").value);
+    copied(true);
+  } catch {  // no leave for the clipboard: the address stands there, selected
+    part("copy").textContent = "Press Ctrl+C";
+  }
+});
+
+function show() {
+  const value = props.value, fresh = value.state !== shown;
+  for (const card of element.querySelectorAll("[data-state]")) card.hidden = card.dataset.state !== value.state;
+  if (value.state !== "done") result.pause();
+  states[value.state]?.(value);
+  // On a phone the view lies below the form: bring it into sight when a run starts, ends or fails.
+  if (fresh && shown !== null && value.state !== "empty") element.scrollIntoView({ behavior: "smooth", block: "nearest" });
+  shown = value.state;
+}
+watch("value", show);
+show();

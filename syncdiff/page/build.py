@@ -1,0 +1,283 @@
+"""The page: the form, the view beside it, and what happens when somebody touches them."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from syncdiff.faces import Spot
+from syncdiff.look import Look
+from syncdiff.media import InputError
+from syncdiff.page import views
+from syncdiff.page.check import build_check
+from syncdiff.page.examples import examples, poster, recognise
+from syncdiff.page.form import PAGE, Form, build_form
+from syncdiff.page.links import PRESETS, Settings, preset_of, restored
+from syncdiff.page.pace import Clock, estimate
+from syncdiff.page.programs import add_endpoints
+from syncdiff.page.runs import Asked, Desk, Pipeline, Waiting
+from syncdiff.pipeline import Result, SampleOptions
+
+WHAT = "Give a face a new voice. Its lips are redrawn to speak it, and both videos are scored."
+REFRESH = 0.25  # seconds between two messages to the browser
+RUNS = {"concurrency_id": "runs", "concurrency_limit": None}  # the line is ours (see queue), not gradio's
+HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
+NOW = {"queue": False, **HIDDEN}
+
+
+def build_page(pipe: Pipeline, look: Look) -> gr.Blocks:
+    """The page over one loaded pipeline."""
+    desk = Desk(pipe, look)
+    with gr.Blocks(title="syncdiff", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.HTML(f"<h1>syncdiff</h1><p>{WHAT}</p>", elem_id="head")
+        with gr.Tabs(elem_id="rooms"):
+            with gr.Tab("Make a video"), gr.Row(equal_height=False, elem_id="columns"):
+                with gr.Column(scale=4, min_width=300, elem_id="inputs"):
+                    form = build_form(told(desk, None, None, None))
+                with gr.Column(scale=7, min_width=300, elem_id="side"):
+                    view = build_view()
+            with gr.Tab("Check a video"):
+                build_check()
+        gr.HTML(f"<p>{privacy()}</p>", elem_id="foot")
+        fill_in(page, form, view)
+        tell_the_time(form, desk)
+        chosen = look_at_faces(desk, form)
+        run_and_stop(desk, form, view, chosen)
+        add_endpoints(desk)
+    return page.queue(max_size=64, default_concurrency_limit=4)
+
+
+def privacy() -> str:
+    """What becomes of the files."""
+    return "Files stay on this machine, serve this one video and are deleted after about an hour."
+
+
+def build_view() -> gr.HTML:
+    """The right-hand side; it shows whatever dict of `views` it is given."""
+    script = "\n".join((PAGE / name).read_text() for name in ("player.js", "timeline.js", "view.js"))
+    offered = [{"key": e.key, "label": e.label, "poster": poster(e)} for e in examples().values()]
+    return gr.HTML(
+        views.EMPTY,
+        offered=offered,
+        html_template=(PAGE / "view.html").read_text(),
+        js_on_load=script,
+        apply_default_css=False,
+        elem_id="view",
+    )
+
+
+def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
+    """Whatever fills the form: a pick, a link, and the rule that the newest of two faces or voices counts."""
+    video, photo, sound, film = form.files
+    for one, other in ((video, photo), (photo, video), (sound, film), (film, sound)):
+        one.input(None, None, other, js="() => null", api_visibility="private")
+
+    def take_face(event: gr.EventData) -> tuple:
+        return str(examples()[event.key].face), None, gr.Tabs(selected="video")
+
+    def take_voice(event: gr.EventData) -> tuple:
+        return str(examples()[event.key].voice), None, gr.Tabs(selected="sound")
+
+    form.face_picks.click(take_face, None, [video, photo, form.faces], **NOW)
+    form.voice_picks.click(take_voice, None, [sound, film, form.voices], **NOW)
+    form.preset.input(lambda name: PRESETS[name], form.preset, form.steps, **NOW)
+    form.steps.input(preset_of, form.steps, form.preset, **NOW)
+
+    def restore(request: gr.Request) -> list:
+        outputs = 8
+        try:
+            settings = restored(request.query_params)
+        except InputError as sentence:
+            return [*[gr.skip()] * (outputs - 1), views.failed(str(sentence), "This link cannot be followed")]
+        if settings is None:
+            return [gr.skip()] * outputs
+        return [*filled(settings), views.ready(settings)]
+
+    page.load(restore, None, [video, photo, sound, film, form.preset, form.steps, form.seed, view], **NOW)
+
+
+def filled(settings: Settings) -> list:
+    """Values of video, photo, sound, film, preset, steps and seed."""
+    face = str(examples()[settings.face].face) if settings.face else None
+    voice = str(examples()[settings.voice].voice) if settings.voice else None
+    return [face, None, voice, None, preset_of(settings.steps), settings.steps, settings.seed]
+
+
+def tell_the_time(form: Form, desk: Desk) -> None:
+    """Under the presets stands what a run should take. The browser knows how long its files are: nothing is opened."""
+
+    def tell(lengths: list[float | None], steps: float | None) -> str:
+        video, photo, sound, film = lengths
+        seen, voice = 0.0 if photo is not None else video, sound or film
+        return told(desk, seen, voice, steps)
+
+    lengths = gr.JSON([None] * 4, visible=False)
+    measured = gr.on(
+        [part.change for part in form.files],
+        None,
+        form.files,
+        lengths,
+        js=(PAGE / "lengths.js").read_text(),
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+    for happens in (measured.then, form.steps.change):
+        happens(tell, [lengths, form.steps], form.estimate, **NOW)
+
+
+def told(desk: Desk, video: float | None, voice: float | None, steps: float | None) -> str:
+    """The estimate as it stands on the page."""
+    return f"<p>{estimate(desk.pace, video, voice, whole(steps) or SampleOptions().steps)}</p>"
+
+
+def look_at_faces(desk: Desk, form: Form) -> gr.State:
+    """Who is in the picture, as soon as it is there; a choice where there are several. Returns the chosen Spot."""
+    spots, chosen = gr.State([]), gr.State(None)
+    answers = [form.face_note, form.found, spots, chosen]
+    nobody = {"label": "", "items": []}
+
+    def look(video: str | None, photo: str | None) -> tuple:
+        face = video or photo
+        if face is None or recognise(Path(face), "face"):
+            return "", gr.update(value=nobody, visible=False), [], None
+        try:
+            found = desk.faces(face)
+        except gr.Error as error:
+            return f"<p>{error.message}</p>", gr.update(value=nobody, visible=False), [], None
+        many = len(found) > 1
+        shown = gr.update(value=views.faces(found) if many else nobody, visible=many)
+        return f"<p>{views.about_faces(found)}</p>", shown, [one.spot for one in found], None
+
+    def choose(event: gr.EventData, shown: dict[str, Any], spots: list) -> tuple:
+        return shown | {"chosen": event.key}, spots[int(event.key)]
+
+    gr.on(
+        [form.video.change, form.photo.change],
+        look,
+        [form.video, form.photo],
+        answers,
+        concurrency_id="looks",
+        concurrency_limit=1,
+        trigger_mode="always_last",
+        **HIDDEN,
+    )
+    form.found.click(choose, [form.found, spots], [form.found, chosen], **NOW)
+    return chosen
+
+
+def buttons(*, running: bool) -> tuple[dict, dict, dict]:
+    """Updates of the two buttons that begin something and of Cancel: either those or this is seen."""
+    return gr.update(visible=not running), gr.update(visible=not running), gr.update(visible=running)
+
+
+def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> None:
+    """The primary button, the complete examples, the trial of one frame, and Cancel."""
+    asks = [*form.files, form.agreed, form.steps, form.seed, form.tail, chosen]
+    answers = [view, form.go, form.test, form.stop]
+    cancelled = gr.Checkbox(False, visible=False)
+
+    def show(request: gr.Request, *values: Any) -> Iterator[tuple]:
+        asked = asked_for(*values)
+        try:
+            for seen in watched(desk, asked, request.session_hash):
+                yield seen, *(buttons(running=False) if seen["state"] == "done" else [gr.skip()] * 3)
+        except gr.Error as error:  # the toast goes away, the view keeps the sentence
+            yield views.failed(unescape(error.message)), *buttons(running=False)
+            raise
+
+    def try_out(*values: Any) -> dict[str, Any]:
+        try:
+            return views.trial(desk.trial(asked_for(*values)))
+        except gr.Error as error:
+            return views.failed(unescape(error.message))
+
+    def take(event: gr.EventData) -> list:
+        example = examples()[event.key]
+        return [str(example.face), None, str(example.voice), None, gr.Tabs(selected="video"), gr.Tabs(selected="sound")]
+
+    def ended(seen: dict[str, Any], cancelled: bool) -> tuple:
+        """A run that ended without a word of ours: cancelled, gradio itself was full, or the connection broke."""
+        if cancelled:
+            seen = views.EMPTY
+        elif seen["state"] in ("waiting", "running"):
+            seen = views.failed("Too many people are here, or the connection broke: please try once more.")
+        return seen, *buttons(running=False)
+
+    picked = view.click(take, None, [*form.files, form.faces, form.voices], **NOW)
+    runs = []
+    for trigger in (form.go.click, picked.then):
+        started = trigger(
+            lambda: ({"state": "waiting", "message": ""}, *buttons(running=True), False),
+            None,
+            [*answers, cancelled],
+            **NOW,
+        )
+        runs.append(started.then(show, asks, answers, **RUNS, **HIDDEN))
+        runs[-1].failure(ended, [view, cancelled], answers, **NOW)
+    # Noted in the browser, at once: what is cancelled ends as if it had failed, its last pictures still on the way.
+    form.stop.click(None, None, cancelled, js="() => true", api_visibility="private")
+    form.stop.click(lambda: (views.EMPTY, *buttons(running=False)), None, answers, cancels=runs, **NOW)
+    looking = form.test.click(lambda: {"state": "looking"}, None, view, **NOW)
+    looking.then(try_out, asks, view, concurrency_id="looks", concurrency_limit=1, **HIDDEN)
+
+
+def asked_for(
+    video: str | None,
+    photo: str | None,
+    sound: str | None,
+    film: str | None,
+    agreed: bool,
+    steps: float | None,
+    seed: float | None,
+    tail: str | None,
+    face: Spot | None,
+) -> Asked:
+    """The form as it stands when somebody presses a button."""
+    options = {"steps": whole(steps), "seed": whole(seed), "tail": tail, "face": face}
+    return Asked(video or photo, sound or film, agreed, options)
+
+
+def whole(number: float | None) -> int | None:
+    """A field that was emptied stays at its default."""
+    return None if number is None else int(number)
+
+
+def watched(desk: Desk, asked: Asked, visitor: str) -> Iterator[dict[str, Any]]:
+    """One run as the view shows it, not oftener than every REFRESH seconds."""
+    clock, sent, preview = None, -REFRESH, None
+    with closing(desk.run(asked, visitor)) as items:
+        for item in items:
+            if isinstance(item, Result):
+                yield views.done(item, write_report(item), settings_of(asked, item.options))
+                return
+            due = time.monotonic() - sent >= REFRESH
+            if isinstance(item, Waiting):
+                seen = views.waiting(item)
+            else:
+                clock = clock or Clock(desk.pace.stages(100, asked.options.get("steps") or SampleOptions().steps))
+                fraction, left = clock(item)
+                preview = preview if item.preview is None else item.preview
+                if not due:
+                    continue
+                seen = views.running(item, fraction, left, preview)
+            if due:
+                yield seen
+                sent = time.monotonic()
+
+
+def settings_of(asked: Asked, options: SampleOptions) -> Settings:
+    """What a link to this run may hold: examples by name, never a visitor's file."""
+    face, voice = recognise(Path(asked.face), "face"), recognise(Path(asked.voice), "voice")
+    return Settings(face, voice, options.steps, options.seed)
+
+
+def write_report(result: Result) -> Path:
+    """The report beside the video, without the server's folders."""
+    path = result.video.with_suffix(".json")
+    path.write_text(json.dumps(views.public_report(result), indent=1))
+    return path

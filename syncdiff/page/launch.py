@@ -1,0 +1,54 @@
+"""How the page is served: where, to whom, in which colours."""
+
+import os
+from typing import Any
+
+import gradio as gr
+
+from syncdiff.media import LIMITS
+from syncdiff.page.examples import ASSETS, EXAMPLES
+
+
+def theme() -> gr.themes.Base:
+    """Calm, with enough contrast, and fonts that no other machine is asked for."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=[gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_label_text_color="*neutral_600",
+        block_label_text_color_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_500",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+    )
+
+
+def launch_options() -> dict[str, Any]:
+    """What `launch` is told: this machine only, port GRADIO_SERVER_PORT or 7860; on a Space, where its proxy looks."""
+    everyone = "0.0.0.0"  # noqa: S104 -- inside a Space's container
+    return {
+        "server_name": os.environ.get("GRADIO_SERVER_NAME", everyone if "SPACE_ID" in os.environ else "127.0.0.1"),
+        "server_port": int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
+        "theme": theme(),
+        "css_paths": ASSETS / "page" / "style.css",
+        "allowed_paths": [str(EXAMPLES)],
+        "max_file_size": LIMITS.bytes,
+        "share": False,
+        "strict_cors": True,
+        "show_error": False,
+        "enable_monitoring": False,
+        "run_history": False,
+        "ssr_mode": False,
+        "footer_links": ["api"],
+    }

@@ -1,0 +1,68 @@
+"""The page for programs: the same run behind named endpoints, whose docstrings are their documentation (and MCP's)."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import gradio as gr
+
+from syncdiff.page import check
+from syncdiff.page.runs import Asked, Desk, Waiting
+from syncdiff.page.views import public_report
+from syncdiff.pipeline import Result, SampleOptions
+
+PROGRESS = gr.Progress()  # gradio looks for one among a function's defaults
+
+
+def add_endpoints(desk: Desk) -> None:
+    """`gradio_client.Client(url).predict(face=..., voice=..., consent=True, api_name="/sync")` and its like."""
+
+    def sync(
+        face: str,
+        voice: str,
+        steps: int | None,
+        seed: int | None,
+        consent: bool,
+        request: gr.Request,
+        progress: gr.Progress = PROGRESS,
+    ) -> Iterator[tuple[Any, Any]]:
+        """Redraw the lips in a video of a face (or a photo) so that they speak a given voice: lip synchronisation.
+
+        Takes tens of seconds on a CPU. The picture outside the mouth, the frame rate and the size stay as they are.
+        Returns the finished mp4 and a report: frames redrawn, spans left as they were and why, sync scores before and
+        after, seconds for each stage.
+
+        Args:
+            face: video (mp4, mov, mkv, webm, avi, ts) or photo (png, jpeg, webp) that shows a face, up to 10 minutes.
+            voice: sound file (wav, mp3, flac, ogg, m4a, aac), or a video whose sound is the voice, in any language.
+            steps: denoising steps for each frame, 1 (draft) to 50; 2 by default. More is slower.
+            seed: 0 to 2147483647; the same seed makes the same video.
+            consent: true if everyone who is seen or heard has agreed to this use; nothing is made without it.
+        """
+        asked = Asked(face, voice, consent, {"steps": steps, "seed": seed})
+        with closing(desk.run(asked, request.session_hash or "a program")) as items:
+            for item in items:
+                if isinstance(item, Result):
+                    yield str(item.video), public_report(item)
+                    return
+                if isinstance(item, Waiting):
+                    progress(None, desc=f"waiting, {item.ahead} ahead")
+                else:
+                    progress((item.done, item.total), desc=item.stage)
+                yield gr.skip(), gr.skip()  # where a client's cancel takes hold
+
+    default = SampleOptions()
+    with gr.Row(visible=False):
+        inputs = [
+            gr.File(label="face"),
+            gr.File(label="voice"),
+            gr.Number(default.steps, label="steps", precision=0),
+            gr.Number(default.seed, label="seed", precision=0),
+            gr.Checkbox(False, label="consent"),
+        ]
+        outputs = [gr.File(label="video"), gr.JSON(label="report")]
+        gr.Button("sync").click(sync, inputs, outputs, api_name="sync", concurrency_id="runs", concurrency_limit=None)
+        suspect, found = gr.File(label="video"), gr.JSON(label="report")
+        gr.Button("verify").click(
+            check.answer, suspect, found, api_name="verify", concurrency_id="looks", concurrency_limit=1
+        )

@@ -1,0 +1,167 @@
+"""What the view beside the form is told: one dict for each state, plain JSON types. assets/page/ draws it."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from syncdiff.look import FIRST, Face, Trial
+from syncdiff.page.examples import examples
+from syncdiff.page.links import Settings, preset_of, query
+from syncdiff.page.pace import in_words
+from syncdiff.page.runs import Waiting
+from syncdiff.pipeline import Progress, Result
+from syncdiff.scores import FPS, Scores
+
+PREVIEW, TRIAL, THUMB = 480, 960, 96  # px, longer side of the preview, of a trial's frame, of a face to choose
+EMPTY: dict[str, Any] = {"state": "empty"}
+
+# How the result's confidence over the source's own is put into words. On clips that nobody touched, another speaker's
+# voice under the lips keeps 27 to 50 % of the confidence (docs/judge.md), so less than half is no better than chance.
+AS_CLOSE, CLEARLY = 0.85, 0.5
+FAINT = 0.04  # confidence of a source below which the judge sees no sync to compare with (frozen lips: 0.02)
+
+
+def picture(image: np.ndarray | None, side: int = PREVIEW) -> str | None:
+    """uint8 [H,W,3] -> a small JPEG as a data URL: nothing is written to disk for a preview."""
+    if image is None:
+        return None
+    small = Image.fromarray(image)
+    small.thumbnail((side, side))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=75)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def waiting(item: Waiting) -> dict[str, Any]:
+    """Whose turn it is."""
+    first = "One video comes before yours." if item.ahead == 1 else f"{item.ahead} videos come before yours."
+    when = "" if item.seconds is None else f" It should be your turn in {in_words(item.seconds)}."
+    return {"state": "waiting", "message": f"{first}{when}"}
+
+
+def running(progress: Progress, fraction: float, left: float | None, preview: np.ndarray | None) -> dict[str, Any]:
+    """How far it is."""
+    return {
+        "state": "running",
+        "stage": progress.stage[:1].upper() + progress.stage[1:],
+        "percent": int(100 * fraction),
+        "left": "" if left is None else f"{in_words(left)} left",
+        "preview": picture(preview),
+    }
+
+
+def failed(sentence: str, title: str = "This did not work") -> dict[str, Any]:
+    """One sentence that says why."""
+    return {"state": "error", "title": title, "message": sentence}
+
+
+def done(result: Result, report: Path, settings: Settings) -> dict[str, Any]:
+    """The two videos and everything known about them."""
+    source, now = result.source_scores, result.result_scores
+    made = (
+        f"{result.redrawn} of {result.frames} frames redrawn in {sum(result.seconds.values()):.1f} s, "
+        f"steps {result.options.steps}, seed {result.options.seed}."
+    )
+    return {
+        "state": "done",
+        "result": gr.FileData(path=str(result.video)).model_dump(),
+        "source": gr.FileData(path=str(result.source)).model_dump(),
+        "report": gr.FileData(path=str(report)).model_dump(),
+        "verdict": verdict(source, now),
+        "scores": [figures(source), figures(now)],
+        "spans": [[gap.start, gap.end, "left", gap.reason] for gap in result.passed_through],
+        "notes": [*result.notes, made],
+        "link": query(settings),
+        "shared": what_is_shared(settings),
+    }
+
+
+def trial(seen: Trial) -> dict[str, Any]:
+    """One frame before and after, and where the work was done."""
+    height, width = seen.before.shape[:2]
+
+    def polygon(points: np.ndarray) -> str:
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in points.tolist())
+
+    return {
+        "state": "trial",
+        "before": picture(seen.before, TRIAL),
+        "after": picture(seen.after, TRIAL),
+        "size": [width, height],
+        "crop": polygon(seen.crop),
+        "mask": polygon(seen.mask),
+        "message": f"One frame, as it would speak second {seen.second:.1f} of the voice.",
+    }
+
+
+def faces(found: list[Face]) -> dict[str, Any]:
+    """The faces to choose from, for a row of picks: the largest is chosen."""
+    items = [
+        {"key": str(i), "label": f"Face {i + 1}", "poster": picture(f.picture, THUMB)} for i, f in enumerate(found)
+    ]
+    return {"label": "Which face should speak?", "items": items, "chosen": "0"}
+
+
+def about_faces(found: list[Face]) -> str:
+    """What the first look at the face has to say, if anything."""
+    if not found:
+        return f"No face is seen in the first {FIRST:.0f} seconds. All of the video is searched when it is made."
+    if len(found) > 1:
+        return "Which face should speak?"
+    return f"In the first {FIRST:.0f} seconds {found[0].trouble}." if found[0].trouble else ""
+
+
+def figures(scores: Scores) -> dict[str, Any]:
+    """What the judge said, for the table and the curve."""
+    names = ("judge", "confidence", "distance", "offset_frames", "curve", "reason")
+    return {name: getattr(scores, name) for name in names}
+
+
+def verdict(source: Scores, now: Scores) -> str:
+    """How well the lips follow, in words that need no figures."""
+    if not now.scorable:
+        return f"How well the lips follow cannot be told: {_because(now)}."
+    if not source.scorable:
+        return f"There is nothing to compare with, so the figures stand alone: {_because(source)}."
+    if source.confidence < FAINT:
+        return "Even in the original hardly any sync can be made out, so the figures say little here."
+    ratio = now.confidence / source.confidence
+    if ratio >= AS_CLOSE:
+        words = "The lips follow the new voice as closely as they followed the old one"
+    elif ratio >= CLEARLY:
+        words = "The lips follow the new voice, but more loosely than they followed the old one"
+    else:
+        words = "The lips hardly follow the new voice: a stranger's voice might fit as well"
+    late = abs(now.offset_frames) - abs(source.offset_frames)
+    if late < 2:
+        return f"{words}."
+    return f"{words}, and seem to be {abs(now.offset_frames) * 1000 // FPS} ms off."
+
+
+def _because(scores: Scores) -> str:
+    return (scores.reason or "").removeprefix("not scorable: ")
+
+
+def what_is_shared(settings: Settings) -> str:
+    """What a copied link gives away, and what it does not."""
+    own = [name for name, key in (("face", settings.face), ("voice", settings.voice)) if key is None]
+    if not own:
+        return "The link holds the example and the settings: whoever opens it can make the same video."
+    return f"The link holds the settings only. Your {' and your '.join(own)} and this video stay here."
+
+
+def public_report(result: Result) -> dict[str, Any]:
+    """The report as anybody may have it: without the server's folders."""
+    return {key: value for key, value in result.report().items() if key not in ("video", "source")}
+
+
+def ready(settings: Settings) -> dict[str, Any]:
+    """A link has filled the form."""
+    preset = preset_of(settings.steps) or f"{settings.steps} steps"
+    what = [*(examples()[key].label for key in dict.fromkeys((settings.face, settings.voice)) if key), preset]
+    return {"state": "ready", "message": f"{' · '.join(what)} · seed {settings.seed}"}

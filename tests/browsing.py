@@ -1,0 +1,122 @@
+"""What the tests of the page share: a page over a pipeline that draws nothing, a real browser, files, ways to wait."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+from syncdiff import page
+from tests.fakes import FakeLook, FakePipeline, write_video
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
+         "--use-fake-ui-for-media-stream"]  # fmt: skip
+SHOWN = "[data-state={}]:not([hidden])"
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def write_voice(path: Path, seconds: float = 1.5) -> Path:
+    t = np.arange(round(seconds * 48000)) / 48000
+    soundfile.write(path, (0.3 * np.sin(2 * np.pi * 180 * t)).astype(np.float32), 48000)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> SimpleNamespace:
+    return SimpleNamespace(face=write_video(tmp_path / "face.mp4"), voice=write_voice(tmp_path / "voice.wav"))
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Opens the page over a pipeline, as app.py does, and gives its address."""
+    opened: list[gr.Blocks] = []
+
+    def start(pipe: FakePipeline, look: FakeLook | None = None, **options) -> str:
+        blocks = page.build_page(pipe, look or FakeLook())
+        opened.append(blocks)
+        told = page.launch_options() | {"server_port": None} | options
+        return blocks.launch(prevent_thread_lock=True, quiet=True, **told)[1]
+
+    start.opened = opened
+    yield start
+    for blocks in opened:
+        blocks.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    microphone = write_voice(tmp_path_factory.mktemp("microphone") / "voice.wav", 5.0)
+    flags = [*FLAGS, f"--use-file-for-fake-audio-capture={microphone}"]
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visit(browser) -> Iterator[Callable]:
+    """Opens an address in a fresh browser profile; fails the test if the page called a foreign host or broke."""
+    contexts, hosts, broken = [], set(), []
+
+    def open_page(url: str, width: int = 1280, height: int = 900, scheme: str = "light"):
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            permissions=["microphone", "clipboard-read", "clipboard-write"],
+            color_scheme=scheme,
+        )
+        context.set_default_timeout(60_000)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("request", lambda request: hosts.add(httpx.URL(request.url).host))
+        tab.on("pageerror", lambda error: broken.append(str(error)))
+        tab.on("console", lambda message: broken.append(message.text) if message.type == "error" else None)
+        tab.goto(url)
+        tab.wait_for_selector("#run")
+        return tab
+
+    open_page.expected = []  # what may stand in the console
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert hosts - {"127.0.0.1", ""} == set()
+    assert [words for words in broken if words not in open_page.expected] == []
+
+
+def fill(tab, files: SimpleNamespace) -> None:
+    """Give a face and a voice, and say that both agreed."""
+    tab.set_input_files("#face input[type=file]", str(files.face))
+    tab.set_input_files("#voice input[type=file]", str(files.voice))
+    tab.wait_for_selector("#face video")
+    tab.wait_for_selector("#voice .timestamps, #voice #waveform")
+    tab.check("#agreed input")
+
+
+def times(tab) -> list[float]:
+    return tab.evaluate("[...document.querySelectorAll('.view video')].map(v => v.currentTime)")
+
+
+def apart(tab) -> float:
+    """Seconds between what the two videos show."""
+    original, result = times(tab)
+    return abs(original - result)
+
+
+def sideways(tab) -> int:
+    """Pixels by which the page is wider than the screen."""
+    return tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

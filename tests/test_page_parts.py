@@ -1,0 +1,174 @@
+"""The smaller parts of the page: whose turn it is, how long it takes, what a link holds, what scores mean."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from syncdiff.media import InputError
+from syncdiff.page import views
+from syncdiff.page.links import PRESETS, Settings, query, restored
+from syncdiff.page.pace import Clock, Pace, estimate, in_words
+from syncdiff.page.queue import Queue
+from syncdiff.pipeline import Progress, SampleOptions
+from syncdiff.scores import Scores
+from tests.fakes import FakePipeline
+
+
+def test_first_come_first_served_and_a_place_is_given_back() -> None:
+    queue = Queue()
+    with queue.place("ann") as ann:
+        with queue.place("ben") as ben, queue.place("cho") as cho:
+            assert [place.ahead for place in (ann, ben, cho)] == [0, 1, 2]
+        with queue.place("dan") as dan:
+            assert dan.ahead == 1
+    with queue.place("eve") as eve:
+        assert eve.ahead == 0
+
+
+def test_the_line_ends_somewhere_for_everybody_and_for_one() -> None:
+    queue = Queue(places=3, each=2)
+    with queue.place("ann"), queue.place("ann"):
+        with pytest.raises(InputError, match="You have 2 videos in the making"), queue.place("ann"):
+            pass
+        with queue.place("ben"), pytest.raises(InputError, match="3 people are in line"), queue.place("cho"):
+            pass
+        with queue.place("cho") as cho:
+            assert cho.ahead == 2
+
+
+def test_nobody_overtakes_and_no_two_work_at_once() -> None:
+    queue, order, working, most = Queue(each=40), [], [0], [0]
+
+    def visitor(n: int, joined: threading.Event) -> None:
+        with queue.place("all") as place:
+            joined.set()
+            while place.ahead:
+                pass
+            working[0] += 1
+            most[0] = max(most[0], working[0])
+            order.append(n)
+            working[0] -= 1
+
+    threads = []
+    with queue.place("first"):
+        for n in range(12):
+            joined = threading.Event()
+            threads.append(threading.Thread(target=visitor, args=(n, joined)))
+            threads[-1].start()
+            joined.wait()
+    for thread in threads:
+        thread.join()
+    assert order == list(range(12))
+    assert most[0] == 1
+
+
+def test_the_clock_never_runs_backwards_and_finds_the_end() -> None:
+    now = [0.0]
+    stages = {"reading": 2.0, "finding the face": 5.0, "listening": 1.0, "drawing": 28.0, "scoring": 4.0}
+    clock, fractions = Clock(stages, lambda: now[0]), []
+    for stage, seconds in stages.items():
+        for n in range(1, 11):
+            now[0] += seconds / 10
+            fraction, left = clock(Progress(stage, n, 10))
+            fractions.append(fraction)
+            assert left is None or left == pytest.approx(40 - now[0], abs=0.01)
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1.0)
+    assert clock(Progress("reading", 1, 10))[0] == pytest.approx(1.0)
+    assert clock(Progress("a stage of tomorrow", 1, 10))[0] == pytest.approx(1.0)
+
+
+def test_the_pace_learns_from_what_runs_really_take(tmp_path) -> None:
+    pace, result = Pace(), FakePipeline(seconds=4.0).result(tmp_path / "out.mp4", SampleOptions(steps=2))
+    assert pace.usual() is None
+    guessed = pace.seconds(100, 2)
+    slow = {stage: 10 * seconds for stage, seconds in pace.stages(100, 2).items()}
+    for _ in range(12):
+        pace.learn(replace(result, frames=100, seconds=slow))
+    assert pace.seconds(100, 2) == pytest.approx(10 * guessed, rel=0.01)
+    assert pace.usual() == pytest.approx(sum(slow.values()))
+    assert pace.seconds(100, 8) > pace.seconds(100, 2)
+
+
+def test_the_estimate_is_as_long_as_the_longer_of_the_two() -> None:
+    pace = Pace()
+    assert estimate(pace, 4.0, 10.0, 2) == estimate(pace, 0.0, 10.0, 2) == estimate(pace, 10.0, 4.0, 2)
+    assert estimate(pace, None, 10.0, 2).startswith("10 s of video should take ")
+    assert estimate(pace, 4.0, None, 2).startswith("Each second of voice takes ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(2, "a few seconds"), (31, "about 30 s"), (58, "about 1 min"), (170, "about 3 min"), (5400, "about 1.5 h")],
+)
+def test_time_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (Settings("malik", "malik", 2, 7), "example=malik&preset=standard&seed=7"),
+        (Settings("malik", "ines", PRESETS["Best"], 0), "face=malik&voice=ines&preset=best&seed=0"),
+        (Settings(None, None, 5, 3), "steps=5&seed=3"),
+        (Settings("tomas", None, 1, 0), "face=tomas&preset=draft&seed=0"),
+    ],
+)
+def test_a_link_brings_back_what_it_was_made_of(settings: Settings, text: str) -> None:
+    assert query(settings) == text
+    assert restored(dict(pair.split("=") for pair in text.split("&"))) == settings
+
+
+def test_an_address_that_asks_for_nothing_restores_nothing() -> None:
+    assert restored({}) is None
+    assert restored({"__theme": "dark", "deep_link": "x"}) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"example": "nobody"}, "asks for the example 'nobody': there is ines, malik or tomas"),
+        ({"face": "../../etc/passwd"}, "asks for the example '../../etc/passwd'"),
+        ({"voice": "<script>" * 20}, r"asks for the example '(<script>){5}\.\.\.'"),
+        ({"preset": "turbo"}, "asks for the preset 'turbo': there is draft, standard or best"),
+        ({"seed": "-1"}, "asks for seed '-1': give a whole number"),
+        ({"seed": "9999999999"}, "The seed is 9999999999: choose 0 to"),
+        ({"seed": "9" * 5000}, "give a whole number"),
+        ({"steps": "0"}, "0 steps were asked for"),
+        ({"steps": "²"}, "give a whole number"),
+        ({"steps": ""}, "give a whole number"),
+    ],
+)
+def test_a_bad_link_gets_a_sentence(asked: dict[str, str], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        restored(asked)
+
+
+def said(confidence: float | None, offset: int = 0) -> Scores:
+    if confidence is None:
+        return Scores("syncdiff-judge", reason="not scorable: the voice is silent")
+    return Scores("syncdiff-judge", confidence, 1.0, offset)
+
+
+@pytest.mark.parametrize(
+    ("source", "now", "words"),
+    [
+        (said(0.30), said(0.28), "as closely as they followed the old one."),
+        (said(0.30), said(0.20), "but more loosely than they followed the old one."),
+        (said(0.30), said(0.10), "hardly follow the new voice"),
+        (said(0.30), said(0.29, -4), "as closely as they followed the old one, and seem to be 160 ms off."),
+        (said(0.30, -3), said(0.29, -4), "as closely as they followed the old one."),
+        (said(0.02), said(0.10), "Even in the original hardly any sync can be made out"),
+        (said(None), said(0.20), "nothing to compare with, so the figures stand alone: the voice is silent."),
+        (said(0.30), said(None), "cannot be told: the voice is silent."),
+    ],
+)
+def test_the_scores_in_words(source: Scores, now: Scores, words: str) -> None:
+    assert words in views.verdict(source, now)
+
+
+def test_a_link_never_holds_a_visitors_file() -> None:
+    assert "Your face and your voice and this video stay here." in views.what_is_shared(Settings(None, None))
+    assert "Your voice and this video stay here." in views.what_is_shared(Settings("ines", None))
+    assert "whoever opens it can make the same video" in views.what_is_shared(Settings("ines", "ines"))
