@@ -29,6 +29,7 @@ from syncdiff.faces import FaceTrack, Gap, Spot, at_spot, choose, track_faces
 from syncdiff.fit import fit
 from syncdiff.media import Clip, ClipWriter, InputError, Speech, read_clip, read_speech, timeline
 from syncdiff.objective import Objective
+from syncdiff.provenance import Watermark, credentials, label, sign
 from syncdiff.scene import CropFile, Scene, Sitter
 from syncdiff.scores import FPS as SCORE_RATE
 from syncdiff.scores import Scores, score
@@ -52,14 +53,20 @@ class SampleOptions:
     tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
     fit: bool = False  # practise on this face first (see `syncdiff.fit`)
 
+    label: bool = True  # small words in the corner of every frame: the lips were redrawn by AI
+    job: int = 0  # number that the invisible mark carries: a host's own, nothing about the visitor
+
     MAX_STEPS = 50
     MAX_SEED = 2**31 - 1
+    MAX_JOB = 2**16 - 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= self.MAX_STEPS:
             raise InputError(f"{self.steps} steps were asked for: choose 1 to {self.MAX_STEPS}.")
         if not 0 <= self.seed <= self.MAX_SEED:
             raise InputError(f"The seed is {self.seed}: choose 0 to {self.MAX_SEED}.")
+        if not 0 <= self.job <= self.MAX_JOB:
+            raise InputError(f"The job number is {self.job}: choose 0 to {self.MAX_JOB}.")
         if self.tail not in ("keep", "trim"):
             raise InputError(f"The tail option is {self.tail!r}: choose keep or trim.")
 
@@ -144,6 +151,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         out, watch = Path(out), Stopwatch()
         preview = out.with_name(out.stem + ".source.mp4")
         _check_target((out, preview), (Path(face), Path(voice)))
+        credentials()  # a key that cannot be read is said before the work, not after it
         with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
             folder = Path(name)
             with watch.stage("reading"):
@@ -173,6 +181,7 @@ class SyncDiffPipeline(DiffusionPipeline):
                 ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE) as source,
             ):
                 yield from artist._draw(scene, clip, heard, drawn, video, source, options)
+            sign(out, labelled=options.label and label(clip.width, clip.height) is not None)
             with watch.stage("scoring"):
                 yield Progress("scoring", 0, 2)
                 before = self._score(crops, clip.times, track.state, clip.speech, clip.seconds)
@@ -214,7 +223,8 @@ class SyncDiffPipeline(DiffusionPipeline):
         """Chunk by chunk: draw its mouths, then paste them into its frames and hand those to the encoder."""
         steps, chunk = options.steps, sampler.LANE * sampler.LANES
         total = len(scene) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
-        wanted = scene.wanted
+        wanted, mark = scene.wanted, Watermark(options.job)
+        plate = label(clip.width, clip.height) if options.label else None
         for start in range(0, len(scene), chunk):
             stop = min(start + chunk, len(scene))
             done, drawn_by = start * (steps + 1), start * (steps + 1) + (stop - start) * steps
@@ -230,12 +240,13 @@ class SyncDiffPipeline(DiffusionPipeline):
                 patch = None
                 if wanted[i]:
                     image = frame.rgb()
-                    patch = paste(image, drawn[i], scene.matrix(i), scene.weight[i])
+                    marked = mark.mark(drawn[i], scene.times[i])
+                    patch = paste(image, marked, scene.matrix(i), scene.weight[i])
                     image[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
                     drawn[i] = cut(image, scene.matrix(i))  # what the visitor gets is what is scored
                 else:
                     drawn[i] = scene.sitter.crops[scene.indices[i]]
-                video.write(frame, scene.times[i], patch)
+                video.write(frame, scene.times[i], patch, plate)
                 yield Progress("drawing", drawn_by + i - start + 1, total)
 
     def draw_chunk(self, scene: Scene, heard: Heard, start: int, options: SampleOptions) -> Iterator[sampler.Drawn]:

@@ -15,6 +15,8 @@ from syncdiff.crops import mouth_mask
 from syncdiff.denoiser import Denoiser
 from syncdiff.media import InputError
 from syncdiff.pipeline import Progress, Result, SampleOptions, SyncDiffPipeline, score_file
+from syncdiff.provenance import read_manifest
+from syncdiff.provenance.label import ALIKE, sees_label
 from syncdiff.sampler import compact_schedule
 from syncdiff.speech import SpeechEncoder
 from syncdiff.syncnet import JudgeNet
@@ -73,6 +75,9 @@ def test_the_journey(pipe, short, tmp_path, private_temp):
     assert result.source_scores.reason == "not scorable: the face came without a sound of its own"
     assert result.result_scores.confidence is not None
     assert json.loads(json.dumps(result.report()))["frames"] == 60
+    note = read_manifest(result.video)
+    assert (note.state, note.ours, note.labelled) == ("self-signed", True, True)
+    assert sees_label(pixels(result.video)[::20]) > ALIKE
     before, after = pixels(short[0]), pixels(result.video)
     assert before.shape == after.shape
     changed = np.abs(before.astype(int) - after).mean((0, 3)) > 25
@@ -101,8 +106,9 @@ def test_a_shorter_voice_leaves_the_rest_as_it_was(pipe, short, tmp_path):
 
     samples, rate = soundfile.read(short[1])
     soundfile.write(tmp_path / "one.wav", samples[:rate], rate)
-    _, result = run(pipe, short[0], tmp_path / "one.wav", tmp_path / "out.mp4")
+    _, result = run(pipe, short[0], tmp_path / "one.wav", tmp_path / "out.mp4", label=False)
     assert result.frames == 60
+    assert not read_manifest(result.video).labelled
     (gap,) = result.passed_through
     assert (round(gap.start, 2), round(gap.end, 2), gap.reason) == (1.0, 2.4, "the voice has ended")
     before, after = pixels(short[0])[30:].astype(float), pixels(result.video)[30:]
@@ -133,7 +139,12 @@ def test_inputs_are_never_overwritten(pipe, short, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"steps": 0}, "0 steps.*1 to 50"), ({"seed": -1}, "seed is -1"), ({"tail": "x"}, "keep or trim")],
+    [
+        ({"steps": 0}, "0 steps.*1 to 50"),
+        ({"seed": -1}, "seed is -1"),
+        ({"tail": "x"}, "keep or trim"),
+        ({"job": 65_536}, "job number is 65536.*65535"),
+    ],
 )
 def test_options_out_of_range(options, words):
     with pytest.raises(InputError, match=words):
