@@ -87,6 +87,28 @@ def test_the_loss_is_zero_for_the_right_answer():
     assert all(term.item() < 1e-5 for term in terms.values()), terms
 
 
+def test_training_cut_off_goes_on_as_if_it_had_not_been(prepared, tmp_path, monkeypatch):
+    SpeechEncoder(width=32, layers=1).save_pretrained(tmp_path / "speech")
+    preset = replace(train.PRESETS["tiny"], share={"heads": 1.0}, updates=4, reader_updates=1, save_every=2)
+    whole = train.train(prepared, tmp_path / "whole", tmp_path / "speech", preset)
+    (tmp_path / "cut").mkdir()
+    shutil.copy(tmp_path / "whole" / "reader.pt", tmp_path / "cut")
+    calls, loss = [], Objective.__call__
+
+    def power_cut(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(*args, **kwargs)
+
+    monkeypatch.setattr(Objective, "__call__", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(prepared, tmp_path / "cut", tmp_path / "speech", preset)
+    resumed = train.train(prepared, tmp_path / "cut", tmp_path / "speech", preset)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
 def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path):
     encoder = SpeechEncoder(width=32, layers=1)
     encoder.save_pretrained(tmp_path / "speech")

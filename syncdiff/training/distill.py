@@ -8,6 +8,10 @@ forecast that the encoder keeps (a style a set, since puppets, rendered heads an
 mouth of many goes with this moment's sound: the audio-visual contrastive loss, in both directions, against other
 moments and other talkers. The student hears the sound augmented (speed, noise, reverberation, equaliser, band limit)
 or, now and then, gone: then the lips rest. The teacher heard it clean.
+
+Only one filmed talker is cleared for training, so what people's lips do with other voices is not there to be seen. It
+is estimated: by the linear map from the teacher's states to the lips that were filmed, which carries over to strangers
+better than anything the student finds by itself in one person. The student learns to say the same of every voice.
 Resumable: OUT/state.pt holds everything; a batch's seed is its number.
 """
 
@@ -17,6 +21,7 @@ import argparse
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +41,8 @@ SHARE = {"grid-s1": 0.2, "rendered": 0.25, "puppets": 0.35, "speech": 0.2}  # of
 TEACHER_LAYERS = (1, 2)  # the middle of the network: closer to phones than to words
 PIECE = 4 * SAMPLE_RATE  # samples the teacher hears at a time
 COMPONENTS = 96  # principal components of the teacher's states
+OFFSETS, RIDGE = (-6, -3, -1, 1, 3, 6), 0.1  # of the map: steps of 20 ms around a frame; penalty per frame
+MAP_SHARE = {"grid-s1": 1.0, "rendered": 0.1}  # weight of a set's frames in it
 SILENT = 0.05  # share of the face segments whose sound is taken away
 MOMENTS, SPAN = 8, 5  # of the contrastive loss: moments of each segment, and frames of mouth at each
 TEMPERATURE = 0.07
@@ -92,6 +99,36 @@ def lip_shapes(records: list[ClipRecord]) -> list[np.ndarray]:
     return [np.clip(talkers[r.set, r.identity].units(r.shape), -1, 2).astype(np.float32) for r in records]
 
 
+def people_map(
+    records: list[ClipRecord], states: list[np.ndarray], shapes: dict[int, np.ndarray], path: Path
+) -> np.ndarray:
+    """Ridge regression from the teacher's states around a frame to people's lip shape [OFFSETS * D + 1, SHAPE]."""
+    if not path.exists():
+        gram = moment = 0.0
+        for name, share in MAP_SHARE.items():
+            here = [i for i, r in enumerate(records) if r.set == name]
+            weight = share / sum(len(records[i]) for i in here)
+            for some in np.array_split(here, max(1, len(here) // 20)):
+                x = np.concatenate([around(states[i], len(records[i])) for i in some])
+                y = np.concatenate([shapes[i] for i in some])
+                gram, moment = gram + weight * x.T @ x, moment + weight * x.T @ y
+        np.save(path, np.linalg.solve(gram + RIDGE * np.eye(len(gram), dtype=np.float32), moment))
+    return np.load(path)
+
+
+def around(states: np.ndarray, frames: int) -> np.ndarray:
+    """States [T50, D] -> [frames, OFFSETS * D + 1]: those around the middle of every 25 Hz frame, and a one."""
+    at = (np.arange(frames) + 0.5) / FPS * RATE - 0.5
+    states = states.astype(np.float32)
+    columns = []
+    for offset in OFFSETS:
+        where = np.clip(at + offset, 0, len(states) - 1)
+        low = np.minimum(where.astype(int), max(0, len(states) - 2))
+        mix = (where - low)[:, None].astype(np.float32)
+        columns.append(states[low] * (1 - mix) + states[np.minimum(low + 1, len(states) - 1)] * mix)
+    return np.concatenate([*columns, np.ones((frames, 1), np.float32)], axis=1)
+
+
 def augment(sound: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Noise (white to brown, or another voice) at 0 to 30 dB, and a synthetic room; [N] float32 in and out."""
     out = sound
@@ -123,28 +160,43 @@ def equalise(mel: Tensor, rng: np.random.Generator) -> Tensor:
     return mel
 
 
+@dataclass(frozen=True)
+class Mouth:
+    """What the lips do to one row of a batch."""
+
+    row: int
+    style: int
+    shapes: Tensor  # [T25, SHAPE]
+    curves: Tensor | None = None  # [T25, 15] of synthetic faces
+    seen: bool = True  # or estimated by the people map
+
+
+@dataclass(frozen=True)
+class Batch:
+    mel: Tensor  # [B, M, T100]
+    teacher: Tensor  # [B, T50, COMPONENTS]
+    valid: Tensor  # [B, T50] 1 where there is sound
+    mouths: list[Mouth]
+
+
 class Segments:
     """Random stretches of sound with their targets."""
 
-    def __init__(self, records: list[ClipRecord], states: list[np.ndarray], shapes: dict[int, np.ndarray]) -> None:
+    def __init__(
+        self, records: list[ClipRecord], states: list[np.ndarray], shapes: dict[int, np.ndarray], people: np.ndarray
+    ) -> None:
         self.records, self.states, self.shapes = records, states, shapes
+        self.people = [around(s, len(r)) @ people for r, s in zip(records, states, strict=True)]
         self.by_set = {s: [i for i, r in enumerate(records) if r.set == s] for s in SHARE}
         sample = np.concatenate([s[::50] for s in states]).astype(np.float32)
         self.mean = sample.mean(0)
         basis = np.linalg.svd(sample - self.mean, full_matrices=False)[2][:COMPONENTS].T  # [D, COMPONENTS]
         self.basis = basis / ((sample - self.mean) @ basis).std(0)[:8].mean()
 
-    def batch(
-        self, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, str, Tensor, Tensor | None]]]:
-        """Mel [B, M, T100], teacher [B, T50, D], valid [B, T50], faces: row, set, shapes [T25, SHAPE], curves."""
+    def batch(self, rng: np.random.Generator) -> Batch:
         n50 = int(SECONDS * RATE)
-        mels, teacher, valid, faces = (
-            [],
-            np.zeros((BATCH, n50, COMPONENTS), np.float32),
-            np.zeros((BATCH, n50), np.float32),
-            [],
-        )
+        mels, mouths = [], []
+        teacher, valid = np.zeros((BATCH, n50, COMPONENTS), np.float32), np.zeros((BATCH, n50), np.float32)
         for row, name in enumerate(rng.choice(list(SHARE), BATCH, p=list(SHARE.values()))):
             i = int(rng.choice(self.by_set[name]))
             record, speed = self.records[i], float(np.exp(rng.uniform(-0.16, 0.16)))
@@ -166,42 +218,44 @@ class Segments:
             teacher[row] = (self.states[i][at] - self.mean) @ self.basis
             valid[row] = (when < total) & (not silent)
             if silent:
-                faces.append((row, name, torch.zeros(n50 // 2, SHAPE), None))
-            elif name in FACE_SETS:
-                at25 = (start + (np.arange(n50 // 2) + 0.5) / FPS * speed) * FPS - 0.5
-                pick = partial(_at, at25)
-                faces.append(
-                    (row, name, pick(self.shapes[i]), None if record.visemes is None else pick(record.visemes))
-                )
-        return equalise(torch.stack(mels), rng), torch.from_numpy(teacher), torch.from_numpy(valid), faces
+                mouths.append(Mouth(row, FACE_SETS.index(name), torch.zeros(n50 // 2, SHAPE), seen=False))
+                continue
+            pick = partial(_at, (start + (np.arange(n50 // 2) + 0.5) / FPS * speed) * FPS - 0.5)
+            if name in FACE_SETS:
+                curves = None if record.visemes is None else pick(record.visemes)
+                mouths.append(Mouth(row, FACE_SETS.index(name), pick(self.shapes[i]), curves))
+            if name != FACE_SETS[0]:
+                mouths.append(Mouth(row, 0, pick(self.people[i]), seen=False))
+        return Batch(equalise(torch.stack(mels), rng), torch.from_numpy(teacher), torch.from_numpy(valid), mouths)
 
 
-def losses(encoder: SpeechEncoder, heads: Heads, mel: Tensor, teacher: Tensor, valid: Tensor, faces: list) -> dict:
+def losses(encoder: SpeechEncoder, heads: Heads, batch: Batch) -> dict[str, Tensor]:
     """Teacher: squared error. Lips: Huber, and one less the correlation of the gap. Curves: Huber. Match: InfoNCE."""
-    features = encoder(mel).float()
-    error = ((heads.teacher(features) - teacher) ** 2).mean(-1)
-    out = {"teacher": (error * valid).sum() / valid.sum() * 8}
-    rows = [row for row, *_ in faces]
-    if not rows:
-        return out
-    here, shapes = features[rows], torch.stack([f[2] for f in faces])
-    forecast = encoder.lips(here, torch.tensor([FACE_SETS.index(f[1]) for f in faces])).float()
+    features = encoder(batch.mel).float()
+    error = ((heads.teacher(features) - batch.teacher) ** 2).mean(-1)
+    out = {"teacher": (error * batch.valid).sum() / batch.valid.sum() * 8}
+    rows = [m.row for m in batch.mouths]
+    heard, shapes = features[rows], torch.stack([m.shapes for m in batch.mouths])
+    forecast = encoder.lips(heard, torch.tensor([m.style for m in batch.mouths])).float()
     forecast = forecast.unflatten(1, (-1, 2)).mean(2)  # 50 Hz -> 25 Hz
-    spoken = valid[rows].unflatten(1, (-1, 2)).amin(2)  # [F, T25]
-    silent = (spoken.sum(1, keepdim=True) == 0).float()
-    weight = spoken + silent  # a silent segment counts whole: its lips rest
+    spoken = batch.valid[rows].unflatten(1, (-1, 2)).amin(2)  # [F, T25]
+    silent = spoken.sum(1) == 0
+    weight = spoken + silent[:, None]  # a silent segment counts whole: its lips rest
     error = F.huber_loss(forecast, shapes, reduction="none", delta=0.5).mean(-1)
     out["lips"] = 4 * (error * weight).sum() / weight.sum()
-    loud = [i for i in range(len(rows)) if not silent[i]]
-    follow = [1 - _correlation(forecast[i, :, 0], shapes[i, :, 0], spoken[i]) for i in loud]
-    out["follow"] = torch.stack(follow).mean() if loud else out["teacher"] * 0
+    follow = [
+        1 - _correlation(forecast[i, :, 0], shapes[i, :, 0], spoken[i]) for i in range(len(rows)) if not silent[i]
+    ]
+    out["follow"] = torch.stack(follow).mean()
     curves = [
-        (F.huber_loss(heads.visemes(features[r].unflatten(0, (-1, 2)).mean(1)), v, reduction="none", delta=0.2).sum(-1)
-         * spoken[i]).sum() / spoken[i].sum().clamp_min(1)
-        for i, (r, _, _, v) in enumerate(faces) if v is not None
+        (F.huber_loss(heads.visemes(heard[i].unflatten(0, (-1, 2)).mean(1)), m.curves, reduction="none", delta=0.2)
+         .sum(-1) * spoken[i]).sum() / spoken[i].sum().clamp_min(1)
+        for i, m in enumerate(batch.mouths) if m.curves is not None
     ]  # fmt: skip
-    out["curves"] = torch.stack(curves).mean() if curves else out["teacher"] * 0
-    out["match"] = _match(heads, here[loud], shapes[loud], spoken[loud]) if loud else out["teacher"] * 0
+    seen = [i for i, m in enumerate(batch.mouths) if m.seen]
+    nothing = out["teacher"] * 0
+    out["curves"] = torch.stack(curves).mean() if curves else nothing
+    out["match"] = _match(heads, heard[seen], shapes[seen], spoken[seen]) if seen else nothing
     return out
 
 
@@ -242,7 +296,8 @@ def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 2e-3, sa
     states = teach(records, teacher, out / "teacher.npy")
     faces = [i for i, r in enumerate(records) if r.set in FACE_SETS]
     shapes = lip_shapes([records[i] for i in faces])
-    segments = Segments(records, states, dict(zip(faces, shapes, strict=True)))
+    known = dict(zip(faces, shapes, strict=True))
+    segments = Segments(records, states, known, people_map(records, states, known, out / "people.npy"))
     torch.manual_seed(0)
     model = SpeechEncoder()
     heads = Heads(model.config.width, COMPONENTS)
@@ -265,10 +320,10 @@ def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 2e-3, sa
     while step < steps:
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / steps)) + 1e-5
-        mel, target, valid, faces_ = coming.result()
+        batch = coming.result()
         coming = ahead.submit(segments.batch, np.random.default_rng([step + 1]))
         with torch.autocast("cpu", torch.bfloat16):
-            parts = losses(model, heads, mel, target, valid, faces_)
+            parts = losses(model, heads, batch)
         optimizer.zero_grad()
         sum(WEIGHTS[k] * v for k, v in parts.items()).backward()
         nn.utils.clip_grad_norm_(params, 1.0)

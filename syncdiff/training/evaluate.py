@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from syncdiff import codec
 from syncdiff.crops import mouth_mask
 from syncdiff.faces.pose import yaw_of
 from syncdiff.lips import Talker, lip_shape
@@ -70,8 +69,8 @@ def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Maker:
         scene, heard, out = clip.scene, listen(pipe.speech, sound), clip.crops.copy()
         for start in range(0, len(out), LANE * LANES):
             for part in pipe.draw_chunk(scene, heard, start, options):
-                if part.finished:
-                    out[list(part.frames)] = scene.complete(part.frames, codec.decode(part.clean))
+                if part.crops is not None:
+                    out[list(part.frames)] = part.crops
         return _inside_mask(out, clip.crops)
 
     return make

@@ -3,8 +3,9 @@
     python -m syncdiff.training.train DATA OUT --speech OUT_OF_DISTILL/speech [--preset compact] [--hours 1.5]
 
 First a lip reader for the objective (minutes), then the denoiser. Runs under `accelerate launch` too. Resumable:
-OUT/state.pt holds weights, moving average, optimiser, counters; start the same command again. OUT/log.csv has one line
-every 50 updates, OUT/sheet-*.png a look at some faces, OUT/denoiser the moving average as the pipeline loads it.
+OUT/state.pt holds weights, moving average, optimiser, counters, dice and the chains' last frames; start the same
+command again and it goes on as if it had never stopped. OUT/log.csv has one line every 50 updates (TensorBoard too,
+where it is installed), OUT/sheet-*.png a look at some faces, OUT/denoiser the moving average as the pipeline loads it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -43,6 +45,7 @@ class Preset:
     lr: float = 6e-4
     updates: int = 100_000
     ema: float = 0.998
+    save_every: int = 300
     reader_updates: int = 800
     hearings: int = 3  # times every sound is encoded, the first clean, the others augmented
     chains: float = 0.3  # of a batch: rows whose previous frame is the network's own, from the update before
@@ -163,7 +166,10 @@ def sheet(denoiser: Denoiser, clean: Tensor, condition: Condition, path: Path) -
 
 def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24.0) -> Denoiser:
     """Train until `preset.updates` or for `hours`, whichever ends first; returns the moving average."""
-    accelerator = Accelerator(mixed_precision="bf16")
+    half = "fp16" if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() else "bf16"
+    watched = "tensorboard" if find_spec("tensorboard") else None
+    accelerator = Accelerator(mixed_precision=half, log_with=watched, project_dir=out)
+    accelerator.init_trackers("syncdiff")
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(accelerator.process_index)
     encoder = SpeechEncoder.from_pretrained(speech).eval()
@@ -176,7 +182,9 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
     average = Denoiser.from_config(model.config)
     average.load_state_dict(model.state_dict())
     optimizer = torch.optim.AdamW(model.parameters(), preset.lr, weight_decay=0.01, betas=(0.9, 0.99))
-    update, samples, elapsed = 0, 0, 0.0
+    update, samples, elapsed, dice = 0, 0, 0.0, None
+    lanes = int(preset.chains * preset.batch)
+    own = torch.zeros(lanes, codec.CHANNELS, codec.HEIGHT, codec.WIDTH, device=accelerator.device)
     if (out / "state.pt").exists():
         state = torch.load(out / "state.pt", weights_only=True)
         (
@@ -184,16 +192,14 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
             average.load_state_dict(state["average"]),
             optimizer.load_state_dict(state["optimizer"]),
         )
-        update, samples, elapsed = state["update"], state["samples"], state["elapsed"]
+        update, samples, elapsed, dice = (state[key] for key in ("update", "samples", "elapsed", "dice"))
+        own = state["own"].to(accelerator.device)
     model, optimizer = accelerator.prepare(model, optimizer)
     average.to(accelerator.device)
     averaged, learned = list(average.parameters()), list(accelerator.unwrap_model(model).parameters())
     mask = codec.latent_mask()
     held = conditions(faces.batch(12, np.random.default_rng(99)), mask)
     ahead = ThreadPoolExecutor(1)  # the next batch is made while this one is learned; its seed is its number
-
-    lanes = int(preset.chains * preset.batch)
-    own = torch.zeros(lanes, codec.CHANNELS, codec.HEIGHT, codec.WIDTH, device=accelerator.device)
 
     def make(number: int) -> tuple[Tensor, Condition]:
         chained = faces.chains(lanes, accelerator.process_index, number)
@@ -202,6 +208,9 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
         return conditions(FaceBatch(*(np.concatenate(pair) for pair in both)), mask)
 
     coming = ahead.submit(make, update)
+    torch.manual_seed(accelerator.process_index)  # again: a lip reader trained just now has used the dice
+    if dice:
+        _set_dice(dice)
     began, sums = time.time() - elapsed, {}
 
     def save() -> None:
@@ -213,6 +222,8 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
             "update": update,
             "samples": samples,
             "elapsed": time.time() - began,
+            "dice": _dice(),
+            "own": own.cpu(),
         }
         torch.save(state, out / "state.partial.pt")
         (out / "state.partial.pt").replace(out / "state.pt")
@@ -250,13 +261,25 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
             }
             print(line, flush=True)
             with (out / "log.csv").open("a") as log:
-                log.write(",".join(map(str, line.values())) + "\n")
+                log.write(",".join(map(str, line.values() if log.tell() else line)) + "\n")
+            accelerator.log(line, step=update)
             sums = {}
-        if accelerator.is_main_process and update % 300 == 0:
+        if accelerator.is_main_process and update % preset.save_every == 0:
             save()
     if accelerator.is_main_process:
         save()
+    accelerator.end_training()
     return average
+
+
+def _dice() -> list[Tensor]:
+    """States of the random generators: the CPU's, and every GPU's."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def _set_dice(dice: list[Tensor]) -> None:
+    torch.set_rng_state(dice[0])
+    torch.cuda.set_rng_state_all(dice[1:])
 
 
 def main() -> None:
