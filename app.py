@@ -19,7 +19,7 @@ from syncdiff.pipeline import SyncDiffPipeline
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # a stopped container tidies up as well
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
-pipe = SyncDiffPipeline.from_pretrained()
+pipe = SyncDiffPipeline.ready()
 demo = build_page(pipe, Look(pipe))
 if __name__ == "__main__":
     demo.launch(**launch_options())

@@ -56,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--face", type=int, dest="index", metavar="N", help="which face, 0 the largest")
     one.add_argument("--fit", action="store_true", help="practise on this face first: up to a minute, then forgotten")
     one.add_argument("--trim", action="store_true", help="where the voice is shorter, end with it")
+    one.add_argument("--profile", choices=("compact", "paper"), default="compact", help="the shipped model, or the "
+                     "paper's own, for which you bring the weights")  # fmt: skip
+    one.add_argument("--weights", type=Path, metavar="DIR", help="folder of the profile's weights")
+    one.add_argument("--attention", choices=("auto", "sdpa", "xformers"), default="auto",
+                     help="xformers needs a GPU and pip install 'syncdiff[gpu]'")  # fmt: skip
     one.set_defaults(run=sync)
 
     two = commands.add_parser("score", help="how well lips and sound of a video, or of every video in a folder, agree")
@@ -79,21 +84,26 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sync(arguments: argparse.Namespace) -> int:
-    from syncdiff.pipeline import SampleOptions
+    from syncdiff.pipeline import PaperOptions, SampleOptions
 
     given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index}
     given["fit"] = arguments.fit
     given["tail"] = "trim" if arguments.trim else None
-    options = SampleOptions(**{name: value for name, value in given.items() if value is not None})
-    out = place(arguments.out)
+    kind = PaperOptions if arguments.profile == "paper" else SampleOptions
+    options = kind(**{name: value for name, value in given.items() if value is not None})
+    out, weights = place(arguments.out), arguments.weights
+    if arguments.profile == "paper":
+        from syncdiff.paper import check_weights
+
+        weights = check_weights(weights)
     # The work goes on beside OUT, so that OUT is either the finished video or what it was before.
     with tempfile.TemporaryDirectory(prefix=".syncdiff-", dir=out.parent) as folder:
-        pipe = load()
+        pipe = load(weights or COMPACT, arguments.attention)
         with closing(pipe(arguments.face, arguments.voice, Path(folder) / "out.mp4", options)) as items:
             result = last(items)
         result.video.replace(out)
     if arguments.json:
-        report = result.report() | {"video": str(out)}
+        report = result.report() | {"video": str(out)} | pipe.running
         del report["source"]  # the page's copy of the original; it went with the folder
         print(json.dumps(report))
         return 0
@@ -176,14 +186,14 @@ def verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def load() -> Any:
-    """The shipped pipeline; without its weights there is nothing to do but say so."""
+def load(weights: Path = COMPACT, attention: str = "auto") -> Any:
+    """The pipeline, on the GPU where there is one; without its weights there is nothing to do but say so."""
     from syncdiff.pipeline import SyncDiffPipeline
 
     try:
-        return SyncDiffPipeline.from_pretrained()
+        return SyncDiffPipeline.ready(weights, attention)
     except OSError as error:
-        sys.exit(f"The weights in {COMPACT} cannot be loaded ({error}): see `python -m syncdiff doctor`.")
+        sys.exit(f"The weights in {weights} cannot be loaded ({error}): see `python -m syncdiff doctor`.")
 
 
 def place(out: Path) -> Path:

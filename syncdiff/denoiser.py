@@ -24,6 +24,16 @@ from syncdiff.lips import SHAPE
 COMMON_SHAPE, SHAPE_UNIT = (3.0, 4.2, 6.5, 32.5, 29.5), 4.0  # px: a mouth as mouths are, and how far they differ
 
 
+def autocast(device: torch.device) -> torch.autocast:
+    """Half precision where it is fast; the networks keep fp32 in and out.
+
+    On CUDA bf16 where the chip has it (compute capability 8.0), else fp16; on a CPU bf16 where it has it natively.
+    """
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16)
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 @dataclass(frozen=True)
 class Condition:
     """What one evaluation is told besides the noisy frame. All float, batch first."""

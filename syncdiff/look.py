@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from syncdiff import codec
 from syncdiff.crops import S, align, cut, mouth_mask, paste
 from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, track_faces
 from syncdiff.faces.track import REASONS
@@ -111,7 +110,7 @@ class Glimpse:
         one = np.array([chosen])
         scene = Scene(Sitter.of(track, to_frame, crops), one, np.zeros(1), np.array([second]), np.ones(1, np.float32))
         *_, last = pipe.draw_chunk(scene, heard, 0, options)
-        crop = scene.complete([0], codec.decode(last.clean))[0]
+        (crop,) = last.crops
         before, after = self.images[chosen], self.images[chosen].copy()
         patch = paste(before, crop, to_frame[chosen])
         after[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb

@@ -7,6 +7,7 @@ No stage holds the clip: frames are streamed from the normalised file, crops lie
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import tempfile
@@ -14,32 +15,37 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline, VQModel
+from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.utils.logging import disable_progress_bar
 
-from syncdiff import codec, sampler
-from syncdiff.crops import WINDOW, S, align, cut, paste
-from syncdiff.denoiser import Condition, Denoiser
+from syncdiff import sampler
+from syncdiff.avhubert import AVHubert
+from syncdiff.compact import CompactArtist
+from syncdiff.denoiser import Denoiser, autocast
 from syncdiff.faces import FaceTrack, Gap, Spot, at_spot, choose, track_faces
+from syncdiff.faces.fan import load_face_alignment
 from syncdiff.fit import fit
 from syncdiff.media import Clip, ClipWriter, InputError, Speech, read_clip, read_speech, timeline
 from syncdiff.objective import Objective
+from syncdiff.paper import STEPS, PaperArtist, PaperDenoiser
 from syncdiff.provenance import Watermark, credentials, label, sign
-from syncdiff.scene import CropFile, Scene, Sitter
+from syncdiff.scene import CropFile, Scene, Sitter, Stroke
 from syncdiff.scores import FPS as SCORE_RATE
 from syncdiff.scores import Scores, score
-from syncdiff.speech import SAMPLE_RATE, Heard, SpeechEncoder, listen
+from syncdiff.speech import SAMPLE_RATE, SpeechEncoder, listen
 from syncdiff.syncnet import JudgeNet
 from syncdiff.weights import COMPACT
 
 Made = TypeVar("Made")
-PREVIOUS = 0.4  # strength of the previous drawn frame: at full, errors grow from frame to frame (docs/training-log.md)
 PREVIEW_SIDE = 720  # px, longer side of the browser-playable copy of the source
+Attention = Literal["auto", "sdpa", "xformers"]
 Stage = Literal["reading", "finding the face", "listening", "fitting", "drawing", "scoring"]
 
 
@@ -69,6 +75,15 @@ class SampleOptions:
             raise InputError(f"The job number is {self.job}: choose 0 to {self.MAX_JOB}.")
         if self.tail not in ("keep", "trim"):
             raise InputError(f"The tail option is {self.tail!r}: choose keep or trim.")
+
+
+@dataclass(frozen=True)
+class PaperOptions(SampleOptions):
+    """The same for the paper profile."""
+
+    steps: int = STEPS
+
+    MAX_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -121,13 +136,79 @@ class Stopwatch:
 
 
 class SyncDiffPipeline(DiffusionPipeline):
-    """SyncDiff on one machine: `for update in pipe(face, voice, out): ...`."""
+    """SyncDiff on one machine: `for update in pipe(face, voice, out): ...`.
 
-    def __init__(self, denoiser: Denoiser, speech: SpeechEncoder, scheduler: DDIMScheduler) -> None:
+    The components decide the profile: with an autoencoder they are the paper's (`syncdiff.paper`), without one they are
+    the compact model. What differs between the two is the artist's.
+    """
+
+    _optional_components = ["vae"]  # noqa: RUF012 -- diffusers' own name and type
+
+    def __init__(
+        self,
+        denoiser: Denoiser | PaperDenoiser,
+        speech: SpeechEncoder | AVHubert,
+        scheduler: DDIMScheduler,
+        vae: VQModel | None = None,
+    ) -> None:
         super().__init__()
         denoiser.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster this way
-        self.register_modules(denoiser=denoiser, speech=speech, scheduler=scheduler)
+        self.register_modules(denoiser=denoiser, speech=speech, scheduler=scheduler, vae=vae)
         self.judge: JudgeNet | None = None
+        self.attention = "sdpa"
+
+    @classmethod
+    def ready(cls, folder: str | Path = COMPACT, attention: Attention = "auto") -> SyncDiffPipeline:
+        """`from_pretrained`, then onto the GPU where there is one, with the attention that was asked for."""
+        pipe = cls.from_pretrained(folder)
+        if torch.cuda.is_available() and not os.environ.get("SPACES_ZERO_GPU"):  # which lends one call by call
+            pipe.to("cuda")
+        pipe.attend(attention)
+        return pipe
+
+    def attend(self, attention: Attention) -> None:
+        """Choose the kernel of attention; `self.attention` then says which one runs.
+
+        "auto" takes xformers where it is installed and a GPU is in use, else torch's scaled_dot_product_attention.
+        Raises InputError where xformers was asked for and cannot run.
+        """
+        if attention not in ("auto", "sdpa", "xformers"):
+            raise InputError(f"The attention option is {attention!r}: choose auto, sdpa or xformers.")
+        installed = find_spec("xformers") is not None
+        if attention == "xformers" and not (installed and self.device.type == "cuda"):
+            why = "it is not installed (pip install 'syncdiff[gpu]')" if not installed else "it has no CPU operator"
+            raise InputError(f"xformers cannot be used here: {why}. Choose auto or sdpa.")
+        if attention != "sdpa" and installed and self.device.type == "cuda":
+            try:
+                # The one call that diffusers' U-Nets obey: set_attention_backend("xformers") changes nothing in them.
+                self.denoiser.unet.enable_xformers_memory_efficient_attention()
+            except Exception as error:  # it tries the operator out, which fails in as many ways as there are builds
+                if attention == "xformers":
+                    raise InputError(f"xformers cannot be used here: {error}. Choose auto or sdpa.") from error
+            else:
+                self.attention = "xformers"
+                return
+        self.denoiser.unet.set_attn_processor(AttnProcessor2_0())
+        self.attention = "sdpa"
+
+    @property
+    def running(self) -> dict[str, str]:
+        """On what and how the networks run: profile, device, precision, attention."""
+        with autocast(self.device):
+            half = torch.is_autocast_enabled(self.device.type)
+            precision = str(torch.get_autocast_dtype(self.device.type)).removeprefix("torch.") if half else "float32"
+        names = {"profile": self.profile, "device": self.device.type, "precision": precision}
+        return names | {"attention": self.attention}
+
+    @property
+    def profile(self) -> Literal["compact", "paper"]:
+        return "compact" if self.vae is None else "paper"
+
+    def artist(self) -> CompactArtist | PaperArtist:
+        """Who draws one job with these components."""
+        if self.vae is None:
+            return CompactArtist(self.denoiser, self.speech, self.scheduler)
+        return PaperArtist(self.denoiser, self.speech, self.vae, self.scheduler)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = COMPACT, **kwargs) -> SyncDiffPipeline:
@@ -135,10 +216,11 @@ class SyncDiffPipeline(DiffusionPipeline):
         disable_progress_bar()  # three small files: nothing to watch
         kwargs.setdefault("dtype", torch.float32)  # the shipped files are fp16; autocast decides what is fast
         pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        judge = Path(pretrained_model_name_or_path) / "judge" / "judge.safetensors"
-        pipe.judge = JudgeNet.load(judge) if judge.exists() else None
-        pipe.denoiser.eval()
-        pipe.speech.eval()
+        judge = Path(pretrained_model_name_or_path) / "judge" / "judge.safetensors"  # it knows compact crops only
+        pipe.judge = JudgeNet.load(judge) if judge.exists() and pipe.vae is None else None
+        for network in (pipe.denoiser, pipe.speech, pipe.vae):
+            if network is not None:
+                network.eval()
         return pipe
 
     def __call__(
@@ -148,9 +230,12 @@ class SyncDiffPipeline(DiffusionPipeline):
 
         Raises InputError. Whatever happens, the private folder is removed and no half-written file is left at `out`.
         """
-        out, watch = Path(out), Stopwatch()
+        out, watch, artist = Path(out), Stopwatch(), self.artist()
         preview = out.with_name(out.stem + ".source.mp4")
         _check_target((out, preview), (Path(face), Path(voice)))
+        finder, notes = _finder(artist)
+        if options.fit and self.profile == "paper":
+            raise InputError("Fitting to a face is made for the compact profile: leave it out.")
         credentials()  # a key that cannot be read is said before the work, not after it
         with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
             folder = Path(name)
@@ -159,28 +244,27 @@ class SyncDiffPipeline(DiffusionPipeline):
                 speech = yield from _staged("reading", read_speech(voice, folder), since=50)
                 line = timeline(clip, speech, options.tail)
             with watch.stage("finding the face"):
-                tracks, wanted = (yield from _track(clip)), options.face
+                tracks, wanted = (yield from _track(clip, finder)), options.face
                 if isinstance(wanted, Spot):
                     wanted = at_spot(tracks, wanted, clip.times, (clip.height, clip.width))
                 track = choose(tracks, wanted)
-                to_frame = align(track, clip.times)
-                crops = yield from _cut(clip, to_frame, folder / "crops")
+                to_frame = artist.align(clip, track)
+                crops = yield from _cut(clip, to_frame, artist, folder / "crops")
             with watch.stage("listening"):
                 yield Progress("listening", 0, 1)
-                heard = listen(self.speech, speech.samples())
+                heard = artist.listen(speech.samples())
                 yield Progress("listening", 1, 1)
-            scene = Scene.of(Sitter.of(track, to_frame, crops), clip, line, track)
-            artist = self
+            scene = Scene.of(artist.sitter(track, to_frame, crops), clip, line, track)
             if options.fit:
                 with watch.stage("fitting"):
                     artist = yield from self._fitted(scene.sitter, clip)
-            drawn = CropFile(folder / "drawn")
+            drawn = CropFile(folder / "drawn", artist.side)
             with (
                 watch.stage("drawing"),
                 ClipWriter(out, clip, line, speech) as video,
                 ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE) as source,
             ):
-                yield from artist._draw(scene, clip, heard, drawn, video, source, options)
+                yield from self._draw(artist, scene, clip, heard, drawn, video, source, options)
             sign(out, labelled=options.label and label(clip.width, clip.height) is not None)
             with watch.stage("scoring"):
                 yield Progress("scoring", 0, 2)
@@ -195,32 +279,33 @@ class SyncDiffPipeline(DiffusionPipeline):
             redrawn=int(scene.wanted.sum()),
             seconds=watch.seconds,
             passed_through=scene.passed_through(clip, line, track),
-            notes=tuple(dict.fromkeys((*clip.notes, line.note))),
+            notes=tuple(dict.fromkeys((*clip.notes, line.note, *notes))),
             source_scores=before,
             result_scores=after,
             peak_memory_mib=_peak_memory_mib(),
             options=options,
         )
 
-    def _fitted(self, sitter: Sitter, clip: Clip) -> Generator[Progress, None, SyncDiffPipeline]:
-        """A pipeline for this job alone, its denoiser fitted to the clip's face."""
+    def _fitted(self, sitter: Sitter, clip: Clip) -> Generator[Progress, None, CompactArtist]:
+        """An artist for this job alone, its denoiser fitted to the clip's face."""
         own = clip.speech.samples() if clip.speech else np.zeros(SAMPLE_RATE, np.float32)
         middles = (clip.times + np.append(clip.times[1:], clip.seconds)) / 2
         practice = fit(self.denoiser, Objective(self.scheduler), sitter, middles, listen(self.speech, own))
         denoiser = yield from _staged("fitting", practice)
-        return SyncDiffPipeline(denoiser, self.speech, self.scheduler)
+        return CompactArtist(denoiser, self.speech, self.scheduler)
 
     def _draw(
         self,
+        artist: CompactArtist | PaperArtist,
         scene: Scene,
         clip: Clip,
-        heard: Heard,
+        heard: Any,
         drawn: CropFile,
         video: ClipWriter,
         source: ClipWriter,
         options: SampleOptions,
     ) -> Iterator[Progress]:
-        """Chunk by chunk: draw its mouths, then paste them into its frames and hand those to the encoder."""
+        """Chunk by chunk: draw its frames, then paste them into its frames and hand those to the encoder."""
         steps, chunk = options.steps, sampler.LANE * sampler.LANES
         total = len(scene) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
         wanted, mark = scene.wanted, Watermark(options.job)
@@ -228,48 +313,28 @@ class SyncDiffPipeline(DiffusionPipeline):
         for start in range(0, len(scene), chunk):
             stop = min(start + chunk, len(scene))
             done, drawn_by = start * (steps + 1), start * (steps + 1) + (stop - start) * steps
-            for part in self.draw_chunk(scene, heard, start, options):
-                if part.finished:
-                    for i, crop in zip(part.frames, scene.complete(part.frames, codec.decode(part.clean)), strict=True):
-                        drawn[i] = crop
-                done = min(done + len(part.frames), drawn_by)
-                look = scene.complete(part.frames[:1], codec.decode(part.clean[:1]))[0]
-                yield Progress("drawing", done, total, look)
+            for stroke in artist.draw_chunk(scene, heard, start, steps=steps, seed=options.seed):
+                for i, crop in zip(stroke.frames, () if stroke.crops is None else stroke.crops, strict=False):
+                    drawn[i] = crop
+                done = min(done + len(stroke.frames), drawn_by)
+                yield Progress("drawing", done, total, stroke.look)
             for i, frame in zip(range(start, stop), clip.frames(scene.indices[start:stop]), strict=True):
                 source.write(frame, scene.times[i])
                 patch = None
                 if wanted[i]:
                     image = frame.rgb()
-                    marked = mark.mark(drawn[i], scene.times[i])
-                    patch = paste(image, marked, scene.matrix(i), scene.weight[i])
+                    crop = mark.mark(drawn[i], scene.times[i]) if artist.marked else drawn[i]
+                    patch = artist.paste(image, crop, scene.matrix(i), scene.weight[i])
                     image[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
-                    drawn[i] = cut(image, scene.matrix(i))  # what the visitor gets is what is scored
+                    drawn[i] = artist.cut(image, scene.matrix(i))  # what the visitor gets is what is scored
                 else:
                     drawn[i] = scene.sitter.crops[scene.indices[i]]
                 video.write(frame, scene.times[i], patch, plate)
                 yield Progress("drawing", drawn_by + i - start + 1, total)
 
-    def draw_chunk(self, scene: Scene, heard: Heard, start: int, options: SampleOptions) -> Iterator[sampler.Drawn]:
-        """Draw the mouths of the chunk that begins at output frame `start` (see `sampler.draw_frames`)."""
-        device, tokens, mask = self.denoiser.device, self.denoiser.config.tokens, codec.latent_mask()
-        who = codec.encode(scene.sitter.crops[scene.sitter.identity][WINDOW][None])
-
-        def denoise(noisy, timestep, frames, previous):
-            seen = codec.encode(scene.windows(frames)) * (1 - mask)
-            when = torch.from_numpy(scene.middles[list(frames)])
-            lips = torch.from_numpy(scene.sitter.lips(heard.lips_at(when).numpy()))
-            identity = who.expand(len(frames), -1, -1, -1)
-            told = Condition(seen, identity, previous, heard.window(when, tokens), lips).to(device)
-            with torch.inference_mode(), _autocast(device):
-                return self.denoiser(noisy.to(device, memory_format=torch.channels_last), timestep, told).float().cpu()
-
-        def complete(clean, frames):
-            return PREVIOUS * (clean.clamp(-1, 1) * mask + codec.encode(scene.windows(frames)) * (1 - mask))
-
-        shape = (codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
-        yield from sampler.draw_frames(
-            scene.wanted, start, denoise, complete, shape, self.scheduler, steps=options.steps, seed=options.seed
-        )
+    def draw_chunk(self, scene: Scene, heard: Any, start: int, options: SampleOptions) -> Iterator[Stroke]:
+        """Draw the chunk that begins at output frame `start`, with what the artist's `listen` made of the voice."""
+        return self.artist().draw_chunk(scene, heard, start, steps=options.steps, seed=options.seed)
 
     def _score(
         self, crops: CropFile, times: np.ndarray, states: np.ndarray, speech: Speech | None, seconds: float
@@ -289,8 +354,9 @@ def score_file(pipe: SyncDiffPipeline, video: str | Path) -> Generator[Progress 
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
         folder = Path(name)
         clip = yield from _staged("reading", read_clip(video, folder), until=50)
-        track = choose((yield from _track(clip)))
-        crops = yield from _cut(clip, align(track, clip.times), folder / "crops")
+        track = choose((yield from _track(clip, CompactArtist.finder)))
+        artist = CompactArtist(pipe.denoiser, pipe.speech, pipe.scheduler)  # the judge knows its crops
+        crops = yield from _cut(clip, artist.align(clip, track), artist, folder / "crops")
         yield Progress("scoring", 0, 1)
         yield pipe._score(crops, clip.times, track.state, clip.speech, clip.seconds)
 
@@ -315,8 +381,19 @@ def _staged(
         yield Progress(stage, since + round((until - since) * fraction), 100)
 
 
-def _track(clip: Clip) -> Generator[Progress, None, list[FaceTrack]]:
-    steps = track_faces(frame.rgb() for frame in clip.frames())
+def _finder(artist: CompactArtist | PaperArtist) -> tuple[str, tuple[str, ...]]:
+    """The finder of faces that the artist asks for, or where its files are missing the shipped one; and notes."""
+    if artist.finder == "face-alignment":
+        try:
+            load_face_alignment()
+        except InputError as missing:
+            instead = f"The face box is that of mediapipe's points, not S3FD's as in the paper. {missing}"
+            return "mediapipe", (*artist.notes, instead)
+    return artist.finder, artist.notes
+
+
+def _track(clip: Clip, finder: str) -> Generator[Progress, None, list[FaceTrack]]:
+    steps = track_faces((frame.rgb() for frame in clip.frames()), finder)
     while True:
         try:
             done = next(steps)
@@ -325,21 +402,16 @@ def _track(clip: Clip) -> Generator[Progress, None, list[FaceTrack]]:
         yield Progress("finding the face", done, 2 * len(clip))
 
 
-def _cut(clip: Clip, to_frame: np.ndarray, path: Path) -> Generator[Progress, None, CropFile]:
+def _cut(
+    clip: Clip, to_frame: np.ndarray, artist: CompactArtist | PaperArtist, path: Path
+) -> Generator[Progress, None, CropFile]:
     """Crops of all frames in a file; black where there is no face."""
-    crops = CropFile(path)
+    crops = CropFile(path, artist.side)
     for i, frame in enumerate(clip.frames()):
         seen = not np.isnan(to_frame[i]).any()
-        crops[i] = cut(frame.rgb(), to_frame[i]) if seen else np.zeros((S, S, 3), np.uint8)
+        crops[i] = artist.cut(frame.rgb(), to_frame[i]) if seen else np.zeros((artist.side, artist.side, 3), np.uint8)
         yield Progress("finding the face", len(clip) + i + 1, 2 * len(clip))
     return crops
-
-
-def _autocast(device: torch.device):
-    """bf16 where the processor multiplies it natively, fp16 on CUDA, else fp32: the networks keep fp32 in and out."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", torch.float16)
-    return torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _peak_memory_mib() -> float:

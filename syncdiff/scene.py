@@ -1,7 +1,7 @@
 """Who is drawn and when: the face of a clip as the network will be told of it. Knows no network and no encoder.
 
-A Sitter is one face of the source, frame by frame; a Scene says which of its frames each frame of the output shows, and
-which of those are to be redrawn.
+A Portrait is one face of the source, frame by frame; a Scene says which of its frames each frame of the output shows,
+and which of those are to be redrawn.
 """
 
 from __future__ import annotations
@@ -22,28 +22,41 @@ FADE_OUT = 0.2  # s over which the drawing fades where a shorter voice ends
 
 
 class CropFile:
-    """Crops [S, S, 3] uint8 by frame number, on disk. Not memory-mapped: mapped pages would count as memory in use."""
+    """Crops [side, side, 3] uint8 by frame number, on disk. Not memory-mapped: mapped pages would count as in use."""
 
-    SIZE = S * S * 3
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b")
+    def __init__(self, path: Path, side: int = S) -> None:
+        self._file, self.side, self._size = path.open("w+b"), side, side * side * 3
 
     def __setitem__(self, index: int, crop: np.ndarray) -> None:
-        self._file.seek(int(index) * self.SIZE)
+        self._file.seek(int(index) * self._size)
         self._file.write(crop.tobytes())
 
     def __getitem__(self, index: int) -> np.ndarray:
-        self._file.seek(int(index) * self.SIZE)
-        return np.frombuffer(bytearray(self._file.read(self.SIZE)), np.uint8).reshape(S, S, 3)
+        self._file.seek(int(index) * self._size)
+        return np.frombuffer(bytearray(self._file.read(self._size)), np.uint8).reshape(self.side, self.side, 3)
 
 
 @dataclass(frozen=True)
-class Sitter:
-    """One face of the source: its crops, how its lips stand in them, which way it looks."""
+class Stroke:
+    """One evaluation of an artist: which output frames it worked on, and what there is to see of them."""
 
-    crops: CropFile | np.ndarray  # [T] of [S, S, 3] uint8
+    frames: tuple[int, ...]
+    look: np.ndarray | None = None  # [side, side, 3] uint8: the first of them as it stands
+    crops: np.ndarray | None = None  # [len(frames), side, side, 3] uint8, all of them, once they are finished
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One face of the source, cut out of every frame. Each profile adds what its artist is told of it."""
+
+    crops: CropFile | np.ndarray  # [T] of [side, side, 3] uint8
     to_frame: np.ndarray  # [T, 2, 3] crop px -> frame px
+
+
+@dataclass(frozen=True)
+class Sitter(Portrait):
+    """For the compact profile: how the lips stand in the crops, which way the head looks."""
+
     shapes: np.ndarray  # [T, SHAPE] float32 crop px; NaN rows where the face is missing
     yaw: np.ndarray  # [T] degrees
     usable: np.ndarray  # [T] bool
@@ -80,14 +93,14 @@ class Sitter:
 class Scene:
     """What drawing needs to know about the output: which source frame is where, and how much of it is redrawn."""
 
-    sitter: Sitter
+    sitter: Portrait
     indices: np.ndarray  # [T'] source frame of every output frame
     times: np.ndarray  # [T'] s, when every output frame is shown
     middles: np.ndarray  # [T'] s, the middle of the time that each output frame is shown for
     weight: np.ndarray  # [T'] float32: 0 where the frame is left alone, soft at the ends of what is redrawn
 
     @classmethod
-    def of(cls, sitter: Sitter, clip: Clip, line: Timeline, track: FaceTrack) -> Scene:
+    def of(cls, sitter: Portrait, clip: Clip, line: Timeline, track: FaceTrack) -> Scene:
         weight = track.weight(clip.times)[line.indices]
         if line.spoken_until < line.times[-1]:
             weight = weight * np.clip((line.spoken_until - line.times) / FADE_OUT, 0, 1)

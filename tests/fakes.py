@@ -63,6 +63,11 @@ class FakePipeline:
         self.calls: list[tuple[Path, Path, Path, SampleOptions]] = []
         self.folders: list[Path] = []  # the private folder of each call: gone when the call is over
         self.finished = 0
+        self.running = {"profile": "compact", "device": "cpu", "precision": "float32", "attention": "sdpa"}
+
+    def attend(self, attention: str) -> None:
+        """As SyncDiffPipeline.attend."""
+        self.running["attention"] = "sdpa" if attention == "auto" else attention
 
     def __call__(self, face_file: Path, voice: Path, out: Path, options: SampleOptions) -> Iterator[Progress | Result]:
         self.calls.append((face_file, voice, out, options))

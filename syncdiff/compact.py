@@ -1,0 +1,66 @@
+"""The compact profile's way of drawing: the mouth's window of an upright face crop, lanes of frames side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+
+from syncdiff import codec, crops, sampler
+from syncdiff.crops import WINDOW
+from syncdiff.denoiser import Condition, Denoiser, autocast
+from syncdiff.faces import FaceTrack
+from syncdiff.media import Clip
+from syncdiff.scene import CropFile, Scene, Sitter, Stroke
+from syncdiff.speech import Heard, SpeechEncoder, listen
+
+PREVIOUS = 0.4  # strength of the previous drawn frame: at full, errors grow from frame to frame (docs/training-log.md)
+
+
+class CompactArtist:
+    """Draws any chunk of a job on its own."""
+
+    side = crops.S
+    finder = "mediapipe"
+    marked = True  # the invisible mark lies in these crops
+    notes = ()
+    cut, paste = staticmethod(crops.cut), staticmethod(crops.paste)
+
+    def __init__(self, denoiser: Denoiser, speech: SpeechEncoder, scheduler: DDIMScheduler) -> None:
+        self.denoiser, self.speech, self.scheduler = denoiser, speech, scheduler
+
+    def align(self, clip: Clip, track: FaceTrack) -> np.ndarray:
+        return crops.align(track, clip.times)
+
+    def sitter(self, track: FaceTrack, to_frame: np.ndarray, cut_out: CropFile) -> Sitter:
+        return Sitter.of(track, to_frame, cut_out)
+
+    def listen(self, samples: np.ndarray) -> Heard:
+        return listen(self.speech, samples)
+
+    def draw_chunk(self, scene: Scene, heard: Heard, start: int, *, steps: int, seed: int) -> Iterator[Stroke]:
+        """Draw the mouths of the chunk that begins at output frame `start` (see `sampler.draw_frames`)."""
+        device, tokens, mask = self.denoiser.device, self.denoiser.config.tokens, codec.latent_mask()
+        who = codec.encode(scene.sitter.crops[scene.sitter.identity][WINDOW][None])
+
+        def denoise(noisy, timestep, frames, previous):
+            seen = codec.encode(scene.windows(frames)) * (1 - mask)
+            when = torch.from_numpy(scene.middles[list(frames)])
+            lips = torch.from_numpy(scene.sitter.lips(heard.lips_at(when).numpy()))
+            identity = who.expand(len(frames), -1, -1, -1)
+            told = Condition(seen, identity, previous, heard.window(when, tokens), lips).to(device)
+            with torch.inference_mode(), autocast(device):
+                return self.denoiser(noisy.to(device, memory_format=torch.channels_last), timestep, told).float().cpu()
+
+        def complete(clean, frames):
+            return PREVIOUS * (clean.clamp(-1, 1) * mask + codec.encode(scene.windows(frames)) * (1 - mask))
+
+        shape = (codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
+        for part in sampler.draw_frames(
+            scene.wanted, start, denoise, complete, shape, self.scheduler, steps=steps, seed=seed
+        ):
+            shown = len(part.frames) if part.finished else 1
+            drawn = scene.complete(part.frames[:shown], codec.decode(part.clean[:shown]))
+            yield Stroke(part.frames, look=drawn[0], crops=drawn if part.finished else None)

@@ -1,0 +1,129 @@
+"""The paper's network and what belongs to its numbers: the noise schedule and the autoencoder. Knows no video.
+
+What the paper states is used as stated. Where it is silent the default here is its ancestor DiffTalk's, whose scheme it
+says it follows (section 3.4); docs/paper.md tells the two apart, item by item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin, DDIMScheduler, ModelMixin, UNet2DConditionModel, VQModel
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+STEPS = 200  # DDIM, section 4.3; eta 0 is DiffTalk's
+TRAIN_STEPS = 1000  # section 4.3
+BETAS = 0.0015, 0.0195  # DiffTalk: the square roots rise linearly between those of these two
+WIDTHS = 256, 512, 768, 1024  # DiffTalk: model_channels 256 times 1, 2, 3, 4
+HEAD = 32  # DiffTalk: channels of an attention head
+LATENTS = 3  # section 3.4: 256x256x3 pixels <-> 64x64x3 latents
+
+# VQ-f4 of latent diffusion: the paper says "VQGAN" with these sizes, DiffTalk's configuration says which one. The same
+# network, without a gate, is the sub-folder `vqvae` of CompVis/ldm-celebahq-256 (tagged apache-2.0).
+VQ_F4 = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (128, 256, 512),
+    "layers_per_block": 2,
+    "latent_channels": LATENTS,
+    "num_vq_embeddings": 8192,
+    "sample_size": 256,
+}
+VQ_F4_AT = ("CompVis/ldm-celebahq-256", "vqvae")
+
+
+@dataclass(frozen=True)
+class Priors:
+    """What one evaluation is told besides the noisy latents (section 3.3). All float, batch first."""
+
+    masked: Tensor  # [B, 3, h, w] E_m: the frame with the lower half of its face box black
+    identity: Tensor  # [B, 3, h, w] E_i: another frame of the same video
+    pose: Tensor  # [B, 3, h, w] E_p: the frame before
+    speech: Tensor  # [B, K, D] E_a: AV-HuBERT's features of the frame; K is 1
+
+    def to(self, *args, **kwargs) -> Priors:
+        return Priors(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
+
+
+class PaperDenoiser(ModelMixin, ConfigMixin):
+    """Noisy latents [B, 3, h, w], timestep [B], Priors -> the noise in them [B, 3, h, w]. 546.2 M parameters.
+
+    Args:
+        widths: channels of the U-Net's levels; all but the first attend.
+        layers: residual blocks per level.
+        head: channels of an attention head.
+        speech_width: D; 768 is AV-HuBERT Base.
+        tokens: K, speech features told per frame. The paper's one is no attention but a bias, as a softmax over one key
+            is 1; an odd number more is a window around the frame.
+        bottleneck: channels that the 1x1 convolution leaves of the pose frame's latents (section 3.3: 1).
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(
+        self,
+        widths: Sequence[int] = WIDTHS,
+        layers: int = 2,
+        head: int = HEAD,
+        speech_width: int = 768,
+        tokens: int = 1,  # noqa: ARG002 -- kept in the config: the same weights take any number
+        bottleneck: int = 1,
+    ) -> None:
+        super().__init__()
+        attending = len(widths) - 1
+        self.squeeze = nn.Conv2d(LATENTS, bottleneck, 1)
+        self.unet = UNet2DConditionModel(
+            in_channels=3 * LATENTS + bottleneck,
+            out_channels=LATENTS,
+            down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * attending,
+            up_block_types=("CrossAttnUpBlock2D",) * attending + ("UpBlock2D",),
+            block_out_channels=tuple(widths),
+            layers_per_block=layers,
+            attention_head_dim=tuple(width // head for width in widths),  # which diffusers reads as the number of heads
+            cross_attention_dim=speech_width,
+        )
+
+    def forward(self, noisy: Tensor, timestep: Tensor, told: Priors) -> Tensor:
+        seen = [noisy, told.masked, told.identity, self.squeeze(told.pose)]  # the order of section 3.4, noise first
+        return self.unet(torch.cat(seen, dim=1), timestep, told.speech).sample
+
+
+def paper_schedule() -> DDIMScheduler:
+    """Noise added in 1000 steps, taken away in DDIM's, as latent diffusion's own sampler places them.
+
+    Its 200 steps are 1, 6, ... 996, and the last one goes to the first noise level, not to none."""
+    return DDIMScheduler(
+        num_train_timesteps=TRAIN_STEPS,
+        beta_start=BETAS[0],
+        beta_end=BETAS[1],
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        timestep_spacing="leading",
+        steps_offset=1,
+    )
+
+
+def vq_f4() -> VQModel:
+    """The autoencoder with random weights: 55.3 M parameters."""
+    return VQModel(**VQ_F4)
+
+
+def to_latents(vae: VQModel, pixels: np.ndarray | Tensor) -> Tensor:
+    """Frames uint8 [B, H, W, 3] -> latents [B, 3, H/4, W/4] before quantisation, on the autoencoder's device."""
+    x = torch.as_tensor(pixels).to(vae.device).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
+    return vae.encode(x).latents.float()
+
+
+def to_pixels(vae: VQModel, latents: Tensor) -> np.ndarray:
+    """Latents [B, 3, h, w] -> frames uint8 [B, 4h, 4w, 3]: quantised to the codebook first, then decoded."""
+    x = vae.decode(latents.to(vae.device, vae.dtype)).sample.float()
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,334 @@
+"""The paper profile: its numbers as published or counted, its rules, and the whole way on small weights of our own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel, VQModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from syncdiff import pipeline
+from syncdiff.__main__ import main
+from syncdiff.avhubert import AVHubert
+from syncdiff.media import InputError
+from syncdiff.paper import (
+    SIDE,
+    STEPS,
+    VQ_F4,
+    PaperArtist,
+    PaperDenoiser,
+    Priors,
+    check_weights,
+    cut_frame,
+    masked,
+    paper_schedule,
+    paste_frame,
+    place_frames,
+    to_latents,
+    to_pixels,
+    to_square,
+)
+from syncdiff.paper.artist import FaceFrames
+from syncdiff.pipeline import PaperOptions, Result, SyncDiffPipeline
+from syncdiff.scene import Scene
+
+EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
+FRAMES = 10
+
+
+def tiny_vae() -> VQModel:
+    small = {"block_out_channels": (8, 8, 16), "layers_per_block": 1, "num_vq_embeddings": 64, "norm_num_groups": 8}
+    return VQModel(**VQ_F4 | small).eval()
+
+
+def tiny_denoiser() -> PaperDenoiser:
+    return PaperDenoiser(widths=(32, 64), layers=1, head=16, speech_width=64).eval()
+
+
+@pytest.fixture(scope="module")
+def pipe() -> SyncDiffPipeline:
+    torch.manual_seed(0)
+    speech = AVHubert(width=64, layers=2, hidden=64).eval()
+    return SyncDiffPipeline(tiny_denoiser(), speech, paper_schedule(), tiny_vae())
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> tuple[Path, Path]:
+    """0.4 s of an example, 160x160 as LRS2 is, and of a voice."""
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("clip")
+    with av.open(str(EXAMPLES / "ines.mp4")) as source, av.open(str(folder / "face.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "10"})
+        stream.width = stream.height = 160
+        for i, frame in enumerate(source.decode(video=0)):
+            if i < FRAMES:
+                out.mux(stream.encode(frame.reformat(160, 160, "yuv420p")))
+        out.mux(stream.encode())
+    samples, rate = soundfile.read(EXAMPLES / "voice-river.wav")
+    soundfile.write(folder / "voice.wav", samples[: int(FRAMES / 25 * rate)], rate)
+    return folder / "face.mp4", folder / "voice.wav"
+
+
+def pixels(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+
+
+# --- the numbers
+
+
+def test_parameters_and_cost_are_those_that_were_counted():
+    with torch.device("meta"):
+        net, vae = PaperDenoiser(), VQModel(**VQ_F4)
+        told = Priors(*(torch.zeros(1, 3, 64, 64) for _ in range(3)), torch.zeros(1, 1, 768))
+        with FlopCounterMode(display=False) as counted:
+            net(torch.zeros(1, 3, 64, 64), torch.zeros(1), told)
+    assert round(sum(p.numel() for p in net.parameters()) / 1e6, 1) == 546.2
+    assert round(sum(p.numel() for p in vae.parameters()) / 1e6, 1) == 55.3
+    assert abs(counted.get_total_flops() / 2 / 171e9 - 1) < 0.02
+    assert net.unet.conv_in.in_channels == 10
+    assert net.unet.conv_out.out_channels == 3
+    assert tuple(net.squeeze.weight.shape) == (1, 3, 1, 1)
+    heads = {block.attn2.inner_dim // block.attn2.heads for block in _blocks(net.unet)}
+    assert heads == {32}
+    assert not [block for block in _blocks(net.unet.down_blocks[0])]  # noqa: C416 -- the highest level does not attend
+
+
+def _blocks(module):
+    return [m for m in module.modules() if type(m).__name__ == "BasicTransformerBlock"]
+
+
+def test_the_schedule_is_latent_diffusions():
+    beta = np.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2
+    schedule = paper_schedule()
+    assert np.allclose(schedule.alphas_cumprod.numpy(), np.cumprod(1 - beta), rtol=1e-4)
+    schedule.set_timesteps(STEPS)
+    assert schedule.timesteps.tolist() == list(range(996, 0, -5))
+    assert schedule.final_alpha_cumprod == schedule.alphas_cumprod[0]
+
+
+def test_latents_are_taken_before_quantisation_and_quantised_in_the_decoder():
+    torch.manual_seed(0)
+    vae = tiny_vae()
+    frame = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        z = to_latents(vae, frame)
+        assert z.shape == (1, 3, 16, 16)
+        code = vae.quantize.embedding.weight
+        near = torch.cdist(z.permute(0, 2, 3, 1).reshape(-1, 3), code)
+        assert near.min(1).values.min() > 0  # none of them is a code itself
+        quantised = code[near.argmin(1)].reshape(1, 16, 16, 3).permute(0, 3, 1, 2)
+        assert (to_pixels(vae, z) == to_pixels(vae, quantised)).all()
+        plain = vae.decode(z, force_not_quantize=True).sample
+        assert not torch.allclose(plain, vae.decode(z).sample)
+
+
+# --- the network
+
+
+def test_only_one_channel_of_the_pose_gets_through_and_the_others_whole():
+    torch.manual_seed(0)
+    net = tiny_denoiser()
+    g = torch.Generator().manual_seed(1)
+    parts = {name: torch.randn(1, 3, 16, 16, generator=g) for name in ("masked", "identity", "pose")}
+    parts["speech"] = torch.randn(1, 1, 64, generator=g)
+    noisy, t = torch.randn(1, 3, 16, 16, generator=g), torch.tensor([500])
+
+    def run(**changes):
+        with torch.inference_mode():
+            return net(noisy, t, Priors(**parts | changes))
+
+    usual = run()
+    assert usual.shape == (1, 3, 16, 16)
+    null = torch.linalg.svd(net.squeeze.weight[:, :, 0, 0].detach()).Vh[1:]  # what the convolution cannot see
+    hidden = torch.einsum("nc,bnhw->bchw", null, torch.randn(1, 2, 16, 16, generator=g))
+    assert torch.allclose(usual, run(pose=parts["pose"] + 5 * hidden), atol=1e-4)
+    for name, value in parts.items():
+        assert not torch.allclose(usual, run(**{name: value + 1}), atol=1e-4), name
+
+
+def test_half_precision_stays_near_fp32():
+    """bf16 autocast against fp32 over four DDIM steps: within 3 % of the latents' spread, root mean square."""
+    torch.manual_seed(0)
+    net = tiny_denoiser()
+    told = Priors(*(torch.randn(1, 3, 16, 16) for _ in range(3)), torch.randn(1, 1, 64))
+    noise, drawn = torch.randn(1, 3, 16, 16), []
+    for half in (False, True):
+        schedule, x = paper_schedule(), noise
+        schedule.set_timesteps(4)
+        for t in schedule.timesteps:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+                x = schedule.step(net(x, t[None], told).float(), t, x).prev_sample
+        drawn.append(x)
+    apart = (drawn[0] - drawn[1]).std() / drawn[0].std()
+    assert 0 < apart < 0.03
+
+
+# --- the frame
+
+
+def test_a_square_frame_is_taken_whole_and_another_is_cut_around_the_face():
+    boxes = np.tile(np.array([60.0, 40, 110, 100]), (5, 1))
+    whole = place_frames(boxes, np.arange(5) / 25, 160, 160)
+    image = np.random.default_rng(0).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+    assert (whole == np.array([[160 / SIDE, 0, 0], [0, 160 / SIDE, 0]], np.float32)).all()
+    assert cut_frame(image, whole[0]).shape == (SIDE, SIDE, 3)
+    patch = paste_frame(image, np.full((SIDE, SIDE, 3), 7, np.uint8), whole[0])
+    assert (patch.y, patch.x, patch.rgb.shape) == (0, 0, (160, 160, 3))
+    assert (patch.rgb == 7).all()  # the whole frame is the generated one
+
+    boxes[2] = np.nan
+    boxes[3:, ::2] += 50
+    placed = place_frames(boxes, np.arange(5) / 25, 640, 360)
+    assert np.isfinite(placed).all()
+    assert np.allclose(placed[:, 0, 0], 120 / SIDE)  # twice the box's height, the same size throughout
+    assert (np.diff(placed[:, 0, 2]) >= 0).all()
+    box = to_square(boxes, placed)[0]
+    assert np.allclose(box[2:] - box[:2], np.array([50, 60]) * SIDE / 120, atol=1e-3)
+
+
+def test_what_goes_back_meets_the_frame_at_the_squares_edge():
+    image = np.full((360, 640, 3), 50, np.uint8)
+    matrix = np.array([[1, 0, 100], [0, 1, 0]], np.float32)
+    rgb = paste_frame(image, np.full((SIDE, SIDE, 3), 200, np.uint8), matrix).rgb.astype(int)
+    assert (rgb[:100, 30:-30] == 200).all()  # up to the frame's own edge above
+    assert rgb[128, 0].max() < 60
+    assert rgb[-1, 128].max() < 60
+    assert (np.diff(rgb[128, :30, 0]) >= 0).all()
+
+
+def test_the_mask_is_the_lower_half_of_the_box_and_black():
+    square = np.full((SIDE, SIDE, 3), 99, np.uint8)
+    hidden = masked(square, np.array([64.0, 100, 192, 220]))
+    black = (hidden == 0).all(-1)
+    rows, columns = np.flatnonzero(black.any(1)), np.flatnonzero(black.any(0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (160, 219, 64, 191)
+    assert black.sum() == 60 * 128
+    assert (hidden[~black] == 99).all()
+    assert (square == 99).all()
+
+
+# --- drawing
+
+
+class Spy(PaperDenoiser):
+    """Remembers what it was told."""
+
+    def forward(self, noisy, timestep, told):
+        self.told.append(told)
+        return super().forward(noisy, timestep, told)
+
+
+def drawn(pipe: SyncDiffPipeline, wanted: list[bool]) -> tuple[list[Priors], dict[int, np.ndarray], FaceFrames]:
+    net = Spy(**{k: v for k, v in tiny_denoiser().config.items() if not k.startswith("_")})
+    net.load_state_dict(pipe.denoiser.state_dict())
+    net.told = []
+    T = len(wanted)
+    crops = np.random.default_rng(0).integers(0, 256, (T, SIDE, SIDE, 3), dtype=np.uint8)
+    boxes = np.tile(np.array([64.0, 64, 192, 192]), (T, 1))
+    face = FaceFrames(crops, np.tile(np.eye(2, 3), (T, 1, 1)), boxes, np.ones(T, bool))
+    times = np.arange(T) / 25
+    scene = Scene(face, np.arange(T), times, times + 0.02, np.array(wanted, np.float32))
+    heard = torch.arange(T)[:, None].float().expand(T, 64)
+    artist, out = PaperArtist(net, pipe.speech, pipe.vae, pipe.scheduler), {}
+    for stroke in artist.draw_chunk(scene, heard, 0, steps=1, seed=0):
+        out[stroke.frames[0]] = stroke.crops[0]
+    return net.told, out, face
+
+
+def test_each_frame_is_told_of_the_one_generated_before(pipe):
+    told, out, face = drawn(pipe, [True, True, False, True])
+    assert list(out) == [0, 1, 3]
+
+    def latents(picture):
+        return pipe.artist()._encoded(picture)
+
+    assert torch.equal(told[0].pose, latents(face.crops[0]))  # the first frame is given
+    assert torch.equal(told[1].pose, latents(out[0]))  # generated, decoded, encoded again
+    assert torch.equal(told[2].pose, latents(face.crops[2]))  # after a gap: what the gap showed
+    for i, frame in enumerate((0, 1, 3)):
+        assert torch.equal(told[i].identity, latents(face.crops[0]))
+        assert torch.equal(told[i].masked, latents(masked(face.crops[frame], face.boxes[frame])))
+        assert torch.equal(told[i].speech, torch.full((1, 1, 64), float(frame)))  # one token, this frame's
+
+
+def test_the_whole_way(pipe, clip, tmp_path, private_temp):
+    *progress, result = pipe(*clip, tmp_path / "out.mp4", PaperOptions(steps=2, label=False))
+    assert isinstance(result, Result)
+    assert result.frames == result.redrawn == FRAMES
+    assert {p.stage for p in progress} == {"reading", "finding the face", "listening", "drawing", "scoring"}
+    before, after = pixels(clip[0]), pixels(result.video)
+    assert before.shape == after.shape
+    changed = np.abs(before.astype(int) - after).max((0, 3)) > 8
+    assert changed.mean() > 0.9  # untrained weights: the whole frame is another
+    assert "mediapipe's points, not S3FD's" in " ".join(result.notes)
+    assert not any(private_temp.iterdir())
+
+
+def test_saved_and_loaded_it_draws_the_same_from_the_command_line(pipe, clip, tmp_path, capsys):
+    pipe.save_pretrained(tmp_path / "weights")
+    again = SyncDiffPipeline.from_pretrained(tmp_path / "weights")
+    assert again.profile == "paper"
+    assert isinstance(again.vae, VQModel)
+    assert isinstance(again.denoiser.unet, UNet2DConditionModel)
+    assert isinstance(again.scheduler, DDIMScheduler)
+    *_, result = pipe(*clip, tmp_path / "ours.mp4", PaperOptions(steps=1))
+    where = ["--profile", "paper", "--weights", str(tmp_path / "weights")]
+    assert main(["sync", *map(str, clip), str(tmp_path / "out.mp4"), "--steps", "1", "--json", *where]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["profile"], report["attention"], report["device"]) == ("paper", "sdpa", "cpu")
+    assert (pixels(tmp_path / "out.mp4") == pixels(result.video)).all()
+
+
+def test_without_weights_one_sentence_says_what_is_needed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pipeline.SyncDiffPipeline, "from_pretrained", lambda *_: pytest.fail("nothing to load"))
+    assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4"), "--profile", "paper"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    for word in ("CompVis/ldm-celebahq-256", "vqvae", "base_vox_iter5.pt", "LRS2", "--weights"):
+        assert word in said
+    (tmp_path / "model_index.json").write_text(json.dumps({"denoiser": ["syncdiff.denoiser", "Denoiser"]}))
+    with pytest.raises(InputError, match="another profile"):
+        check_weights(tmp_path)
+    with pytest.raises(InputError, match="holds no pipeline"):
+        check_weights(tmp_path / "nowhere")
+
+
+def test_options_are_the_papers():
+    assert PaperOptions().steps == 200
+    with pytest.raises(InputError, match="1001 steps.*1 to 1000"):
+        PaperOptions(steps=1001)
+
+
+# --- attention
+
+
+def test_xformers_only_where_it_can_run(pipe, monkeypatch):
+    pipe.attend("auto")
+    assert pipe.attention == "sdpa"
+    with pytest.raises(InputError, match="xformers cannot be used here"):
+        pipe.attend("xformers")
+    with pytest.raises(InputError, match="choose auto, sdpa or xformers"):
+        pipe.attend("flash")
+    # A GPU and the package, pretended: the call that diffusers' U-Nets obey is made, and a failure falls back.
+    called = []
+    monkeypatch.setattr(pipeline, "find_spec", lambda _: object())
+    monkeypatch.setattr(SyncDiffPipeline, "device", property(lambda _: torch.device("cuda")))
+    monkeypatch.setattr(pipe.denoiser.unet, "enable_xformers_memory_efficient_attention", lambda: called.append(1))
+    pipe.attend("auto")
+    assert (pipe.attention, called) == ("xformers", [1])
+
+    def fails():
+        raise NotImplementedError("no operator")
+
+    monkeypatch.setattr(pipe.denoiser.unet, "enable_xformers_memory_efficient_attention", fails)
+    pipe.attend("auto")
+    assert pipe.attention == "sdpa"
+    with pytest.raises(InputError, match="no operator"):
+        pipe.attend("xformers")
