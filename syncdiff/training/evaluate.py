@@ -65,12 +65,14 @@ Maker = Callable[[Filmed, np.ndarray], np.ndarray]  # a clip and a sound [N] -> 
 def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Maker:
     """Our model."""
 
+    artist = pipe.artist()
+
     def make(clip: Filmed, sound: np.ndarray) -> np.ndarray:
-        scene, heard, out = clip.scene, listen(pipe.speech, sound), clip.crops.copy()
+        scene, heard, out = clip.scene, artist.listen(sound), clip.crops.copy()
         for start in range(0, len(out), LANE * LANES):
-            for part in pipe.draw_chunk(scene, heard, start, options):
-                if part.crops is not None:
-                    out[list(part.frames)] = part.crops
+            for stroke in artist.draw_chunk(scene, heard, start, steps=options.steps, seed=options.seed):
+                if stroke.crops is not None:
+                    out[list(stroke.frames)] = stroke.crops
         return _inside_mask(out, clip.crops)
 
     return make
