@@ -5,7 +5,17 @@ artist    one job: frame after frame, each seeing the one generated before
 """
 
 from syncdiff.paper.artist import PaperArtist
-from syncdiff.paper.denoiser import STEPS, VQ_F4, PaperDenoiser, Priors, paper_schedule, to_latents, to_pixels, vq_f4
+from syncdiff.paper.denoiser import (
+    STEPS,
+    VQ_F4,
+    VQ_F4_AT,
+    PaperDenoiser,
+    Priors,
+    paper_schedule,
+    to_latents,
+    to_pixels,
+    vq_f4,
+)
 from syncdiff.paper.frames import SIDE, face_boxes, masked, place_frames, to_square
 from syncdiff.paper.frames import cut as cut_frame
 from syncdiff.paper.frames import paste as paste_frame
@@ -16,6 +26,7 @@ __all__ = [
     "SIDE",
     "STEPS",
     "VQ_F4",
+    "VQ_F4_AT",
     "PaperArtist",
     "PaperDenoiser",
     "Priors",

@@ -24,7 +24,8 @@ import torch
 from syncdiff.crops import mouth_mask
 from syncdiff.faces.pose import yaw_of
 from syncdiff.lips import Talker, lip_shape
-from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
+from syncdiff.media import InputError
+from syncdiff.pipeline import PaperOptions, SampleOptions, SyncDiffPipeline
 from syncdiff.sampler import LANE, LANES
 from syncdiff.scene import Scene, Sitter
 from syncdiff.scores import best_lag, correlation, lip_opening, lip_width, score
@@ -32,6 +33,7 @@ from syncdiff.speech import listen
 from syncdiff.training.data import ClipRecord, load_crops, load_set
 from syncdiff.training.measures import closure, jitter, lip_distance, psnr, read_lips, sharpness, ssim
 from syncdiff.training.prepare import FPS, SAMPLE_RATE
+from syncdiff.training.protocol import evaluate_as_published
 from syncdiff.weights import COMPACT
 
 SETS = ("val-grid-multi", "val-voxceleb2", "val-hdtf", "val-elospheres", "val-retalking", "val-rendered")
@@ -181,18 +183,42 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def as_published(args: argparse.Namespace) -> str | None:
+    """Run the protocol; what stands in its way, in words."""
+    if args.out is None:
+        return "--protocol needs --out, a folder for what is drawn."
+    pipe = SyncDiffPipeline.ready(args.weights)
+    kind = PaperOptions if pipe.profile == "paper" else SampleOptions
+    options = kind(label=False) if args.steps is None else kind(label=False, steps=args.steps)
+    choices = {"listed": args.list, "corpus": args.corpus, "limit": args.limit, "finder": args.boxes, "read": args.read}
+    try:
+        print(evaluate_as_published(pipe, args.data, args.out, options, **choices))
+    except InputError as sentence:
+        return str(sentence)
+    return None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("sets", nargs="*", default=SETS)
     parser.add_argument("--weights", type=Path, default=COMPACT)
-    parser.add_argument("--steps", type=int, default=SampleOptions.steps)
+    parser.add_argument("--steps", type=int, help="as the weights' profile has it")
     parser.add_argument("--limit", type=int, help="clips per set")
     parser.add_argument("--alone", action="store_true", help="our model only, without the baselines")
     parser.add_argument("--csv", type=Path)
+    ours = parser.add_argument_group("protocol", "the paper's own evaluation: see syncdiff/training/protocol.py")
+    ours.add_argument("--protocol", choices=("paper",), help="DATA is LRS2, LRS3 or a folder of films of one face")
+    ours.add_argument("--out", type=Path, help="folder for what is drawn, and for the tables")
+    ours.add_argument("--list", type=Path, metavar="FILE", help="names of the films, as LRS2's test.txt")
+    ours.add_argument("--corpus", choices=("LRS2", "LRS3"), default="LRS2", help="whose published rows stand beside")
+    ours.add_argument("--boxes", choices=("face-alignment", "mediapipe"), default="face-alignment")
+    ours.add_argument("--read", metavar="NAME=FILE", help="what a lip reader made of the films in OUT/matched, for WER")
     args = parser.parse_args()
+    if args.protocol:
+        sys.exit(as_published(args))
     pipe = SyncDiffPipeline.from_pretrained(args.weights)
-    makers = {"syncdiff": drawn_by(pipe, SampleOptions(steps=args.steps))}
+    makers = {"syncdiff": drawn_by(pipe, SampleOptions(steps=args.steps or SampleOptions.steps))}
     if not args.alone:
         makers |= {"left as it was": left_alone, "frozen mouth": frozen, "nearest mouth": nearest_by(pipe)}
     rows = []

@@ -56,11 +56,12 @@ def psnr(drawn: np.ndarray, truth: np.ndarray) -> float:
 
 def ssim(drawn: np.ndarray, truth: np.ndarray) -> float:
     """Structural similarity of the same window in grey (Wang et al. 2004: Gaussian of sigma 1.5, 11 px)."""
-    return float(np.mean([_ssim(cv2.cvtColor(a, cv2.COLOR_RGB2GRAY), cv2.cvtColor(b, cv2.COLOR_RGB2GRAY))
+    return float(np.mean([ssim_of(cv2.cvtColor(a, cv2.COLOR_RGB2GRAY), cv2.cvtColor(b, cv2.COLOR_RGB2GRAY))
                           for a, b in zip(drawn[:, *WINDOW], truth[:, *WINDOW], strict=True)]))  # fmt: skip
 
 
-def _ssim(a: np.ndarray, b: np.ndarray) -> float:
+def ssim_of(a: np.ndarray, b: np.ndarray) -> float:
+    """Structural similarity of two pictures [H, W] uint8 of one channel, more than 10 px a side."""
     a, b = a.astype(np.float64), b.astype(np.float64)
 
     def blur(x: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ where it is installed), OUT/sheet-*.png a look at some faces, OUT/denoiser the m
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass, field, replace
@@ -27,12 +28,15 @@ from torch.nn import functional as F
 
 from syncdiff import codec, sampler
 from syncdiff.denoiser import Condition, Denoiser
+from syncdiff.media import InputError
 from syncdiff.objective import Objective
 from syncdiff.speech import SpeechEncoder, log_mel, token_window
 from syncdiff.training.data import ClipRecord, FaceBatch, TalkingFaces, chain_link
 from syncdiff.training.distill import augment, equalise
 from syncdiff.training.prepare import FPS
 from syncdiff.training.reader import LipReader
+from syncdiff.training.train_paper import PAPER_PRESETS, read_speech_net, read_vae
+from syncdiff.training.train_paper import train as train_paper
 
 
 @dataclass(frozen=True)
@@ -286,10 +290,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--speech", type=Path, required=True, help="folder of a trained SpeechEncoder")
-    parser.add_argument("--preset", choices=PRESETS, default="compact")
+    parser.add_argument("--speech", type=Path, required=True, help="folder of a trained SpeechEncoder; for the paper "
+                        "preset a released AV-HuBERT file")  # fmt: skip
+    parser.add_argument("--preset", choices=[*PRESETS, *PAPER_PRESETS], default="compact")
     parser.add_argument("--hours", type=float, default=24.0)
+    ours = parser.add_argument_group(
+        "paper preset", "as published, on LRS2 or LRS3: see syncdiff/training/train_paper.py"
+    )
+    ours.add_argument("--vae", type=Path, metavar="DIR", help="VQ-f4")
+    ours.add_argument("--list", type=Path, metavar="FILE", help="names of the films, as LRS2's train.txt")
+    ours.add_argument("--cache", action="store_true", help="keep latents and frozen features on disk")
     args = parser.parse_args()
+    if args.preset in PAPER_PRESETS:
+        preset = PAPER_PRESETS[args.preset]
+        print(asdict(preset), flush=True)
+        try:
+            nets = read_speech_net(args.speech), read_vae(args.vae)
+            train_paper(args.data, args.out, *nets, preset, hours=args.hours, listed=args.list, cached=args.cache)
+        except InputError as sentence:
+            sys.exit(str(sentence))
+        return
     print(asdict(PRESETS[args.preset]), flush=True)
     train(args.data, args.out, args.speech, PRESETS[args.preset], args.hours)
 

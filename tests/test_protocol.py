@@ -1,0 +1,174 @@
+"""The published evaluation: figures that are known beforehand, and a run over two films with a pipeline that copies."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from syncdiff.media import InputError
+from syncdiff.pipeline import SampleOptions
+from syncdiff.training import protocol
+from syncdiff.training.protocol import (
+    COLUMNS,
+    PUBLISHED,
+    WRAPPED,
+    LipReading,
+    evaluate_as_published,
+    faces_of,
+    frechet,
+    psnr,
+    similarity,
+    word_errors,
+    wrapped_psnr,
+)
+
+EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
+
+
+def noisy(level: float) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth picture [1, 256, 256, 3] and the same with Gaussian noise."""
+    y, x = np.mgrid[:256, :256]
+    truth = np.stack([64 + x / 2, 64 + y / 2, 128 + (x - y) / 4], -1)[None]
+    drawn = truth + np.random.default_rng(0).normal(0, level, truth.shape)
+    return (*(np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in (drawn, truth)),)
+
+
+def test_psnr_of_one_level_is_known():
+    a = np.full((2, 96, 96, 3), 100, np.uint8)
+    assert psnr(a + 1, a) == pytest.approx(20 * np.log10(255))
+    assert wrapped_psnr(a + 1, a) == pytest.approx(20 * np.log10(255))
+    assert psnr(a, a) is None
+
+
+@pytest.mark.parametrize(("level", "wrapped"), [(4.0, 36.15), (5.9, 33.0), (13.6, 29.48), (19.2, 28.82)])
+def test_wrapped_bytes_flatter(level, wrapped):
+    """Pairs of true and wrapped PSNR measured once for docs/paper.md; the wrapped one never gets below 27.9 dB."""
+    drawn, truth = noisy(level)
+    assert wrapped_psnr(drawn, truth) == pytest.approx(wrapped, abs=0.35)
+    assert psnr(drawn, truth) <= wrapped_psnr(drawn, truth) + 0.05
+
+
+def test_random_pictures_wrapped_read_27_9_db():
+    a, b = np.random.default_rng(0).integers(0, 256, (2, 1, 256, 256, 3), dtype=np.uint8)
+    assert wrapped_psnr(a, b) == pytest.approx(27.9, abs=0.1)
+    assert psnr(a, b) == pytest.approx(7.8, abs=0.1)
+
+
+def test_similarity_is_scikit_images():
+    metrics = pytest.importorskip("skimage.metrics", reason="no scikit-image: SSIM was NOT compared with its")
+    drawn, truth = noisy(20)
+    theirs = metrics.structural_similarity(
+        drawn[0],
+        truth[0],
+        channel_axis=2,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
+    )
+    assert similarity(drawn, truth) == pytest.approx(theirs, abs=1e-4)
+
+
+def test_frechet_distance_of_gaussians_is_known():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, (200_000, 2)) * (1, 2), rng.normal(0, 1, (200_000, 2)) * (3, 1) + (0, 2)
+    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet(a, b) == pytest.approx(4 + (3 - 1) ** 2 + (2 - 1) ** 2, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("said", "read", "errors"),
+    [("A B C", "a b c", 0), ("A B C", "A C", 1), ("A B", "A X B Y", 2), ("A B C", "", 3), ("A B C", "C A B", 2)],
+)
+def test_word_errors(said, read, errors):
+    assert word_errors(said, read) == (errors, len(said.split()))
+
+
+def test_faces_are_cut_where_the_boxes_are():
+    image = np.zeros((200, 200, 3), np.uint8)
+    image[40:140, 60:160] = 255
+    boxes = np.array([[60.0, 40, 160, 140], [np.nan] * 4, [60, 40, 260, 240]])
+    faces = faces_of([image] * 3, boxes)
+    assert faces.shape == (2, 96, 96, 3)
+    assert (faces[0] == 255).all()
+    assert (faces[1] == 0).any()
+
+
+def test_the_published_rows_are_table_1():
+    lrs2, lrs3 = PUBLISHED["LRS2"], PUBLISHED["LRS3"]
+    assert round(100 * (lrs2["SyncDiff"]["LSE-C"] / lrs2["DiffTalk"]["LSE-C"] - 1), 1) in (27.6, 27.7)
+    assert round(100 * (lrs3["SyncDiff"]["LSE-C"] / lrs3["DiffTalk"]["LSE-C"] - 1), 1) == 42.1  # not 62.3
+
+
+class Copies:
+    """A pipeline whose result is the film as it was."""
+
+    vae = None
+
+    def __init__(self) -> None:
+        self.voices: list[Path] = []
+
+    def __call__(self, face, voice, out, options):
+        self.voices.append(Path(voice))
+        shutil.copy(face, out)
+        Path(out).with_name(Path(out).stem + ".source.mp4").touch()
+        yield "done"
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch) -> Path:
+    """Two speakers of 0.6 s; boxes and landmarks are given, to be quick."""
+    from tests.fakes import write_video
+
+    for speaker, words in (("1", "GOOD EVENING"), ("2", "THE WEATHER")):
+        (tmp_path / "lrs2" / "main" / speaker).mkdir(parents=True)
+        write_video(tmp_path / "lrs2" / "main" / speaker / "00001.mp4", seconds=0.6)
+        (tmp_path / "lrs2" / "main" / speaker / "00001.txt").write_text(f"Text:  {words}\n")
+    (tmp_path / "lrs2" / "test.txt").write_text("1/00001 MD\n2/00001 NF\n")
+    box = np.array([90.0, 15, 230, 155])
+    monkeypatch.setattr(protocol, "find_boxes", lambda video, finder: np.tile(box, (15, 1)))
+    monkeypatch.setattr(protocol.Bench, "_opening", lambda self, images: np.sin(np.arange(len(images))))
+    monkeypatch.setattr(protocol.lse, "load", lambda: None)
+    return tmp_path / "lrs2"
+
+
+def test_a_run_over_two_films(corpus, tmp_path):
+    (tmp_path / "read.tsv").write_text("1/00001\tGOOD MORNING\n2/00001.mp4\tTHE WEATHER\n")
+    pipe, out = Copies(), tmp_path / "run"
+    choices = {"listed": corpus / "test.txt", "read": f"AV-HuBERT Large={tmp_path / 'read.tsv'}"}
+    told = evaluate_as_published(pipe, corpus, out, SampleOptions(label=False), **choices)
+    assert len(pipe.voices) == 6  # each film by its own voice, by the other's, by silence
+    assert pipe.voices[1] == corpus / "main" / "2" / "00001.mp4"
+    assert pipe.voices[4] == corpus / "main" / "1" / "00001.mp4"
+    with (out / "table.csv").open() as file:
+        rows = {row["maker"]: row for row in csv.DictReader(file)}
+    assert list(rows)[:2] == ["GT", "ours"]
+    ours = rows["ours"]
+    assert (ours["SSIM"], ours["WER"], ours["lips r"]) == ("1.000", "25.000", "1.000")
+    assert ours["PSNR"] == ours["LSE-C"] == "-"  # equal pictures have none; no SyncNet here
+    assert rows["SyncDiff (published, LRS2)"][WRAPPED] == "32.390"
+    assert told == (out / "table.md").read_text().rstrip("\n")
+    for missing in ("LPIPS", "FID", "LSE-C"):
+        assert any(line.startswith(missing) for line in told.splitlines())
+    assert len(told.splitlines()[0].split("|")) == len(COLUMNS) + 3
+    evaluate_as_published(pipe, corpus, out, SampleOptions(label=False), **choices)
+    assert len(pipe.voices) == 6  # what was drawn is not drawn again
+
+
+def test_a_film_that_cannot_be_drawn_is_named(corpus, tmp_path):
+    def refuses(*_):
+        raise InputError("No face was found in the video.")
+        yield
+
+    refusing = type("Refusing", (Copies,), {"__call__": refuses})()
+    with pytest.raises(InputError, match="1/00001 is left out: No face was found"):
+        evaluate_as_published(refusing, corpus, tmp_path / "run", SampleOptions())
+
+
+def test_a_lip_reader_without_words_is_refused(tmp_path):
+    with pytest.raises(InputError, match="give the lip reader's name"):
+        LipReading.of(f"reader={tmp_path / 'none.tsv'}")

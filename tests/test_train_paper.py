@@ -1,0 +1,124 @@
+"""Training as published, shrunken: it reads LRS's layouts, learns one clip, stops, goes on, and what it saves draws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from diffusers import VQModel
+
+from syncdiff.avhubert import AVHubert, stacked
+from syncdiff.media import InputError
+from syncdiff.paper import VQ_F4
+from syncdiff.training import lrs
+from syncdiff.training.train_paper import Films, Learner, PaperPreset, frozen_part, read_vae, train, tuned_part
+from tests.fakes import write_video
+
+TINY = PaperPreset(
+    denoiser={"widths": (32, 64), "layers": 1, "head": 16, "speech_width": 64},
+    batch=4,
+    lr=5e-4,
+    updates=3,
+    ema=0.9,
+    clip=1.0,
+    tuned=1,
+)
+BOXES = np.tile(np.array([90.0, 15, 230, 155], np.float32), (20, 1))
+
+
+@pytest.fixture(scope="module")
+def nets() -> tuple[AVHubert, VQModel]:
+    torch.manual_seed(0)
+    small = {"block_out_channels": (8, 8, 16), "layers_per_block": 1, "num_vq_embeddings": 64, "norm_num_groups": 8}
+    return AVHubert(width=64, layers=2, hidden=64).eval(), VQModel(**VQ_F4 | small).eval()
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch) -> Path:
+    """LRS2's layout with one film; the face is drawn, so its box is given."""
+    (tmp_path / "lrs2" / "main" / "1").mkdir(parents=True)
+    write_video(tmp_path / "lrs2" / "main" / "1" / "00001.mp4", seconds=0.8)
+    (tmp_path / "lrs2" / "main" / "1" / "00001.txt").write_text("Text:  GOOD EVENING\nConf:  4\n")
+    (tmp_path / "lrs2" / "train.txt").write_text("1/00001 NF\n\n")
+    monkeypatch.setattr(lrs, "_boxes", lambda images, finder: BOXES.copy())
+    return tmp_path / "lrs2"
+
+
+def test_lists_and_folders(corpus):
+    (one,) = lrs.utterances(corpus, corpus / "train.txt")
+    assert (one.name, one.text) == ("1/00001", "GOOD EVENING")
+    (same,) = lrs.utterances(corpus / "main")  # as LRS3 has it: a folder is a split
+    assert same.video == one.video
+    (corpus / "test.txt").write_text("1/00002\n")
+    with pytest.raises(InputError, match=r"1/00002\.mp4 is in the list"):
+        lrs.utterances(corpus, corpus / "test.txt")
+    with pytest.raises(InputError, match="names no film"):
+        lrs.utterances(corpus / "main" / "1" / "nothing")
+
+
+def test_the_cache_holds_what_would_be_computed(corpus, nets, tmp_path):
+    speech, vae = nets
+    found = lrs.utterances(corpus)
+    batches = [
+        Films(found, tmp_path / "kept", vae, speech, TINY, cached=cached).batch(np.random.default_rng(0))
+        for cached in (False, True)
+    ]
+    for key in ("clean", "masked", "identity", "pose"):
+        assert batches[0][key].shape == (4, 3, 64, 64)
+        assert torch.allclose(batches[0][key], batches[1][key], atol=0.01), key
+    assert not torch.allclose(batches[0]["clean"], batches[0]["masked"], atol=0.01)
+    assert torch.equal(batches[0]["frame"], batches[1]["frame"])
+    with torch.inference_mode():
+        whole = speech(batches[0]["heard"], batches[0]["lengths"])
+        rest = tuned_part(speech, batches[1]["heard"], batches[1]["lengths"], TINY.tuned)
+    assert torch.allclose(whole, rest, atol=0.02)
+
+
+def test_the_frozen_and_the_tuned_part_are_the_whole(nets):
+    speech, _ = nets
+    frames = stacked(np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32))[None]
+    lengths = torch.tensor([frames.shape[1]])
+    with torch.inference_mode():
+        assert torch.allclose(tuned_part(speech, frozen_part(speech, frames, 1), lengths, 1), speech(frames), atol=1e-5)
+
+
+def test_it_learns_one_clip_stops_and_goes_on(corpus, nets, tmp_path):
+    speech, vae = nets
+    frozen = speech.encoder.layers[0].fc1.weight.clone()
+    tuned = speech.encoder.layers[1].fc1.weight.clone()
+    out = tmp_path / "out"
+    train(corpus, out, speech, vae, TINY, listed=corpus / "train.txt", cached=True)
+    assert torch.load(out / "state.pt", weights_only=True)["update"] == 3
+    pipe = train(corpus, out, speech, vae, replace(TINY, updates=40), cached=True)
+    state = torch.load(out / "state.pt", weights_only=True)
+    assert state["update"] == 40
+    assert pipe.profile == "paper"
+    assert torch.equal(pipe.speech.encoder.layers[0].fc1.weight, frozen)
+    assert not torch.equal(pipe.speech.encoder.layers[1].fc1.weight, tuned)
+    fresh = Learner(type(pipe.denoiser)(**TINY.denoiser), speech, pipe.scheduler, TINY.tuned).eval()
+    after = Learner(pipe.denoiser, pipe.speech, pipe.scheduler, TINY.tuned).eval()
+    batch = Films(lrs.utterances(corpus), out / "boxes", vae, speech, TINY, cached=True).batch(np.random.default_rng(5))
+    losses = []
+    for learner in (fresh, after):
+        torch.manual_seed(3)
+        with torch.inference_mode():
+            losses.append(learner(**batch).item())
+    assert losses[1] < 0.7 * losses[0], losses
+
+
+def test_without_the_autoencoder_one_sentence_says_where_it_is(tmp_path):
+    with pytest.raises(InputError, match="CompVis/ldm-celebahq-256"):
+        read_vae(tmp_path)
+
+
+def test_a_film_is_what_the_artist_sees(corpus):
+    film = lrs.read_film(lrs.utterances(corpus)[0].video, "mediapipe")
+    assert film.frames.shape == (20, 256, 256, 3)
+    assert len(film.sound) >= 20 * 640
+    with av.open(str(lrs.utterances(corpus)[0].video)) as container:
+        height = next(container.decode(video=0)).height
+    assert np.allclose(film.boxes[0, 2] - film.boxes[0, 0], 140 * 256 / height)  # a square as high as the film
