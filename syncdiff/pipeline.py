@@ -30,7 +30,7 @@ from syncdiff.avhubert import AVHubert
 from syncdiff.compact import CompactArtist
 from syncdiff.denoiser import Denoiser, autocast
 from syncdiff.faces import FaceTrack, Gap, Spot, at_spot, choose, track_faces
-from syncdiff.faces.fan import load_face_alignment
+from syncdiff.faces.fan import check_files
 from syncdiff.fit import fit
 from syncdiff.media import Clip, ClipWriter, InputError, Speech, read_clip, read_speech, timeline
 from syncdiff.objective import Objective
@@ -385,7 +385,7 @@ def _finder(artist: CompactArtist | PaperArtist) -> tuple[str, tuple[str, ...]]:
     """The finder of faces that the artist asks for, or where its files are missing the shipped one; and notes."""
     if artist.finder == "face-alignment":
         try:
-            load_face_alignment()
+            check_files()
         except InputError as missing:
             instead = f"The face box is that of mediapipe's points, not S3FD's as in the paper. {missing}"
             return "mediapipe", (*artist.notes, instead)

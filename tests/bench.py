@@ -178,10 +178,61 @@ def print_memory(name: str, report: dict) -> None:
     )
 
 
+def paper_step(precision: str) -> dict:
+    """One sampling step of the paper's whole U-Net, random weights, one frame: seconds, and this process's peak."""
+    from syncdiff.paper import PaperDenoiser, Priors, paper_schedule
+
+    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, precision)
+    with torch.device("meta"):
+        net = PaperDenoiser()
+    net = net.to(dtype).to_empty(device=device).to(memory_format=torch.channels_last).eval()
+    with torch.inference_mode():
+        for weights in net.parameters():
+            weights.normal_(std=0.02)
+        latents = [torch.randn(1, 3, 64, 64, device=device, dtype=dtype) for _ in range(4)]
+        told = Priors(*latents[1:], torch.randn(1, 1, 768, device=device, dtype=dtype))
+        schedule, x = paper_schedule(), latents[0]
+        schedule.set_timesteps(200)
+        for t in schedule.timesteps[:2] if device == "cuda" else schedule.timesteps[:1]:  # a GPU's first step warms up
+            start = time.perf_counter()
+            x = schedule.step(net(x, t[None].to(device), told), t, x).prev_sample
+            x.sum().item()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"device": device, "seconds": time.perf_counter() - start, "peak_mib": memory}
+
+
+def print_paper() -> None:
+    """The paper's U-Net: its size, its cost, and a step of it in every precision the hardware has."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from syncdiff.paper import PaperDenoiser, Priors
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        net = PaperDenoiser()
+        told = Priors(*(torch.zeros(1, 3, 64, 64) for _ in range(3)), torch.zeros(1, 1, 768))
+        net(torch.zeros(1, 3, 64, 64), torch.zeros(1), told)
+    size = sum(weights.numel() for weights in net.parameters()) / 1e6
+    print(f"the paper's U-Net: {size:.1f} M parameters, {counted.get_total_flops() / 2e9:.1f} GMAC per evaluation")
+    for precision in ("float32", "bfloat16", *(["float16"] if torch.cuda.is_available() else [])):
+        command = [sys.executable, __file__, "--paper-step", precision]
+        told = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        print(f"one step, {precision}, {told['device']}: {told['seconds']:.2f} s, peak {told['peak_mib']:.0f} MiB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.split("\n\n")[0])
     parser.add_argument("--short", action="store_true", help="only the 5 s clip; not 20 s and 5 min (many minutes)")
-    short = parser.parse_args().short
+    parser.add_argument("--paper", action="store_true", help="only the paper's U-Net: size, cost, seconds a step")
+    parser.add_argument("--paper-step", metavar="PRECISION", help=argparse.SUPPRESS)  # what --paper runs, one by one
+    arguments = parser.parse_args()
+    if arguments.paper_step:
+        print(json.dumps(paper_step(arguments.paper_step)))
+        return
+    short = arguments.short
+    if not short:
+        print_paper()
+    if arguments.paper:
+        return
     with tempfile.TemporaryDirectory(prefix="syncdiff-bench-") as temp:
         folder = Path(temp)
         cycle, samples = folder / "cycle.mp4", samples_of(example(VOICES))

@@ -125,9 +125,11 @@ def test_latents_are_taken_before_quantisation_and_quantised_in_the_decoder():
         near = torch.cdist(z.permute(0, 2, 3, 1).reshape(-1, 3), code)
         assert near.min(1).values.min() > 0  # none of them is a code itself
         quantised = code[near.argmin(1)].reshape(1, 16, 16, 3).permute(0, 3, 1, 2)
-        assert (to_pixels(vae, z) == to_pixels(vae, quantised)).all()
+        decoded = vae.decode(quantised, force_not_quantize=True).sample
+        shown = ((decoded.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+        assert np.abs(to_pixels(vae, z) - shown).max() < 0.6  # rounding
         plain = vae.decode(z, force_not_quantize=True).sample
-        assert not torch.allclose(plain, vae.decode(z).sample)
+        assert (plain - decoded).abs().max() > 0.02
 
 
 # --- the network

@@ -46,8 +46,8 @@ class FanFinder:
         return [_sighting(image, box, p) for box, p in zip(boxes, points, strict=True)]
 
 
-def load_face_alignment() -> FaceAlignment:
-    """S3FD and 2DFAN4 on the CPU, from local files. Never downloads: InputError names what is missing."""
+def check_files() -> None:
+    """InputError names what is missing of S3FD and 2DFAN4, and where it goes."""
     import torch
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -56,6 +56,11 @@ def load_face_alignment() -> FaceAlignment:
             f"The face-alignment backend needs {' and '.join(missing)} (from www.adrianbulat.com) in {folder}: put the "
             "files there, or set TORCH_HOME to the folder whose hub/checkpoints has them."
         )
+
+
+def load_face_alignment() -> FaceAlignment:
+    """S3FD and 2DFAN4 on the CPU, from local files. Never downloads: InputError names what is missing."""
+    check_files()
     from face_alignment import FaceAlignment, LandmarksType
 
     return FaceAlignment(LandmarksType.TWO_D, device="cpu", compile=False, flip_input=False, face_detector="sfd")
