@@ -43,14 +43,14 @@ class CompactArtist:
     def draw_chunk(self, scene: Scene, heard: Heard, start: int, *, steps: int, seed: int) -> Iterator[Stroke]:
         """Draw the mouths of the chunk that begins at output frame `start` (see `sampler.draw_frames`)."""
         device, tokens, mask = self.denoiser.device, self.denoiser.config.tokens, codec.latent_mask()
-        who = codec.encode(scene.sitter.crops[scene.sitter.identity][WINDOW][None])
+        sitter = scene.sitter
 
         def denoise(noisy, timestep, frames, previous):
             seen = codec.encode(scene.windows(frames)) * (1 - mask)
             when = torch.from_numpy(scene.middles[list(frames)])
-            lips = torch.from_numpy(scene.sitter.lips(heard.lips_at(when).numpy()))
-            identity = who.expand(len(frames), -1, -1, -1)
-            told = Condition(seen, identity, previous, heard.window(when, tokens), lips).to(device)
+            lips = sitter.lips(heard.lips_at(when).numpy())
+            identity = codec.encode(np.stack([sitter.bent(sitter.identity, wanted)[WINDOW] for wanted in lips[:, 0]]))
+            told = Condition(seen, identity, previous, heard.window(when, tokens), torch.from_numpy(lips)).to(device)
             with torch.inference_mode(), autocast(device):
                 return self.denoiser(noisy.to(device, memory_format=torch.channels_last), timestep, told).float().cpu()
 

@@ -5,8 +5,8 @@ surroundings), an identity frame, and the previous frame through an information 
 it can keep the motion but not copy the lips - and hears speech by cross-attention. Two things differ from the paper,
 for the compact profile: a frame has a window of speech tokens instead of one (with a single key attention is only a
 bias), and the same window, flattened, also joins the time embedding, so that every residual block hears it. So does the
-shape of the lips, where it is known: seen in training, forecast from the sound in use - as AV-HuBERT, which learns from
-both and is run on sound alone.
+shape of the lips: seen in training, forecast from the sound in use - as AV-HuBERT, which learns from both and is run on
+sound alone. And the identity frame comes with its mouth bent to that shape (`lips.moved`).
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Condition:
     """What one evaluation is told besides the noisy frame. All float, batch first."""
 
     masked: Tensor  # [B, C, h, w] the frame with its mouth region greyed out
-    identity: Tensor  # [B, C, h, w] another frame of the same person
+    identity: Tensor  # [B, C, h, w] another frame of the same person, its mouth bent to the shape that is wanted
     previous: Tensor  # [B, C, h, w] the frame before, as generated; zeros where there is none
     speech: Tensor  # [B, K, D] tokens around the frame's time; zeros where unknown
-    lips: Tensor  # [B, 2, SHAPE] window px: the lip shape wanted and the identity frame's; rows of NaN where unknown
+    lips: Tensor  # [B, 2, SHAPE] window px: the lip shape wanted, and the identity frame's own
 
     def to(self, *args, **kwargs) -> Condition:
         return Condition(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
@@ -95,9 +95,7 @@ class Denoiser(ModelMixin, ConfigMixin):
             nn.init.zeros_(self.unet.conv_out.weight)
         self.place = nn.Parameter(torch.randn(tokens, speech_width) * 0.02)
         self.gather = nn.Sequential(nn.Linear(tokens * speech_width, speech_width), nn.SiLU())
-        self.mouth = nn.Sequential(
-            nn.Linear(2 * SHAPE + 1, speech_width), nn.SiLU(), nn.Linear(speech_width, speech_width)
-        )
+        self.mouth = nn.Sequential(nn.Linear(2 * SHAPE, speech_width), nn.SiLU(), nn.Linear(speech_width, speech_width))
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         visual = [noisy, condition.masked, condition.identity]
@@ -111,6 +109,5 @@ class Denoiser(ModelMixin, ConfigMixin):
     def _mouth(self, lips: Tensor) -> Tensor:
         """Lip shapes [B, 2, SHAPE] px -> [B, D]: how far the wanted mouth is from the identity's, and what that is."""
         wanted, identity = lips.unbind(1)
-        apart = torch.cat([wanted - identity, identity - lips.new_tensor(COMMON_SHAPE)], dim=1) / SHAPE_UNIT
-        known = apart.isfinite().all(1, keepdim=True)
-        return self.mouth(torch.cat([apart.where(known, 0), known.to(apart.dtype)], dim=1))
+        apart = torch.cat([wanted - identity, identity - lips.new_tensor(COMMON_SHAPE)], dim=1)
+        return self.mouth(apart / SHAPE_UNIT)

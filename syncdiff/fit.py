@@ -81,9 +81,9 @@ def _practice(
     """Frames of the clip and what the network is told of them, as when it draws."""
     mask = codec.latent_mask()
     clean, previous = (codec.encode(np.stack([sitter.crops[i - back][WINDOW] for i in frames])) for back in (0, 1))
-    identity = codec.encode(sitter.crops[sitter.identity][WINDOW][None]).expand_as(clean)
+    shapes = np.stack([sitter.shapes[frames], np.broadcast_to(sitter.shapes[sitter.identity], (len(frames), SHAPE))], 1)
+    identity = codec.encode(np.stack([sitter.bent(sitter.identity, wanted)[WINDOW] for wanted in shapes[:, 0]]))
     first = torch.from_numpy(rng.random((len(frames), 1, 1, 1)) < FIRST)
     previous = (previous + POSE_NOISE * torch.rand(len(frames), 1, 1, 1) * torch.randn_like(previous)) * ~first
-    shapes = np.stack([sitter.shapes[frames], np.broadcast_to(sitter.shapes[sitter.identity], (len(frames), SHAPE))], 1)
     speech = heard.window(torch.from_numpy(times[frames]), tokens)
     return clean, Condition(clean * (1 - mask), identity, previous, speech, torch.from_numpy(shapes))

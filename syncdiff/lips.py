@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 # FaceMesh points whose distances make a shape: the gap between the lips, both lips' thickness, outer and inner width.
@@ -52,3 +53,52 @@ class Talker:
     def units(self, shapes: np.ndarray) -> np.ndarray:
         """Pixels [..., SHAPE] -> the talker's own units."""
         return (shapes - self.rest) / max(self.reach, 1.0)
+
+
+# The two contours of each lip from the picture's left to its right, as FaceMesh numbers them, and the chin.
+_OUTER_UPPER = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291)
+_INNER_UPPER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
+_INNER_LOWER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
+_OUTER_LOWER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)
+_CHIN = 152
+_RAISED = 0.22  # share of a wider gap that the upper lip makes by rising; the lower lip makes the rest by falling
+_JAW = 0.75  # how far the chin goes with the lower lip
+CONTOURS = (*_OUTER_UPPER, *_INNER_UPPER, *_INNER_LOWER, *_OUTER_LOWER, _CHIN)
+
+
+def moved(crop: np.ndarray, points: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """A crop [S, S, 3] uint8 with its mouth bent to another shape: a hint for the network, not a picture to show.
+
+    Column by column the four contours of the lips and the chin go where the wanted shape has them, and what lies
+    between them is stretched; teeth that the crop does not show are not invented here.
+
+    Args:
+        points: [478, 2] landmarks in the crop (only CONTOURS are read).
+        wanted: [SHAPE] px.
+    """
+    now, side = lip_shape(points), crop.shape[0]
+    centre = (points[61] + points[291]) / 2
+    half = max(4.0, now[3] / 2)
+    widen = float(np.clip(wanted[3] / max(now[3], 1), 0.75, 1.3))
+    x = np.arange(side, dtype=np.float32)
+    u = (x - centre[0]) / (half * widen)  # -1..1 from corner to corner of the wanted mouth
+    reach = np.clip(1 - u**2, 0, 1)
+    lines = [np.interp(centre[0] + (x - centre[0]) / widen, *points[list(c)].T) for c in
+             (_OUTER_UPPER, _INNER_UPPER, _INNER_LOWER, _OUTER_LOWER)]  # fmt: skip
+    gap = lines[2] - lines[1]
+    wider = (wanted[0] - now[0]) * (reach if wanted[0] > now[0] else gap / max(now[0], 1e-3) * (gap > 0))
+    thicker = [(wanted[i] - now[i]) * reach for i in (1, 2)]
+    upper, lower = lines[1] - _RAISED * wider, lines[2] + (1 - _RAISED) * wider
+    chin = np.full(side, max(points[_CHIN, 1], lines[3].max() + 4))
+    fall = (1 - _RAISED) * (wanted[0] - now[0]) * np.exp(-((u / 1.6) ** 2))
+    ends = np.zeros(side), np.full(side, centre[1] - 1.1 * half), np.full(side, max(side - 1.0, chin[0] + 12))
+    source = np.stack([ends[0], np.minimum(ends[1], lines[0] - 3), *lines, chin, ends[2]])
+    target = np.stack([
+        source[0], source[1], upper - (lines[1] - lines[0]) - thicker[0], upper, lower,
+        lower + (lines[3] - lines[2]) + thicker[1], chin + _JAW * fall, source[6 + 1],
+    ])  # fmt: skip
+    source, target = (np.maximum.accumulate(k + 1e-3 * np.arange(len(k))[:, None], axis=0) for k in (source, target))
+    rows = np.stack([np.interp(x, target[:, i], source[:, i]) for i in range(side)], axis=1).astype(np.float32)
+    near = np.exp(-((u / 1.5) ** 2)[None] - ((x - centre[1]) / (1.3 * half))[:, None] ** 2)
+    columns = x[None] + (x - centre[0])[None] * (1 / widen - 1) * near
+    return cv2.remap(crop, columns.astype(np.float32), rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

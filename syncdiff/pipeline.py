@@ -266,19 +266,21 @@ class SyncDiffPipeline(DiffusionPipeline):
             ):
                 yield from self._draw(artist, scene, clip, heard, drawn, video, source, options)
             sign(out, labelled=options.label and label(clip.width, clip.height) is not None)
+            redrawn, passed, state = int(scene.wanted.sum()), scene.passed_through(clip, line, track), track.state
+            del heard, scene, track, tracks  # a long clip's landmarks and features: scoring needs neither
             with watch.stage("scoring"):
                 yield Progress("scoring", 0, 2)
-                before = self._score(crops, clip.times, track.state, clip.speech, clip.seconds)
+                before = self._score(crops, clip.times, state, clip.speech, clip.seconds)
                 yield Progress("scoring", 1, 2)
-                after = self._score(drawn, line.times, track.state[line.indices], speech, line.seconds)
+                after = self._score(drawn, line.times, state[line.indices], speech, line.seconds)
                 yield Progress("scoring", 2, 2)
         yield Result(
             video=out,
             source=preview,
             frames=len(line),
-            redrawn=int(scene.wanted.sum()),
+            redrawn=redrawn,
             seconds=watch.seconds,
-            passed_through=scene.passed_through(clip, line, track),
+            passed_through=passed,
             notes=tuple(dict.fromkeys((*clip.notes, line.note, *notes))),
             source_scores=before,
             result_scores=after,

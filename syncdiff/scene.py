@@ -15,7 +15,7 @@ import numpy as np
 
 from syncdiff.crops import WINDOW, S
 from syncdiff.faces import OK, FaceTrack, Gap
-from syncdiff.lips import Talker, lip_shape
+from syncdiff.lips import Talker, lip_shape, moved
 from syncdiff.media import Clip, Timeline
 
 FADE_OUT = 0.2  # s over which the drawing fades where a shorter voice ends
@@ -57,14 +57,19 @@ class Portrait:
 class Sitter(Portrait):
     """For the compact profile: how the lips stand in the crops, which way the head looks."""
 
-    shapes: np.ndarray  # [T, SHAPE] float32 crop px; NaN rows where the face is missing
+    points: np.ndarray  # [T, 478, 2] landmarks, frame px; NaN rows where the face is missing
     yaw: np.ndarray  # [T] degrees
     usable: np.ndarray  # [T] bool
 
     @classmethod
     def of(cls, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> Sitter:
-        scale = np.hypot(to_frame[:, 0, 0], to_frame[:, 1, 0])  # frame px per crop px
-        return cls(crops, to_frame, lip_shape(track.points) / scale[:, None], track.yaw, track.state == OK)
+        return cls(crops, to_frame, track.points, track.yaw, track.state == OK)
+
+    @cached_property
+    def shapes(self) -> np.ndarray:
+        """[T, SHAPE] float32 crop px; NaN rows where the face is missing."""
+        scale = np.hypot(self.to_frame[:, 0, 0], self.to_frame[:, 1, 0])  # frame px per crop px
+        return lip_shape(self.points) / scale[:, None]
 
     @cached_property
     def identity(self) -> int:
@@ -82,6 +87,12 @@ class Sitter(Portrait):
     def talker(self) -> Talker:
         """How this mouth moves when it speaks, from how it was seen moving."""
         return Talker.of(self.shapes[self.usable]).speaking()
+
+    def bent(self, frame: int, wanted: np.ndarray) -> np.ndarray:
+        """The crop of a frame [S, S, 3] with its mouth bent to the wanted shape [SHAPE] crop px."""
+        matrix = self.to_frame[frame]
+        points = (self.points[frame] - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+        return moved(self.crops[frame], points, wanted)
 
     def lips(self, forecast: np.ndarray) -> np.ndarray:
         """A forecast [B, SHAPE] in a talker's units -> what the network is told [B, 2, SHAPE], crop px."""

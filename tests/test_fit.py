@@ -9,7 +9,7 @@ import torch
 from syncdiff import sampler
 from syncdiff.denoiser import Denoiser
 from syncdiff.fit import FEWEST, _practice, fit
-from syncdiff.lips import SHAPE
+from syncdiff.lips import CONTOURS, SHAPE
 from syncdiff.media import InputError
 from syncdiff.objective import Objective
 from syncdiff.scene import Sitter
@@ -24,10 +24,15 @@ def sitter(usable: int = FRAMES) -> Sitter:
     crops = np.full((FRAMES, 128, 128, 3), 128, np.uint8)
     for crop, gap in zip(crops, gaps, strict=True):
         crop[int(90 - gap) : int(90 + gap) + 1, 48:80] = 20
-    shapes = np.tile(np.array([0, 5, 6, 32, 30], np.float32), (FRAMES, 1))
-    shapes[:, 0] = gaps
+    points = np.zeros((FRAMES, 478, 2), np.float32)
+    points[:, CONTOURS] = (64, 90)
+    for upper, lower, corner in ((13, 14, 78), (0, 17, 61)):
+        points[:, upper, 1] = 90 - gaps / 2 - (5 if upper == 0 else 0)
+        points[:, lower, 1] = 90 + gaps / 2 + (6 if lower == 17 else 0)
+        points[:, corner, 0], points[:, {78: 308, 61: 291}[corner], 0] = 48, 80
+    points[:, 152] = (64, 120)
     still = np.tile(np.eye(2, 3), (FRAMES, 1, 1))
-    return Sitter(crops, still, shapes, np.zeros(FRAMES), np.arange(FRAMES) < usable)
+    return Sitter(crops, still, points, np.zeros(FRAMES), np.arange(FRAMES) < usable)
 
 
 @pytest.fixture

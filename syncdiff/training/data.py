@@ -19,13 +19,14 @@ import cv2
 import numpy as np
 
 from syncdiff.crops import WINDOW, S
-from syncdiff.lips import lip_shape
+from syncdiff.lips import SHAPE, lip_shape, moved
 from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS, SAMPLE_RATE
 
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
 _AT = {index: place for place, index in enumerate(KEPT)}
 
 CHAIN = 16  # frames that a chain of own previous frames goes on for, as a lane of the sampler does
+LIPS_NOISE = 0.4  # px, standard deviation, on the lip shapes that are told: in use they are a forecast
 OPENER = 0.3  # how often the widest open of three frames is taken: open mouths are rare and matter most
 
 # Records of a set -> a function of (clip, frame, rng): the speech tokens [K, D] there.
@@ -56,9 +57,13 @@ class ClipRecord:
     @cached_property
     def shape(self) -> np.ndarray:
         """[T, SHAPE] lip shape in crop pixels (see `syncdiff.lips`)."""
-        face = np.full((len(self.points), 478, 2), np.nan, np.float32)
-        face[:, KEPT] = self.points
-        return lip_shape(face)
+        return lip_shape(self.face(slice(None)))
+
+    def face(self, frames: int | slice) -> np.ndarray:
+        """Landmarks [..., 478, 2] in crop pixels, in FaceMesh's places; NaN where they were not kept."""
+        face = np.full((*self.points[frames].shape[:-2], 478, 2), np.nan, np.float32)
+        face[..., KEPT, :] = self.points[frames]
+        return face
 
     @cached_property
     def opening(self) -> np.ndarray:
@@ -170,6 +175,8 @@ class TalkingFaces:
         far = np.flatnonzero(np.abs(np.arange(len(record)) - first) >= min(self.gap, len(record) // 3))
         other = int(rng.choice(far))
         frames = pixels[start + np.array([t, other, t - 1])]
+        told = record.shape[[t, other]] + rng.normal(0, LIPS_NOISE, (2, SHAPE)).astype(np.float32)
+        frames[1] = moved(frames[1], record.face(other), told[0])
         matrix = _wobble(rng)
         flip = rng.random() < 0.5
         windows = _degrade(np.stack([_warp(f, matrix)[WINDOW] for f in frames]), rng)
@@ -180,7 +187,7 @@ class TalkingFaces:
         if flip:
             windows = windows[:, :, ::-1]
             lips = np.stack([windows.shape[2] - 1 - lips[:, 0], lips[:, 1]], 1)[_MIRROR]
-        shapes = record.shape[[t, other]] / np.sqrt(np.linalg.det(matrix[:, :2]))
+        shapes = told / np.sqrt(np.linalg.det(matrix[:, :2]))
         return *windows, lips.astype(np.float32), shapes.astype(np.float32), heard(clip, t, rng)
 
 

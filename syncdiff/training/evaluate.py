@@ -57,7 +57,7 @@ class Filmed:
         """All of it to be redrawn."""
         times, everything = np.arange(len(self.crops)) / FPS, np.ones(len(self.crops), np.float32)
         still = np.tile(np.eye(2, 3), (len(self.crops), 1, 1))
-        sitter = Sitter(self.crops, still, lip_shape(self.points), yaw_of(self.points), everything > 0)
+        sitter = Sitter(self.crops, still, self.points, yaw_of(self.points), everything > 0)
         return Scene(sitter, np.arange(len(self.crops)), times, times + 0.5 / FPS, everything)
 
 

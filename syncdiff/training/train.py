@@ -55,9 +55,7 @@ class Preset:
     chains: float = 0.3  # of a batch: rows whose previous frame is the network's own, from the update before
     pose_noise: float = 0.4  # upper end of the noise on a true previous frame
     pose_dropout: float = 0.2  # how often there is no previous frame
-    lips_noise: float = 0.3  # px, on the lip shape that is told
-    lips_dropout: float = 0.1  # how often it is not told
-    speech_dropout: float = 0.5  # how often the speech is not told, of the rows that are told the lip shape
+    speech_dropout: float = 0.4  # how often the speech is not told, only the lip shape
 
 
 PRESETS = {
@@ -111,7 +109,7 @@ def conditions(batch: FaceBatch, mask: Tensor) -> tuple[Tensor, Condition]:
 
 
 def spoil(told: Condition, own: Tensor, preset: Preset) -> Condition:
-    """What is told as sampling will know it: the previous frame noisy or not there, the lip shape inexact or unknown.
+    """What is told as sampling will know it: the previous frame noisy or not there, the speech now and then left out.
 
     Speech is left out often: the encoder knows these very clips by heart, so that their tokens alone tell the lips, and
     a network that leaned on that would mumble on any other voice.
@@ -126,11 +124,8 @@ def spoil(told: Condition, own: Tensor, preset: Preset) -> Condition:
     noise = torch.rand(shape, device=true.device) * preset.pose_noise
     keep = (torch.rand(shape, device=true.device) >= preset.pose_dropout).float()
     previous = torch.cat([own, (true + noise * torch.randn_like(true)) * keep])
-    lips = told.lips + preset.lips_noise * torch.randn_like(told.lips)
-    unknown = torch.rand(len(lips), 1, 1, device=lips.device) < preset.lips_dropout
-    silent = ~unknown & (torch.rand(len(lips), 1, 1, device=lips.device) < preset.speech_dropout)
-    speech = told.speech.masked_fill(silent, 0.0)
-    return replace(told, previous=previous, speech=speech, lips=lips.masked_fill(unknown, float("nan")))
+    silent = torch.rand(len(previous), 1, 1, device=previous.device) < preset.speech_dropout
+    return replace(told, previous=previous, speech=told.speech.masked_fill(silent, 0.0))
 
 
 def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LipReader:

@@ -1,0 +1,63 @@
+"""Lip shapes, a talker's own units, and the mouth bent to a shape, on a face that was drawn for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from syncdiff.lips import CONTOURS, SHAPE, Talker, lip_shape, moved
+
+GAP, LOWER_LIP = 8, 6
+
+
+def face(gap: float = GAP) -> tuple[np.ndarray, np.ndarray]:
+    """A grey crop with red lips around a black gap, and its landmarks."""
+    points, across = np.full((478, 2), np.nan), np.linspace(-1, 1, 11)
+    heights = (-gap / 2 - LOWER_LIP, -gap / 2, gap / 2, gap / 2 + LOWER_LIP)
+    for contour, height in zip(np.reshape(CONTOURS[:-1], (4, 11)), heights, strict=True):
+        points[contour] = np.stack([64 + 18 * across, 90 + height * (1 - across**2)], 1)
+    points[152] = (64, 118)
+    crop = np.full((128, 128, 3), 128, np.uint8)
+    crop[int(90 - gap / 2 - LOWER_LIP) : int(90 + gap / 2 + LOWER_LIP), 60:69] = (200, 40, 40)
+    crop[int(90 - gap / 2) : int(90 + gap / 2), 60:69] = 0
+    return crop, points
+
+
+def dark_rows(crop: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(crop[:, 64].max(-1) < 20)
+
+
+def test_shape_is_read_off_the_landmarks():
+    assert lip_shape(face()[1]) == pytest.approx([GAP, LOWER_LIP, LOWER_LIP, 36, 36])
+
+
+@pytest.mark.parametrize("gap", [2, 14])
+def test_the_mouth_opens_as_far_as_it_is_told(gap):
+    crop, points = face()
+    wanted = lip_shape(points)
+    wanted[0] = gap
+    bent = moved(crop, points, wanted)
+    assert len(dark_rows(bent)) == pytest.approx(gap, abs=1.5)
+    assert (bent[:60] == crop[:60]).all()  # eyes and nose stay
+    assert (bent[:, :20] == crop[:, :20]).all()
+
+
+def test_the_same_shape_changes_nothing():
+    crop, points = face()
+    assert np.abs(moved(crop, points, lip_shape(points)).astype(int) - crop).max() <= 1
+
+
+def test_units_and_pixels_are_each_others_inverse():
+    gaps = np.linspace(0, 10, 101)
+    shapes = np.tile(np.array([0, 5, 6, 34, 30.0]), (101, 1))
+    shapes[:, 0] = gaps
+    talker = Talker.of(shapes)
+    assert talker.pixels(talker.units(shapes)) == pytest.approx(shapes, abs=1e-4)
+    assert talker.units(shapes)[95, 0] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_silent_sitter_is_taken_to_speak_as_people_do():
+    still = np.tile(np.array([3.0, 5, 6, 34, 30]), (10, 1))  # a photograph with its mouth a little open
+    talker = Talker.of(still).speaking()
+    assert talker.reach == 7.0
+    assert talker.pixels(np.zeros(SHAPE))[0] <= 0.5
