@@ -15,18 +15,10 @@ from syncdiff.avhubert import AVHubert, stacked
 from syncdiff.media import InputError
 from syncdiff.paper import VQ_F4
 from syncdiff.training import lrs
-from syncdiff.training.train_paper import Films, Learner, PaperPreset, frozen_part, read_vae, train, tuned_part
+from syncdiff.training.train_paper import PAPER_PRESETS, Films, Learner, frozen_part, read_vae, train, tuned_part
 from tests.fakes import write_video
 
-TINY = PaperPreset(
-    denoiser={"widths": (32, 64), "layers": 1, "head": 16, "speech_width": 64},
-    batch=2,
-    lr=1e-3,
-    updates=3,
-    ema=0.9,
-    clip=1.0,
-    tuned=1,
-)
+TINY = replace(PAPER_PRESETS["paper-tiny"], updates=3)
 BOXES = np.tile(np.array([90.0, 15, 230, 155], np.float32), (20, 1))
 
 
@@ -112,6 +104,29 @@ def test_it_learns_one_clip_stops_and_goes_on(corpus, nets, tmp_path):
 
 def test_without_the_autoencoder_one_sentence_says_where_it_is(tmp_path):
     with pytest.raises(InputError, match="CompVis/ldm-celebahq-256"):
+        read_vae(tmp_path)
+
+
+def test_the_autoencoder_is_read_with_the_names_of_its_time_and_nothing_else(nets, tmp_path):
+    """The file on the hub is older than diffusers' present names of attention."""
+    _, vae = nets
+    vae.save_config(tmp_path)
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    old = {}
+    for key, value in vae.state_dict().items():
+        for new, former in names.items():
+            key = key.replace(f".{new}.", f".{former}.")  # noqa: PLW2901
+        old[key] = value
+    assert sum("proj_attn" in key for key in old) == 4
+    torch.save(old, tmp_path / "diffusion_pytorch_model.bin")
+    again = read_vae(tmp_path).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in vae.state_dict().items())
+    del old["quant_conv.weight"]
+    torch.save(old, tmp_path / "diffusion_pytorch_model.bin")
+    with pytest.raises(InputError, match=r"1 keys differ, as quant_conv\.weight"):
+        read_vae(tmp_path)
+    (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="holds no VQ-f4 that can be read"):
         read_vae(tmp_path)
 
 

@@ -46,7 +46,20 @@ class PaperPreset:
     finder: Finder = "face-alignment"
 
 
-PAPER_PRESETS = {"paper": PaperPreset()}
+PAPER_PRESETS = {
+    "paper": PaperPreset(),
+    # To see the whole line work: with an AV-HuBERT of 64 and any VQ autoencoder of factor 4, on no special films.
+    "paper-tiny": PaperPreset(
+        denoiser={"widths": (32, 64), "layers": 1, "head": 16, "speech_width": 64},
+        batch=2,
+        lr=1e-3,
+        updates=20,
+        ema=0.9,
+        clip=1.0,
+        tuned=1,
+        finder="mediapipe",
+    ),
+}
 
 
 class Films:
@@ -267,4 +280,10 @@ def read_vae(folder: Path | None) -> VQModel:
             f"VQ-f4 is not in {folder or '--vae'}: fetch the sub-folder {part} of {hub} from the Hugging Face hub "
             f"(hf download {hub} --include '{part}/*') and give that folder as --vae."
         )
-    return VQModel.from_pretrained(folder)
+    try:
+        vae, found = VQModel.from_pretrained(folder, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} holds no VQ-f4 that can be read: {error}") from error
+    if wrong := [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]:
+        raise InputError(f"{folder} holds another network than VQ-f4: {len(wrong)} keys differ, as {wrong[0]}.")
+    return vae
