@@ -115,6 +115,9 @@ def sync(arguments: argparse.Namespace) -> int:
         print(note)
     print(f"source: {in_words(result.source_scores)}")
     print(f"result: {in_words(result.result_scores)}")
+    for what, faces in (("source", result.source_lse), ("result", result.result_lse)):
+        for face in faces:
+            print(f"{what}: {in_words(face)}")
     return 0
 
 

@@ -25,13 +25,14 @@ from diffusers import DDIMScheduler, DiffusionPipeline, VQModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.utils.logging import disable_progress_bar
 
-from syncdiff import sampler
+from syncdiff import lse, sampler
 from syncdiff.avhubert import AVHubert
 from syncdiff.compact import CompactArtist
 from syncdiff.denoiser import Denoiser, autocast
 from syncdiff.faces import FaceTrack, Gap, Spot, at_spot, choose, track_faces
 from syncdiff.faces.fan import check_files
 from syncdiff.fit import fit
+from syncdiff.lse import SyncNet
 from syncdiff.media import Clip, ClipWriter, InputError, Speech, read_clip, read_speech, timeline
 from syncdiff.objective import Objective
 from syncdiff.paper import STEPS, PaperArtist, PaperDenoiser
@@ -109,12 +110,15 @@ class Result:
     result_scores: Scores
     peak_memory_mib: float  # of this process since it started
     options: SampleOptions
+    source_lse: tuple[Scores, ...] = ()  # LSE-C and LSE-D a face, where SyncNet's own weights are (`syncdiff.lse`)
+    result_lse: tuple[Scores, ...] = ()
 
     def report(self) -> dict:
         """Everything above as plain JSON types."""
         row = {f.name: getattr(self, f.name) for f in fields(self)}
         row |= {"video": str(self.video), "source": str(self.source), "notes": list(self.notes)}
         row |= {key: asdict(row[key]) for key in ("source_scores", "result_scores", "options")}
+        row |= {key: [asdict(face) for face in row[key]] for key in ("source_lse", "result_lse")}
         row["passed_through"] = [asdict(gap) for gap in self.passed_through]
         row["seconds"] = {stage: round(value, 3) for stage, value in self.seconds.items()}
         return row
@@ -155,12 +159,14 @@ class SyncDiffPipeline(DiffusionPipeline):
         denoiser.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster this way
         self.register_modules(denoiser=denoiser, speech=speech, scheduler=scheduler, vae=vae)
         self.judge: JudgeNet | None = None
+        self.syncnet: SyncNet | None = None
         self.attention = "sdpa"
 
     @classmethod
     def ready(cls, folder: str | Path = COMPACT, attention: Attention = "auto") -> SyncDiffPipeline:
-        """`from_pretrained`, then onto the GPU where there is one, with the attention that was asked for."""
+        """`from_pretrained`, SyncNet where its weights are; onto the GPU where there is one; attention as asked for."""
         pipe = cls.from_pretrained(folder)
+        pipe.syncnet = lse.load()
         if torch.cuda.is_available() and not os.environ.get("SPACES_ZERO_GPU"):  # which lends one call by call
             pipe.to("cuda")
         pipe.attend(attention)
@@ -274,6 +280,11 @@ class SyncDiffPipeline(DiffusionPipeline):
                 yield Progress("scoring", 1, 2)
                 after = self._score(drawn, line.times, state[line.indices], speech, line.seconds)
                 yield Progress("scoring", 2, 2)
+                try:
+                    source_lse = yield from self._lse(preview)
+                    result_lse = yield from self._lse(out)
+                except InputError as sentence:  # the face detector's files are missing: the judge's scores stand
+                    source_lse, result_lse, notes = (), (), (*notes, str(sentence))
         yield Result(
             video=out,
             source=preview,
@@ -286,7 +297,15 @@ class SyncDiffPipeline(DiffusionPipeline):
             result_scores=after,
             peak_memory_mib=_peak_memory_mib(),
             options=options,
+            source_lse=source_lse,
+            result_lse=result_lse,
         )
+
+    def _lse(self, video: Path) -> Generator[Progress, None, tuple[Scores, ...]]:
+        """LSE-C and LSE-D of every face in a finished video; nothing without SyncNet's weights."""
+        if self.syncnet is None:
+            return ()
+        return (yield from _staged("scoring", lse.score_video(video, self.syncnet)))
 
     def _fitted(self, sitter: Sitter, clip: Clip) -> Generator[Progress, None, CompactArtist]:
         """An artist for this job alone, its denoiser fitted to the clip's face."""
