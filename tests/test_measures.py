@@ -50,7 +50,7 @@ def test_closure_counts_moments_not_frames():
 
 
 def test_baselines_keep_what_lies_around_the_mouth(crops):
-    clip = Filmed(crops, mouth(np.array([1.0, 5.0, 9.0])), np.zeros(1920, np.float32))
+    clip = Filmed("a clip", crops, mouth(np.array([1.0, 5.0, 9.0])), np.zeros(1920, np.float32))
     assert left_alone(clip, clip.sound) is crops
     held = frozen(clip, clip.sound)
     assert (held[:, :40] == crops[:, :40]).all()

@@ -14,17 +14,21 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from syncdiff.compact import CompactArtist
 from syncdiff.crops import mouth_mask
+from syncdiff.denoiser import Denoiser
 from syncdiff.faces.pose import yaw_of
+from syncdiff.fit import fit
 from syncdiff.lips import Talker, lip_shape
 from syncdiff.media import InputError
+from syncdiff.objective import Objective
 from syncdiff.pipeline import PaperOptions, SampleOptions, SyncDiffPipeline
 from syncdiff.sampler import LANE, LANES
 from syncdiff.scene import Scene, Sitter
@@ -45,12 +49,13 @@ CLOSING = 1  # place of the lip closing curve among the visemes of the corpus
 class Filmed:
     """A clip as it is."""
 
+    name: str
     crops: np.ndarray  # [T, S, S, 3] uint8
     points: np.ndarray  # [T, 478, 2] crop px
     sound: np.ndarray  # [N] float32
 
     def first(self, frames: int) -> Filmed:
-        return Filmed(self.crops[:frames], self.points[:frames], self.sound[: frames * SAMPLE_RATE // FPS])
+        return Filmed(self.name, self.crops[:frames], self.points[:frames], self.sound[: frames * SAMPLE_RATE // FPS])
 
     @property
     def scene(self) -> Scene:
@@ -65,11 +70,21 @@ Maker = Callable[[Filmed, np.ndarray], np.ndarray]  # a clip and a sound [N] -> 
 
 
 def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Maker:
-    """Our model."""
+    """Our model; fitted to each clip first, with the clip's own sound, where the options say so."""
+    fitted: dict[str, CompactArtist] = {}  # of the clip at hand
 
-    artist = pipe.artist()
+    def artist_for(clip: Filmed) -> CompactArtist:
+        if not options.fit:
+            return pipe.artist()
+        if clip.name not in fitted:
+            fitted.clear()
+            heard = listen(pipe.speech, clip.sound)
+            practice = fit(pipe.denoiser, Objective(pipe.scheduler), clip.scene.sitter, clip.scene.middles, heard)
+            fitted[clip.name] = CompactArtist(_returned(practice), pipe.speech, pipe.scheduler)
+        return fitted[clip.name]
 
     def make(clip: Filmed, sound: np.ndarray) -> np.ndarray:
+        artist = artist_for(clip)
         scene, heard, out = clip.scene, artist.listen(sound), clip.crops.copy()
         for start in range(0, len(out), LANE * LANES):
             for stroke in artist.draw_chunk(scene, heard, start, steps=options.steps, seed=options.seed):
@@ -78,6 +93,14 @@ def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Maker:
         return _inside_mask(out, clip.crops)
 
     return make
+
+
+def _returned(steps: Generator[float, None, Denoiser]) -> Denoiser:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def left_alone(clip: Filmed, _sound: np.ndarray) -> np.ndarray:
@@ -164,7 +187,7 @@ def evaluate(makers: dict[str, Maker], judge, data: Path, sets: tuple[str, ...],
         for i, record in list(enumerate(records))[:limit]:
             strangers = [r for r in records[i + 1 :] + records[:i] if r.identity != record.identity]
             pixels = np.array(crops[starts[i] : starts[i + 1]])
-            clip = Filmed(pixels, read_lips(pixels), record.sound.astype(np.float32) / 32768)
+            clip = Filmed(f"{name}/{record.name}", pixels, read_lips(pixels), record.sound.astype(np.float32) / 32768)
             for maker, make in makers.items():
                 row = {"maker": maker, "set": name, "clip": record.name, "frames": len(record)}
                 yield row | measure(make, clip, record, strangers[0] if strangers else None, judge)
@@ -205,6 +228,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=COMPACT)
     parser.add_argument("--steps", type=int, help="as the weights' profile has it")
     parser.add_argument("--limit", type=int, help="clips per set")
+    parser.add_argument("--fit", action="store_true", help="also our model fitted to each clip first (a minute a clip)")
     parser.add_argument("--alone", action="store_true", help="our model only, without the baselines")
     parser.add_argument("--csv", type=Path)
     ours = parser.add_argument_group("protocol", "the paper's own evaluation: see syncdiff/training/protocol.py")
@@ -219,6 +243,8 @@ def main() -> None:
         sys.exit(as_published(args))
     pipe = SyncDiffPipeline.from_pretrained(args.weights)
     makers = {"syncdiff": drawn_by(pipe, SampleOptions(steps=args.steps or SampleOptions.steps))}
+    if args.fit:
+        makers["syncdiff, fitted"] = drawn_by(pipe, SampleOptions(steps=args.steps, fit=True))
     if not args.alone:
         makers |= {"left as it was": left_alone, "frozen mouth": frozen, "nearest mouth": nearest_by(pipe)}
     rows = []
