@@ -11,15 +11,25 @@ import tempfile
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="syncdiff-")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads that spin steal cores from the encoder
-import spaces  # noqa: F401 -- on a ZeroGPU Space it has to come before torch
+import spaces  # on a ZeroGPU Space it has to come before torch
 
 from syncdiff.look import Look
-from syncdiff.page import build_page, launch_options
+from syncdiff.page import build_page, gpu_seconds, launch_options
 from syncdiff.pipeline import SyncDiffPipeline
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # a stopped container tidies up as well
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 pipe = SyncDiffPipeline.ready()
-demo = build_page(pipe, Look(pipe))
+
+
+@spaces.GPU(duration=gpu_seconds)
+def make(face, voice, out, options):
+    """The pipeline; on a ZeroGPU Space with a GPU that is lent for as long as this takes, elsewhere as it is."""
+    if os.environ.get("SPACES_ZERO_GPU"):
+        pipe.to("cuda")
+    yield from pipe(face, voice, out, options)
+
+
+demo = build_page(make, Look(pipe))
 if __name__ == "__main__":
     demo.launch(**launch_options())

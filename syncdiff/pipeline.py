@@ -40,7 +40,7 @@ from syncdiff.provenance import Watermark, credentials, label, sign
 from syncdiff.scene import CropFile, Scene, Sitter, Stroke
 from syncdiff.scores import FPS as SCORE_RATE
 from syncdiff.scores import Scores, score
-from syncdiff.speech import SAMPLE_RATE, SpeechEncoder, listen
+from syncdiff.speech import SAMPLE_RATE, SpeechEncoder, listen, pauses
 from syncdiff.syncnet import JudgeNet
 from syncdiff.weights import COMPACT
 
@@ -105,6 +105,7 @@ class Result:
     redrawn: int
     seconds: dict[str, float]  # per stage
     passed_through: tuple[Gap, ...]
+    silent: tuple[tuple[float, float], ...]  # s, from and to: where the voice pauses
     notes: tuple[str, ...]
     source_scores: Scores
     result_scores: Scores
@@ -273,6 +274,7 @@ class SyncDiffPipeline(DiffusionPipeline):
                 yield from self._draw(artist, scene, clip, heard, drawn, video, source, options)
             sign(out, labelled=options.label and label(clip.width, clip.height) is not None)
             redrawn, passed, state = int(scene.wanted.sum()), scene.passed_through(clip, line, track), track.state
+            silent = pauses(speech.samples())
             del heard, scene, track, tracks  # a long clip's landmarks and features: scoring needs neither
             with watch.stage("scoring"):
                 yield Progress("scoring", 0, 2)
@@ -292,6 +294,7 @@ class SyncDiffPipeline(DiffusionPipeline):
             redrawn=redrawn,
             seconds=watch.seconds,
             passed_through=passed,
+            silent=silent,
             notes=tuple(dict.fromkeys((*clip.notes, line.note, *notes))),
             source_scores=before,
             result_scores=after,

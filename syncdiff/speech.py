@@ -24,6 +24,7 @@ MELS, N_FFT, HOP = 80, 400, 160  # 25 ms windows every 10 ms, as Whisper's and A
 MEL_RATE = SAMPLE_RATE // HOP  # 100 Hz
 MEL_MEAN, MEL_STD = -0.35, 0.45  # of log_mel over the training voices: without this the first layers barely learn
 PIECE, MARGIN = 2000, 2  # mel frames computed at once, and those around them that their windows reach into
+PAUSE, SILENT, HUSHED = 0.3, -55.0, 35.0  # s; dB of full scale; dB below the louder moments: see pauses()
 QUIET = -1.0  # log10 mel power: a recording whose loudest band stays below is taken as silence and not turned up
 
 
@@ -192,3 +193,14 @@ def listen(encoder: SpeechEncoder, samples: np.ndarray) -> Heard:
     people = torch.zeros(1, dtype=torch.long, device=encoder.device)
     lips = encoder.lips(features[None].to(encoder.device, encoder.dtype), people)[0]
     return Heard(features, lips.float().cpu(), encoder.rate)
+
+
+def pauses(samples: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """Where [N] float32 at 16 kHz is silent, [(start, end)] s: PAUSE at the least, far below its own louder moments."""
+    span = SAMPLE_RATE // 25
+    parts = samples[: len(samples) // span * span].reshape(-1, span)
+    level = 10 * np.log10(np.einsum("ij,ij->i", parts, parts) / span + 1e-12)
+    quiet = level < max(SILENT, np.percentile(level, 95) - HUSHED) if len(level) else np.zeros(0, bool)
+    edges = np.flatnonzero(np.diff(quiet, prepend=False, append=False))
+    spans = ((a / 25, b / 25) for a, b in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+    return tuple((start, end) for start, end in spans if end - start >= PAUSE)

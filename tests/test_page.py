@@ -91,7 +91,9 @@ def test_the_timeline_the_wipe_the_speed_and_the_loop(serve, visit) -> None:
     assert float(left.get_attribute("x")) == pytest.approx(200, abs=2)  # 0.4 s of 2 s, in thousandths
     strip = tab.locator("[data-part=strip]").bounding_box()
     tab.mouse.move(strip["x"] + 0.27 * strip["width"], strip["y"] + 3)
-    assert "left: face turned away" in tab.inner_text("[data-part=readout]")
+    assert "left: the face is turned away" in tab.inner_text("[data-part=readout]")
+    tab.mouse.move(strip["x"] + 0.6 * strip["width"], strip["y"] + 3)
+    assert "1.2 s · redrawn, voice silent · " in tab.inner_text("[data-part=readout]")
     tab.mouse.move(strip["x"] + 0.75 * strip["width"], strip["y"] + 3)
     assert tab.inner_text("[data-part=readout]").startswith("1.5 s · redrawn · original ")
 
@@ -202,6 +204,34 @@ def test_nothing_is_made_of_a_visitors_files_without_the_tick(serve, visit, file
 
 
 @pytest.mark.browser
+def test_the_label_stays_until_somebody_promises_to_say_it_himself(serve, visit, files) -> None:
+    pipe = FakePipeline()
+    tab = visit(serve(pipe))
+    fill(tab, files)
+    tab.click("#advanced button")
+    assert tab.is_checked("#label input")
+    assert not tab.is_visible("#unlabelled")
+    tab.uncheck("#label input")
+    tab.wait_for_selector("#unlabelled")
+    for promised in (False, True):
+        tab.set_checked("#unlabelled input", promised)
+        tab.click("#run")
+        assert wait_for(lambda: len(pipe.calls) == 1 + promised)  # noqa: B023
+        tab.wait_for_selector("#run")
+        assert pipe.calls[-1][3].label is not promised
+
+
+@pytest.mark.browser
+def test_any_video_can_be_checked_for_marks(serve, visit, files) -> None:
+    tab = visit(serve(FakePipeline()))
+    tab.get_by_role("tab", name="Check a video").click()
+    tab.set_input_files("#suspect input[type=file]", str(files.face))
+    tab.wait_for_selector("#found li >> nth=2")
+    assert [item[:5] for item in tab.locator("#found li").all_inner_texts()] == ["Label", "Invis", "Signe"]
+    assert len(tab.inner_text("#found h2")) > 20
+
+
+@pytest.mark.browser
 def test_voice_from_the_microphone(serve, visit, files) -> None:
     pipe = FakePipeline()
     tab = visit(serve(pipe))
@@ -252,6 +282,20 @@ def test_the_endpoint_answers_a_program(serve, files, tmp_path) -> None:
         client.predict(handle_file(files.face), handle_file(files.voice), 2, 7, True, api_name="/sync")
 
 
+def test_a_program_must_say_that_everybody_agreed_and_can_have_a_video_checked(serve, files) -> None:
+    pipe = FakePipeline()
+    client = Client(serve(pipe), verbose=False)
+    with pytest.raises(Exception, match="Did everyone who is seen or heard agree"):
+        client.predict(handle_file(files.face), handle_file(files.voice), 2, 7, api_name="/sync")
+    assert pipe.calls == []
+    found = client.predict(handle_file(files.face), api_name="/verify")
+    assert found["ours"] is False
+    assert len(found["sentences"]) == 3
+    named = client.view_api(return_format="dict")["named_endpoints"]
+    assert sorted(named) == ["/sync", "/verify"]
+    assert "lip synchronisation" in json.dumps(named["/sync"])
+
+
 def test_a_program_can_cancel(serve, files) -> None:
     pipe = FakePipeline(steps=200, pause=0.05)
     job = Client(serve(pipe), verbose=False).submit(
@@ -283,8 +327,8 @@ def test_recordings_from_a_webcam_only_where_gradio_can_treat_them(monkeypatch) 
             for block in page.build_page(FakePipeline(), FakeLook()).blocks.values()
             if isinstance(block, gr.Video)
         ]
-        assert [video.sources for video in videos] == [sources, ["upload"]]
-        assert [video.format for video in videos] == [None, None]  # else gradio's ffmpeg reads the raw upload first
+        assert [video.sources for video in videos] == [sources, ["upload"], ["upload"]]
+        assert [video.format for video in videos] == [None] * 3  # else gradio's ffmpeg reads the raw upload first
 
 
 def test_limits_stand_on_the_page_and_at_the_door() -> None:

@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from syncdiff.media import InputError
-from syncdiff.page import views
+from syncdiff.page import gpu_seconds, views
 from syncdiff.page.links import PRESETS, Settings, query, restored
 from syncdiff.page.pace import Clock, Pace, estimate, in_words
 from syncdiff.page.queue import Queue
 from syncdiff.pipeline import Progress, SampleOptions
 from syncdiff.scores import Scores
+from tests.browsing import write_voice
 from tests.fakes import FakePipeline
 
 
@@ -172,3 +173,11 @@ def test_a_link_never_holds_a_visitors_file() -> None:
     assert "Your face and your voice and this video stay here." in views.what_is_shared(Settings(None, None))
     assert "Your voice and this video stay here." in views.what_is_shared(Settings("ines", None))
     assert "whoever opens it can make the same video" in views.what_is_shared(Settings("ines", "ines"))
+
+
+def test_a_lent_gpu_is_asked_for_by_the_length_of_the_voice(tmp_path) -> None:
+    short, long = (write_voice(tmp_path / f"{n}.wav", n) for n in (2.0, 20.0))
+    asked = [gpu_seconds(tmp_path, voice, tmp_path, SampleOptions(steps=2)) for voice in (short, long)]
+    assert 10 < asked[0] < asked[1] < 60
+    assert gpu_seconds(tmp_path, long, tmp_path, SampleOptions(fit=True)) > asked[1] + 30
+    assert gpu_seconds(tmp_path, tmp_path / "no.wav", tmp_path, SampleOptions()) == 10

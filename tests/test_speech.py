@@ -16,6 +16,7 @@ from syncdiff.speech import (
     encode_speech,
     log_mel,
     mel_filters,
+    pauses,
     token_window,
 )
 
@@ -93,3 +94,13 @@ def test_save_and_load(encoder, tmp_path):
     again = SpeechEncoder.from_pretrained(tmp_path)
     mel = torch.randn(1, MELS, 40)
     assert torch.equal(again(mel), encoder(mel))
+
+
+def test_pauses_are_where_the_voice_is_silent() -> None:
+    t = np.arange(3 * 16_000) / 16_000
+    voice = (0.3 * np.sin(2 * np.pi * 200 * t)).astype(np.float32)
+    voice[16_000:24_000] *= 0.001  # half a second, 60 dB down
+    voice[40_000:42_000] = 0  # an eighth of a second is no pause
+    assert pauses(voice) == pytest.approx(np.array([[1.0, 1.5]]), abs=0.03)
+    assert pauses(np.zeros(16_000, np.float32)) == ((0.0, 1.0),)
+    assert pauses(voice[:100]) == ()

@@ -1,6 +1,6 @@
 // What was redrawn, what was left as it was, and how well sound and lips agree, over time.
 const plot = part("plot"), strip = part("strip");
-const KINDS = { redrawn: "redrawn", silent: "redrawn, lips closed: silence", left: "left as it was" };
+const KINDS = { redrawn: "redrawn", silent: "redrawn, voice silent", left: "left as it was" };
 let curves = [], spans = [];
 
 const svg = (name, attributes) => {
@@ -43,7 +43,7 @@ function playhead(now) {
 const nearest = (curve, time) => curve.reduce((best, p) => (Math.abs(p[0] - time) < Math.abs(best[0] - time) ? p : best));
 
 function readout(time) {
-  const here = spans.find(([from, to]) => from <= time && time < to);
+  const here = spans.findLast(([from, to]) => from <= time && time < to);
   const state = here ? (here[3] ? `left: ${here[3]}` : KINDS[here[2]]) : "redrawn";
   const words = ["original", "result"].map((name, i) => (curves[i]?.length ? `${name} ${nearest(curves[i], time)[1].toFixed(2)}` : ""));
   part("readout").textContent = [`${time.toFixed(1)} s`, state, ...words.filter(Boolean)].join(" · ");

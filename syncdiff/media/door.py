@@ -108,7 +108,7 @@ def _intake(
         return facts, home
     finally:
         if not whole:
-            _log_trouble(home / "intake.log", name)
+            _log_trouble(home / "intake.log", slot)
             shutil.rmtree(home, ignore_errors=True)
 
 
@@ -125,7 +125,7 @@ def _listen(process: subprocess.Popen[bytes], name: str, limits: Limits) -> Gene
         raise InputError(f"{name} takes longer than {limits.timeout:.0f} s to read; give a shorter or smaller file.")
     process.wait()
     memory, stall = limits.memory >> 20, limits.stall
-    log.warning("intake of %s ended with exit code %s", name, process.returncode)
+    log.warning("an intake ended with exit code %s", process.returncode)  # no names of files in a log
     raise InputError(
         f"{name} cannot be read within {memory} MiB of memory and {stall:.0f} s without progress; export it again."
     )
@@ -162,7 +162,7 @@ def _check_file(source: Path, name: str, limits: Limits) -> None:
         raise InputError(f"{name} is {size:.0f} MiB large, and the most is {most} MiB; make it shorter or smaller.")
 
 
-def _log_trouble(path: Path, name: str) -> None:
+def _log_trouble(path: Path, slot: str) -> None:
     with suppress(OSError):
         if trouble := path.read_text(encoding="utf-8", errors="replace").strip():
-            log.warning("intake of %s: %s", name, trouble[-2000:])
+            log.warning("intake of a %s: %s", slot, trouble[-2000:])

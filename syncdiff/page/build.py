@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from syncdiff.faces import Spot
+from syncdiff.fit import SECONDS as FIT_SECONDS
 from syncdiff.look import Look
 from syncdiff.media import InputError
 from syncdiff.page import views
@@ -18,7 +19,7 @@ from syncdiff.page.check import build_check
 from syncdiff.page.examples import examples, poster, recognise
 from syncdiff.page.form import PAGE, Form, build_form
 from syncdiff.page.links import PRESETS, Settings, preset_of, restored
-from syncdiff.page.pace import Clock, estimate
+from syncdiff.page.pace import Clock, estimate, in_words
 from syncdiff.page.programs import add_endpoints
 from syncdiff.page.runs import Asked, Desk, Pipeline, Waiting
 from syncdiff.pipeline import Result, SampleOptions
@@ -85,6 +86,7 @@ def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
 
     form.face_picks.click(take_face, None, [video, photo, form.faces], **NOW)
     form.voice_picks.click(take_voice, None, [sound, film, form.voices], **NOW)
+    form.label.input(lambda on: gr.update(visible=not on, value=False), form.label, form.unlabelled, **NOW)
     form.preset.input(lambda name: PRESETS[name], form.preset, form.steps, **NOW)
     form.steps.input(preset_of, form.steps, form.preset, **NOW)
 
@@ -111,10 +113,10 @@ def filled(settings: Settings) -> list:
 def tell_the_time(form: Form, desk: Desk) -> None:
     """Under the presets stands what a run should take. The browser knows how long its files are: nothing is opened."""
 
-    def tell(lengths: list[float | None], steps: float | None) -> str:
+    def tell(lengths: list[float | None], steps: float | None, fit: bool) -> str:
         video, photo, sound, film = lengths
         seen, voice = 0.0 if photo is not None else video, sound or film
-        return told(desk, seen, voice, steps)
+        return told(desk, seen, voice, steps, fit=fit)
 
     lengths = gr.JSON([None] * 4, visible=False)
     measured = gr.on(
@@ -126,13 +128,14 @@ def tell_the_time(form: Form, desk: Desk) -> None:
         trigger_mode="always_last",
         api_visibility="private",
     )
-    for happens in (measured.then, form.steps.change):
-        happens(tell, [lengths, form.steps], form.estimate, **NOW)
+    for happens in (measured.then, form.steps.change, form.fit.change):
+        happens(tell, [lengths, form.steps, form.fit], form.estimate, **NOW)
 
 
-def told(desk: Desk, video: float | None, voice: float | None, steps: float | None) -> str:
+def told(desk: Desk, video: float | None, voice: float | None, steps: float | None, *, fit: bool = False) -> str:
     """The estimate as it stands on the page."""
-    return f"<p>{estimate(desk.pace, video, voice, whole(steps) or SampleOptions().steps)}</p>"
+    more = f" Practising takes {in_words(FIT_SECONDS)} more." if fit else ""
+    return f"<p>{estimate(desk.pace, video, voice, whole(steps) or SampleOptions().steps)}{more}</p>"
 
 
 def look_at_faces(desk: Desk, form: Form) -> gr.State:
@@ -177,7 +180,7 @@ def buttons(*, running: bool) -> tuple[dict, dict, dict]:
 
 def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> None:
     """The primary button, the complete examples, the trial of one frame, and Cancel."""
-    asks = [*form.files, form.agreed, form.steps, form.seed, form.tail, chosen]
+    asks = [*form.files, form.agreed, form.steps, form.seed, form.tail, form.fit, form.label, form.unlabelled, chosen]
     answers = [view, form.go, form.test, form.stop]
     cancelled = gr.Checkbox(False, visible=False)
 
@@ -235,11 +238,14 @@ def asked_for(
     steps: float | None,
     seed: float | None,
     tail: str | None,
+    fit: bool,
+    label: bool,
+    unlabelled: bool,
     face: Spot | None,
 ) -> Asked:
     """The form as it stands when somebody presses a button."""
-    options = {"steps": whole(steps), "seed": whole(seed), "tail": tail, "face": face}
-    return Asked(video or photo, sound or film, agreed, options)
+    options = {"steps": whole(steps), "seed": whole(seed), "tail": tail, "face": face, "fit": fit}
+    return Asked(video or photo, sound or film, agreed, options | {"label": label or not unlabelled})
 
 
 def whole(number: float | None) -> int | None:
@@ -259,7 +265,7 @@ def watched(desk: Desk, asked: Asked, visitor: str) -> Iterator[dict[str, Any]]:
             if isinstance(item, Waiting):
                 seen = views.waiting(item)
             else:
-                clock = clock or Clock(desk.pace.stages(100, asked.options.get("steps") or SampleOptions().steps))
+                clock = clock or Clock(stages_of(desk, asked))
                 fraction, left = clock(item)
                 preview = preview if item.preview is None else item.preview
                 if not due:
@@ -268,6 +274,16 @@ def watched(desk: Desk, asked: Asked, visitor: str) -> Iterator[dict[str, Any]]:
             if due:
                 yield seen
                 sent = time.monotonic()
+
+
+def stages_of(desk: Desk, asked: Asked) -> dict[str, float]:
+    """What share each stage should have, in the order they come."""
+    options = asked.chosen()
+    stages = desk.pace.stages(100, options.steps)
+    if options.fit:
+        drawing = [(stage, stages.pop(stage)) for stage in ("drawing", "scoring")]
+        stages |= {"fitting": FIT_SECONDS, **dict(drawing)}
+    return stages
 
 
 def settings_of(asked: Asked, options: SampleOptions) -> Settings:

@@ -10,9 +10,13 @@ from syncdiff.media import LIMITS
 from syncdiff.page.examples import ASSETS, examples, poster
 from syncdiff.page.links import PRESETS, preset_of
 from syncdiff.pipeline import SampleOptions
+from syncdiff.provenance.label import TEXT
 
 PAGE = ASSETS / "page"
 CONSENT = "Everyone who is seen or heard has agreed to this"
+LABEL = f"Label the video: “{TEXT}”"
+UNLABELLED = "Leave it out: I will say so myself wherever I show it, since people have a right to know"
+FIT = "Practise on this face first: closer to how this person looks, up to a minute longer"
 TAILS = [("Keep the rest of the video as it is", "keep"), ("Cut the rest off", "trim")]
 
 
@@ -34,6 +38,9 @@ class Form:
     steps: gr.Slider
     seed: gr.Number
     tail: gr.Radio
+    label: gr.Checkbox
+    unlabelled: gr.Checkbox  # the promise without which the label stays
+    fit: gr.Checkbox
     estimate: gr.HTML
     agreed: gr.Checkbox
     go: gr.Button
@@ -63,10 +70,10 @@ def build_form(began: str) -> Form:
     with gr.Column(elem_classes="step"):
         heading(3, "Make it speak")
         preset, estimate, agreed, go, test, stop = last_step(began)
-        steps, seed, tail = advanced()
+        steps, seed, tail, label, unlabelled, fit = advanced()
     return Form(
         faces, video, photo, face_note, found, face_picks, voices, sound, film, voice_picks,
-        preset, steps, seed, tail, estimate, agreed, go, test, stop,
+        preset, steps, seed, tail, label, unlabelled, fit, estimate, agreed, go, test, stop,
     )  # fmt: skip
 
 
@@ -163,14 +170,14 @@ def last_step(began: str) -> tuple[gr.Radio, gr.HTML, gr.Checkbox, gr.Button, gr
         elem_id="preset",
     )
     estimate = gr.HTML(began, elem_id="estimate")
-    agreed = gr.Checkbox(False, label=CONSENT, container=False, elem_id="agreed")
+    agreed = gr.Checkbox(False, label=CONSENT, container=False, elem_classes="tick", elem_id="agreed")
     go = gr.Button("Make it speak", variant="primary", elem_id="run")
     test = gr.Button("Try one frame first", variant="secondary", elem_id="test")
     stop = gr.Button("Cancel", variant="secondary", visible=False, elem_id="cancel")
     return preset, estimate, agreed, go, test, stop
 
 
-def advanced() -> tuple[gr.Slider, gr.Number, gr.Radio]:
+def advanced() -> tuple[gr.Slider, gr.Number, gr.Radio, gr.Checkbox, gr.Checkbox, gr.Checkbox]:
     """What most people never need."""
     default = SampleOptions()
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
@@ -186,4 +193,9 @@ def advanced() -> tuple[gr.Slider, gr.Number, gr.Radio]:
         # No limits here: gradio would stop the run before our sentence could be shown.
         seed = gr.Number(default.seed, label="Seed", info="The same seed makes the same video", precision=0)
         tail = gr.Radio(TAILS, value=default.tail, label="Where the voice is shorter than the video")
-    return steps, seed, tail
+        fit = gr.Checkbox(default.fit, label=FIT, container=False, elem_classes="tick")
+        label = gr.Checkbox(default.label, label=LABEL, container=False, elem_classes="tick", elem_id="label")
+        unlabelled = gr.Checkbox(
+            False, label=UNLABELLED, container=False, visible=False, elem_classes="tick", elem_id="unlabelled"
+        )
+    return steps, seed, tail, label, unlabelled, fit

@@ -1,12 +1,17 @@
 """How the page is served: where, to whom, in which colours."""
 
 import os
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from syncdiff.media import LIMITS
+from syncdiff.fit import SECONDS as FIT_SECONDS
+from syncdiff.media import LIMITS, InputError, open_speech
 from syncdiff.page.examples import ASSETS, EXAMPLES
+from syncdiff.pipeline import SampleOptions
 
 
 def theme() -> gr.themes.Base:
@@ -34,6 +39,16 @@ def theme() -> gr.themes.Base:
     )
 
 
+def gpu_seconds(face: Path, voice: Path, out: Path, options: SampleOptions) -> int:  # noqa: ARG001 -- the pipeline's own
+    """For how long a ZeroGPU Space should lend its GPU to one run. A guess on the safe side: never measured on one."""
+    with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
+        try:
+            seconds = open_speech(voice, Path(folder)).seconds
+        except InputError:  # the run will say so, at once
+            return 10
+    return round(15 + seconds * (1.0 + 0.05 * options.steps) + (FIT_SECONDS if options.fit else 0))
+
+
 def launch_options() -> dict[str, Any]:
     """What `launch` is told: this machine only, port GRADIO_SERVER_PORT or 7860; on a Space, where its proxy looks."""
     everyone = "0.0.0.0"  # noqa: S104 -- inside a Space's container
@@ -51,4 +66,5 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,
         "ssr_mode": False,
         "footer_links": ["api"],
+        "mcp_server": find_spec("mcp") is not None,  # pip install 'gradio[mcp]' turns it on
     }

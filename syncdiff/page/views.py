@@ -74,11 +74,17 @@ def done(result: Result, report: Path, settings: Settings) -> dict[str, Any]:
         "report": gr.FileData(path=str(report)).model_dump(),
         "verdict": verdict(source, now),
         "scores": [figures(source), figures(now)],
-        "spans": [[gap.start, gap.end, "left", gap.reason] for gap in result.passed_through],
+        "spans": spans(result),
         "notes": [*result.notes, made],
         "link": query(settings),
         "shared": what_is_shared(settings),
     }
+
+
+def spans(result: Result) -> list[list[Any]]:
+    """[from, to, kind, reason] of what is not plainly redrawn speech; what was left alone lies over what is silent."""
+    silent = [[start, end, "silent", ""] for start, end in result.silent]
+    return silent + [[gap.start, gap.end, "left", gap.reason] for gap in result.passed_through]
 
 
 def trial(seen: Trial) -> dict[str, Any]:

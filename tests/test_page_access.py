@@ -1,0 +1,136 @@
+"""Can everybody use the page? axe-core's rules, the keyboard, small and dark screens; faces to choose, links."""
+
+import time
+from importlib.resources import files as resources
+
+import pytest
+
+from tests.browsing import SHOWN, browser, files, fill, serve, sideways, visit, wait_for  # noqa: F401 -- fixtures
+from tests.fakes import FakeLook, FakePipeline
+
+AXE = resources("axe_playwright_python") / "axe.min.js"
+# Gradio's own parts, which cannot be mended from here; everything else on the page is looked at.
+NOT_OURS = ["footer"]
+FOCUSED = "((e) => e.innerText || e.ariaLabel || e.parentElement.innerText)(document.activeElement)"
+
+
+def troubles(tab) -> list[str]:
+    """What axe finds serious or critical, each with where it is."""
+    tab.evaluate(AXE.read_text())
+    found = tab.evaluate("(away) => axe.run({exclude: away.map((x) => [x])}, {resultTypes: ['violations']})", NOT_OURS)
+    return [
+        f"{one['id']}: {node['target']} {node['failureSummary']}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_axe_finds_nothing_serious_in_any_state(serve, visit, files, width, scheme) -> None:
+    tab = visit(serve(FakePipeline(), FakeLook(people=2)) + f"?__theme={scheme}", width=width, scheme=scheme)
+    assert troubles(tab) == []
+    fill(tab, files)
+    tab.wait_for_selector("[aria-pressed]:has-text('Face 2')")
+    tab.click("#advanced button")
+    tab.click("#test")
+    tab.wait_for_selector(SHOWN.format("trial"))
+    assert troubles(tab) == []
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    tab.click("summary")
+    tab.click("[data-part=over]")
+    assert troubles(tab) == []
+    assert sideways(tab) == 0
+    tab.get_by_role("tab", name="Check a video").click()
+    tab.wait_for_selector("#suspect")
+    assert troubles(tab) == []
+
+
+@pytest.mark.browser
+def test_the_keyboard_alone_leads_from_the_first_step_to_a_video(serve, visit) -> None:
+    pipe = FakePipeline()
+    tab = visit(serve(pipe))
+    seen: list[str] = []
+
+    def forward_to(words: str) -> None:
+        for _ in range(60):
+            tab.keyboard.press("Tab")
+            seen.append(
+                tab.evaluate("((e) => e.innerText || e.ariaLabel || e.parentElement.innerText)(document.activeElement)")
+            )
+            if words in seen[-1]:
+                return
+        raise AssertionError(f"{words} cannot be reached: {seen}")
+
+    forward_to("Ines")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#face video")
+    forward_to("By the river")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#voice .timestamps, #voice #waveform")
+    forward_to("Make it speak")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert [path.name for path in pipe.calls[0][:2]] == ["ines.mp4", "voice-river.wav"]
+
+
+@pytest.mark.browser
+def test_several_faces_are_offered_and_the_chosen_one_is_redrawn(serve, visit, files) -> None:
+    pipe, look = FakePipeline(), FakeLook(people=3)
+    tab = visit(serve(pipe, look))
+    fill(tab, files)
+    tab.wait_for_selector("[aria-pressed=true]:has-text('Face 1')")
+    tab.get_by_text("Face 3").click()
+    tab.wait_for_selector("[aria-pressed=true]:has-text('Face 3')")
+    tab.click("#test")
+    tab.wait_for_selector(SHOWN.format("trial"))
+    spot = look.tried[0][2].face
+    assert spot.x == pytest.approx(5 / 6)
+    assert tab.locator("[data-part=where] polygon[points]").count() == 2
+    tab.click("[data-part=outlines]")
+    assert not tab.is_visible("[data-part=where]")
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert pipe.calls[0][3].face == spot
+
+    look.people = 1  # another file, one face: nothing to choose, and the choice is forgotten
+    tab.locator(".pick-row >> text=Malik").click()
+    assert wait_for(lambda: not tab.get_by_text("Face 3").is_visible())
+    tab.click("#run")
+    assert wait_for(lambda: len(pipe.calls) == 2)
+    assert pipe.calls[1][3].face is None
+
+
+@pytest.mark.browser
+def test_a_link_fills_the_form_and_a_copied_link_does_it_again(serve, visit) -> None:
+    pipe = FakePipeline()
+    url = serve(pipe)
+    tab = visit(f"{url}?example=malik&preset=best&seed=7")
+    tab.wait_for_selector(SHOWN.format("ready"))
+    assert "Malik, on Wednesday · Best · seed 7" in tab.inner_text("[data-part=settings]")
+    tab.wait_for_selector("#face video")
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    face, voice, _, options = pipe.calls[0]
+    assert (face.name, voice.name, options.steps, options.seed) == ("malik.mp4", "voice-wednesday.wav", 8, 7)
+    tab.click("[data-part=copy]")
+    tab.wait_for_selector("[data-part=copy]:has-text('Copied')")
+    assert tab.evaluate("navigator.clipboard.readText()") == f"{url}?example=malik&preset=best&seed=7"
+    tab.goto(f"{url}?example=nobody&seed=7")
+    tab.wait_for_selector("[data-part=message]:has-text(\"asks for the example 'nobody'\")")
+    assert tab.is_visible("#run")
+
+
+@pytest.mark.browser
+def test_the_estimate_follows_the_files_and_the_preset(serve, visit) -> None:
+    tab = visit(serve(FakePipeline()))
+    tab.wait_for_selector("#estimate:has-text('Each second of voice')")
+    tab.locator(".pick-row >> text=By the river").click()
+    tab.wait_for_selector("#estimate:has-text(' s of video should take about')")
+    standard = tab.inner_text("#estimate")
+    tab.get_by_label("Best").check()
+    assert wait_for(lambda: tab.inner_text("#estimate") != standard)
+    time.sleep(0.2)
+    assert "of video should take" in tab.inner_text("#estimate")
