@@ -185,7 +185,8 @@ def paper_step(precision: str) -> dict:
     device, dtype = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, precision)
     with torch.device("meta"):
         net = PaperDenoiser()
-    net = net.to(dtype).to_empty(device=device).to(memory_format=torch.channels_last).eval()
+    torch.nn.Module.to(net, dtype)  # diffusers' own would warn of layers to keep in float32, of which there are none
+    net = net.to_empty(device=device).to(memory_format=torch.channels_last).eval()
     with torch.inference_mode():
         for weights in net.parameters():
             weights.normal_(std=0.02)

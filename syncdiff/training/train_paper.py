@@ -243,7 +243,12 @@ def train(
         average.restore(learned)
         return pipe
 
-    while update < preset.updates and time.time() - began < hours * 3600:
+    def late() -> bool:
+        """Asked of all processes: one that stopped alone would leave the others waiting for its gradients."""
+        mine = torch.tensor([time.time() - began >= hours * 3600], device=accelerator.device)
+        return bool(accelerator.gather(mine).any())
+
+    while update < preset.updates and not late():
         batch = films.batch(np.random.default_rng([accelerator.process_index, update]))
         with accelerator.autocast():
             loss = model(**{key: value.to(accelerator.device) for key, value in batch.items()})
