@@ -170,9 +170,12 @@ def test_the_scores_in_words(source: Scores, now: Scores, words: str) -> None:
 
 
 def test_a_link_never_holds_a_visitors_file() -> None:
-    assert "Your face and your voice and this video stay here." in views.what_is_shared(Settings(None, None))
-    assert "Your voice and this video stay here." in views.what_is_shared(Settings("ines", None))
-    assert "whoever opens it can make the same video" in views.what_is_shared(Settings("ines", "ines"))
+    plain = SampleOptions(steps=4, seed=9)
+    assert "Your face and your voice and this video stay here." in views.what_is_shared(Settings(None, None), plain)
+    assert "Your voice and this video stay here." in views.what_is_shared(Settings("ines", None), plain)
+    assert "whoever opens it can make the same video" in views.what_is_shared(Settings("ines", "ines"), plain)
+    turned = SampleOptions(tail="trim")
+    assert "not what else was changed under Advanced" in views.what_is_shared(Settings("ines", "ines"), turned)
 
 
 def test_a_lent_gpu_is_asked_for_by_the_length_of_the_voice(tmp_path) -> None:

@@ -46,9 +46,8 @@ def build_page(pipe: Pipeline, look: Look) -> gr.Blocks:
                 build_check()
         gr.HTML(f"<p>{privacy()}</p>", elem_id="foot")
         fill_in(page, form, view)
-        tell_the_time(form, desk)
         chosen = look_at_faces(desk, form)
-        run_and_stop(desk, form, view, chosen)
+        tell_the_time(form, desk, run_and_stop(desk, form, view, chosen))
         add_endpoints(desk)
     return page.queue(max_size=64, default_concurrency_limit=4)
 
@@ -110,7 +109,7 @@ def filled(settings: Settings) -> list:
     return [face, None, voice, None, preset_of(settings.steps), settings.steps, settings.seed]
 
 
-def tell_the_time(form: Form, desk: Desk) -> None:
+def tell_the_time(form: Form, desk: Desk, runs: list) -> None:
     """Under the presets stands what a run should take. The browser knows how long its files are: nothing is opened."""
 
     def tell(lengths: list[float | None], steps: float | None, fit: bool) -> str:
@@ -128,7 +127,7 @@ def tell_the_time(form: Form, desk: Desk) -> None:
         trigger_mode="always_last",
         api_visibility="private",
     )
-    for happens in (measured.then, form.steps.change, form.fit.change):
+    for happens in (measured.then, form.steps.change, form.fit.change, *(run.then for run in runs)):
         happens(tell, [lengths, form.steps, form.fit], form.estimate, **NOW)
 
 
@@ -178,8 +177,8 @@ def buttons(*, running: bool) -> tuple[dict, dict, dict]:
     return gr.update(visible=not running), gr.update(visible=not running), gr.update(visible=running)
 
 
-def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> None:
-    """The primary button, the complete examples, the trial of one frame, and Cancel."""
+def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> list:
+    """The primary button, the complete examples, the trial of one frame, and Cancel. Returns the runs, as events."""
     asks = [*form.files, form.agreed, form.steps, form.seed, form.tail, form.fit, form.label, form.unlabelled, chosen]
     answers = [view, form.go, form.test, form.stop]
     cancelled = gr.Checkbox(False, visible=False)
@@ -227,6 +226,7 @@ def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> Non
     form.stop.click(lambda: (views.EMPTY, *buttons(running=False)), None, answers, cancels=runs, **NOW)
     looking = form.test.click(lambda: {"state": "looking"}, None, view, **NOW)
     looking.then(try_out, asks, view, concurrency_id="looks", concurrency_limit=1, **HIDDEN)
+    return runs
 
 
 def asked_for(

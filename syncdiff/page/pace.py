@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from syncdiff.pipeline import Progress, Result
 
 RATE = 25.0  # frames a second, where nobody knows better
-# Seconds a frame that `make bench ARGS=--short` measured for each stage (1280x720, two cores, 2 steps). Of the drawing an
-# evaluation takes 15 ms, as the network was measured alone, and 2 of 18 frames are warm-up. Only where the page begins:
-# after every run, its own seconds count more.
+# Seconds a frame that `make bench ARGS=--short` measured for each stage (1280x720, two cores, 2 steps). Of the drawing
+# an evaluation takes 15 ms, as the network was measured alone, and 2 of 18 frames are warm-up. Only where the page
+# begins: after every run, its own seconds count more.
 SECONDS = {"reading": 0.011, "finding the face": 0.023, "listening": 0.001, "drawing": 0.039, "scoring": 0.001}
 EVALUATION = 0.017
 START = 1.0  # seconds that every run takes, however short

@@ -14,7 +14,7 @@ from syncdiff.page.examples import examples
 from syncdiff.page.links import Settings, preset_of, query
 from syncdiff.page.pace import in_words
 from syncdiff.page.runs import Waiting
-from syncdiff.pipeline import Progress, Result
+from syncdiff.pipeline import Progress, Result, SampleOptions
 from syncdiff.scores import FPS, Scores
 
 PREVIEW, TRIAL, THUMB = 480, 960, 96  # px, longer side of the preview, of a trial's frame, of a face to choose
@@ -77,7 +77,7 @@ def done(result: Result, report: Path, settings: Settings) -> dict[str, Any]:
         "spans": spans(result),
         "notes": [*result.notes, made],
         "link": query(settings),
-        "shared": what_is_shared(settings),
+        "shared": what_is_shared(settings, result.options),
     }
 
 
@@ -153,12 +153,14 @@ def _because(scores: Scores) -> str:
     return (scores.reason or "").removeprefix("not scorable: ")
 
 
-def what_is_shared(settings: Settings) -> str:
+def what_is_shared(settings: Settings, options: SampleOptions) -> str:
     """What a copied link gives away, and what it does not."""
     own = [name for name, key in (("face", settings.face), ("voice", settings.voice)) if key is None]
-    if not own:
+    if not own and options == SampleOptions(steps=options.steps, seed=options.seed):
         return "The link holds the example and the settings: whoever opens it can make the same video."
-    return f"The link holds the settings only. Your {' and your '.join(own)} and this video stay here."
+    if not own:
+        return "The link holds the example, the steps and the seed, not what else was changed under Advanced."
+    return f"The link holds the steps and the seed only. Your {' and your '.join(own)} and this video stay here."
 
 
 def public_report(result: Result) -> dict[str, Any]:
