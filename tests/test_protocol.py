@@ -131,7 +131,7 @@ def corpus(tmp_path, monkeypatch) -> Path:
     (tmp_path / "lrs2" / "test.txt").write_text("1/00001 MD\n2/00001 NF\n")
     box = np.array([90.0, 15, 230, 155])
     monkeypatch.setattr(protocol, "find_boxes", lambda video, finder: np.tile(box, (15, 1)))
-    monkeypatch.setattr(protocol.Bench, "_opening", lambda self, images: np.sin(np.arange(len(images))))
+    monkeypatch.setattr(protocol, "opening", lambda images: np.sin(np.arange(len(images))))
     monkeypatch.setattr(protocol.lse, "load", lambda: None)
     return tmp_path / "lrs2"
 
@@ -167,6 +167,13 @@ def test_a_film_that_cannot_be_drawn_is_named(corpus, tmp_path):
     refusing = type("Refusing", (Copies,), {"__call__": refuses})()
     with pytest.raises(InputError, match="1/00001 is left out: No face was found"):
         evaluate_as_published(refusing, corpus, tmp_path / "run", SampleOptions())
+
+
+def test_a_drawing_without_a_face_keeps_its_row():
+    """A film drawn so badly that no face is found must not leave the means better than they are."""
+    lips = protocol.opening([np.full((160, 160, 3), 90, np.uint8)] * 6)
+    assert np.isnan(lips).all()
+    assert protocol._r(lips, np.arange(6.0)) is None
 
 
 def test_a_lip_reader_without_words_is_refused(tmp_path):

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from syncdiff import lse
-from syncdiff.faces import choose, track_faces
+from syncdiff.faces import track_faces
 from syncdiff.media import InputError
 from syncdiff.paper import cut_frame, paste_frame, place_frames, to_latents, to_pixels
 from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
@@ -207,7 +207,7 @@ class Bench:
             others = films[i + 1 :] + films[:i]
             stranger = next((o for o in others if o.name.split("/")[0] != film.name.split("/")[0]), None)
             try:
-                yield from self._film(film, stranger)
+                yield from list(self._film(film, stranger))  # all of its rows or none: the means are over one set
             except InputError as sentence:
                 self.missing.append(f"{film.name} is left out: {sentence}")
 
@@ -223,19 +223,19 @@ class Bench:
             there_and_back = self._reconstructed(truth, boxes)
             yield about | {"maker": "GT-Rec"} | self._scored("GT-Rec", there_and_back, truth, sound, boxes)
         row = about | {"maker": "ours"} | self._scored("ours", own, truth, sound, boxes)
-        opening = self._opening(truth)
-        row["lips r"] = _r(self._opening(own), opening)
+        lips = opening(truth)
+        row["lips r"] = _r(opening(own), lips)
         if self.reading and film.text and film.name in self.reading.read:
             row["errors"], row["words"] = word_errors(film.text, self.reading.read[film.name])
         if stranger is not None:
             foreign = read_frames(self._drawn("foreign", film, stranger.video))
             row["foreign LSE-C"], row["foreign LSE-D"] = self._lse(foreign, read_sound(stranger.video))
-            row["foreign lips r"] = _r(self._opening(foreign), self._opening(read_frames(stranger.video)))
+            row["foreign lips r"] = _r(opening(foreign), opening(read_frames(stranger.video)))
         with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
             hush = _hush(Path(folder) / "hush.wav", len(truth) / FPS)
             still = read_frames(self._drawn("silence", film, hush))
         row["silence LSE-C"], _ = self._lse(still, sound)
-        row["silence lips r"] = _r(self._opening(still), opening)
+        row["silence lips r"] = _r(opening(still), lips)
         yield row
 
     def _drawn(self, kind: str, film: Utterance, voice: Path) -> Path:
@@ -278,19 +278,20 @@ class Bench:
         told = lse.lse(np.concatenate(seen), lse.hear(self.net, sound), lse.NAMES["frame"])
         return told.confidence, told.distance
 
-    def _opening(self, images: list[np.ndarray]) -> np.ndarray:
-        """[T] lip opening by mediapipe's points, NaN where there is no face."""
-        steps = track_faces(iter(images))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return lip_opening(choose(end.value).points)
-
     def fid(self, maker: str) -> float | None:
         if self.inception is None or maker == "GT":
             return None
         return frechet(np.concatenate(self.features[maker]), np.concatenate(self.features["GT"]))
+
+
+def opening(images: list[np.ndarray]) -> np.ndarray:
+    """[T] lip opening by mediapipe's points, NaN where there is no face."""
+    steps = track_faces(iter(images))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return lip_opening(end.value[0].points) if end.value else np.full(len(images), np.nan)
 
 
 def _r(made: np.ndarray, spoken: np.ndarray) -> float | None:
