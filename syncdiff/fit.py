@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from syncdiff import codec
 from syncdiff.crops import WINDOW
-from syncdiff.denoiser import Condition, Denoiser
+from syncdiff.denoiser import Condition, Denoiser, autocast
 from syncdiff.lips import SHAPE
 from syncdiff.media import InputError
 from syncdiff.objective import Objective
@@ -28,6 +29,7 @@ SECONDS, UPDATES = 45.0, 300  # whichever ends first; two CPU cores reach the fi
 BATCH, LR = 16, 2e-4
 FEWEST = 25  # usable frames; a photo or a second of video has nothing to practise on
 FIRST, POSE_NOISE = 0.3, 0.3  # how often there is no previous frame; upper end of the noise on it
+UNHEARD = 0.4  # how often the speech is not told, as in training
 
 
 def fit(
@@ -35,7 +37,7 @@ def fit(
     objective: Objective,
     sitter: Sitter,
     times: np.ndarray,
-    heard: Heard,
+    heard: Heard | None,
     seed: int = 0,
     seconds: float = SECONDS,
     updates: int = UPDATES,
@@ -45,12 +47,13 @@ def fit(
     Args:
         objective: the loss, with the schedule that the sampler uses.
         times: [T] s, the middle of every source frame.
-        heard: the clip's own voice, or silence.
+        heard: the clip's own voice; None where it has none: then lips move and nothing is told of speech.
 
     Raises InputError when fewer than FEWEST frames show the face well.
     """
     usable = np.flatnonzero(sitter.usable)
     usable = usable[usable > 0]
+    usable = usable[sitter.usable[usable - 1]]  # the frame before is shown too
     if len(usable) < FEWEST:
         raise InputError(
             f"The face is seen well in {len(usable)} frames, and fitting to it needs {FEWEST}: switch fitting off."
@@ -62,9 +65,9 @@ def fit(
     while (share := max((time.monotonic() - began) / seconds, done / updates)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = LR * min(1.0, 4 * (1 - share))
-        clean, told = _practice(sitter, times, heard, rng.choice(usable, BATCH), rng, model.config.tokens)
+        clean, told = _practice(sitter, times, heard, rng.choice(usable, BATCH), rng, model.config)
         clean, told = clean.to(model.device), told.to(model.device)
-        with torch.autocast(model.device.type, torch.bfloat16):
+        with autocast(model.device):
             terms, _ = objective(model, clean, told)
         optimizer.zero_grad()
         sum(terms.values()).backward()
@@ -76,7 +79,7 @@ def fit(
 
 
 def _practice(
-    sitter: Sitter, times: np.ndarray, heard: Heard, frames: np.ndarray, rng: np.random.Generator, tokens: int
+    sitter: Sitter, times: np.ndarray, heard: Heard | None, frames: np.ndarray, rng: np.random.Generator, net: Any
 ) -> tuple[Tensor, Condition]:
     """Frames of the clip and what the network is told of them, as when it draws."""
     mask = codec.latent_mask()
@@ -85,5 +88,8 @@ def _practice(
     identity = codec.encode(np.stack([sitter.bent(sitter.identity, wanted)[WINDOW] for wanted in shapes[:, 0]]))
     first = torch.from_numpy(rng.random((len(frames), 1, 1, 1)) < FIRST)
     previous = (previous + POSE_NOISE * torch.rand(len(frames), 1, 1, 1) * torch.randn_like(previous)) * ~first
-    speech = heard.window(torch.from_numpy(times[frames]), tokens)
+    speech = torch.zeros(len(frames), net.tokens, net.speech_width)
+    if heard is not None:
+        told = torch.from_numpy(rng.random((len(frames), 1, 1)) >= UNHEARD)
+        speech = heard.window(torch.from_numpy(times[frames]), net.tokens) * told
     return clean, Condition(clean * (1 - mask), identity, previous, speech, torch.from_numpy(shapes))

@@ -9,6 +9,7 @@ notice a mouth that opens by three of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +49,8 @@ class Objective:
     def __init__(
         self, scheduler: DDIMScheduler, reader: Reader | None = None, weights: LossWeights = LossWeights()
     ) -> None:
-        self.scheduler, self.reader, self.weights = scheduler, reader, weights
+        self.scheduler = copy(scheduler)  # add_noise moves its tables to the device at hand: not the sampler's
+        self.reader, self.weights = reader, weights
         self.pixel_weight = pixel_weight()
 
     def __call__(

@@ -7,13 +7,14 @@ No stage holds the clip: frames are streamed from the normalised file, crops lie
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,7 @@ from diffusers.utils.logging import disable_progress_bar
 
 from syncdiff import lse, sampler
 from syncdiff.avhubert import AVHubert
+from syncdiff.checkpoints import CheckpointError
 from syncdiff.compact import CompactArtist
 from syncdiff.denoiser import Denoiser, autocast
 from syncdiff.faces import FaceTrack, Gap, Spot, at_spot, choose, track_faces
@@ -40,7 +42,7 @@ from syncdiff.provenance import Watermark, credentials, label, sign
 from syncdiff.scene import CropFile, Scene, Sitter, Stroke
 from syncdiff.scores import FPS as SCORE_RATE
 from syncdiff.scores import Scores, score
-from syncdiff.speech import SAMPLE_RATE, SpeechEncoder, listen, pauses
+from syncdiff.speech import SpeechEncoder, listen, pauses
 from syncdiff.syncnet import JudgeNet
 from syncdiff.weights import COMPACT
 
@@ -58,7 +60,7 @@ class SampleOptions:
     seed: int = 0
     face: int | Spot | None = None  # index by size over time, or where to find it; None is the largest
     tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
-    fit: bool = False  # practise on this face first (see `syncdiff.fit`)
+    fit: bool = False  # practise on this face first, by the clock: no two runs are quite alike (see `syncdiff.fit`)
 
     label: bool = True  # small words in the corner of every frame: the lips were redrawn by AI
     job: int = 0  # number that the invisible mark carries: a host's own, nothing about the visitor
@@ -167,7 +169,8 @@ class SyncDiffPipeline(DiffusionPipeline):
     def ready(cls, folder: str | Path = COMPACT, attention: Attention = "auto") -> SyncDiffPipeline:
         """`from_pretrained`, SyncNet where its weights are; onto the GPU where there is one; attention as asked for."""
         pipe = cls.from_pretrained(folder)
-        pipe.syncnet = lse.load()
+        with suppress(CheckpointError):  # a wrong file in that place stops nothing: `score` says what is wrong with it
+            pipe.syncnet = lse.load()
         if torch.cuda.is_available() and not os.environ.get("SPACES_ZERO_GPU"):  # which lends one call by call
             pipe.to("cuda")
         pipe.attend(attention)
@@ -261,10 +264,11 @@ class SyncDiffPipeline(DiffusionPipeline):
                 yield Progress("listening", 0, 1)
                 heard = artist.listen(speech.samples())
                 yield Progress("listening", 1, 1)
+            _trim()
             scene = Scene.of(artist.sitter(track, to_frame, crops), clip, line, track)
             if options.fit:
                 with watch.stage("fitting"):
-                    artist = yield from self._fitted(scene.sitter, clip)
+                    artist = yield from self._fitted(scene.sitter, clip, options.seed)
             drawn = CropFile(folder / "drawn", artist.side)
             with (
                 watch.stage("drawing"),
@@ -276,6 +280,7 @@ class SyncDiffPipeline(DiffusionPipeline):
             redrawn, passed, state = int(scene.wanted.sum()), scene.passed_through(clip, line, track), track.state
             silent = pauses(speech.samples())
             del heard, scene, track, tracks  # a long clip's landmarks and features: scoring needs neither
+            _trim()
             with watch.stage("scoring"):
                 yield Progress("scoring", 0, 2)
                 before = self._score(crops, clip.times, state, clip.speech, clip.seconds)
@@ -283,9 +288,9 @@ class SyncDiffPipeline(DiffusionPipeline):
                 after = self._score(drawn, line.times, state[line.indices], speech, line.seconds)
                 yield Progress("scoring", 2, 2)
                 try:
-                    source_lse = yield from self._lse(preview)
+                    source_lse = yield from self._lse(Path(face))
                     result_lse = yield from self._lse(out)
-                except InputError as sentence:  # the face detector's files are missing: the judge's scores stand
+                except InputError as sentence:  # files of the face detector missing, or a result over the limits
                     source_lse, result_lse, notes = (), (), (*notes, str(sentence))
         yield Result(
             video=out,
@@ -310,11 +315,11 @@ class SyncDiffPipeline(DiffusionPipeline):
             return ()
         return (yield from _staged("scoring", lse.score_video(video, self.syncnet)))
 
-    def _fitted(self, sitter: Sitter, clip: Clip) -> Generator[Progress, None, CompactArtist]:
+    def _fitted(self, sitter: Sitter, clip: Clip, seed: int) -> Generator[Progress, None, CompactArtist]:
         """An artist for this job alone, its denoiser fitted to the clip's face."""
-        own = clip.speech.samples() if clip.speech else np.zeros(SAMPLE_RATE, np.float32)
+        heard = listen(self.speech, clip.speech.samples()) if clip.speech else None
         middles = (clip.times + np.append(clip.times[1:], clip.seconds)) / 2
-        practice = fit(self.denoiser, Objective(self.scheduler), sitter, middles, listen(self.speech, own))
+        practice = fit(self.denoiser, Objective(self.scheduler), sitter, middles, heard, seed)
         denoiser = yield from _staged("fitting", practice)
         return CompactArtist(denoiser, self.speech, self.scheduler)
 
@@ -436,6 +441,12 @@ def _cut(
         crops[i] = artist.cut(frame.rgb(), to_frame[i]) if seen else np.zeros((artist.side, artist.side, 3), np.uint8)
         yield Progress("finding the face", len(clip) + i + 1, 2 * len(clip))
     return crops
+
+
+def _trim() -> None:
+    """Hand freed memory back: glibc keeps what a stage has used, which grows with the clip and would add up."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _peak_memory_mib() -> float:

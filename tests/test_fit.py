@@ -60,7 +60,7 @@ def test_it_learns_the_face_and_leaves_the_model_alone(model):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     objective, heard = Objective(sampler.compact_schedule()), Heard(torch.zeros(200, 32), torch.zeros(1), 50)
     clean, told = _practice(
-        sitter(), np.arange(FRAMES) / 25, heard, np.arange(1, 33), np.random.default_rng(0), model.config.tokens
+        sitter(), np.arange(FRAMES) / 25, heard, np.arange(1, 33), np.random.default_rng(0), model.config
     )
     losses = []
     for one in (model, fitted):

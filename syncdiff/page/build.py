@@ -21,7 +21,7 @@ from syncdiff.page.form import PAGE, Form, build_form
 from syncdiff.page.links import PRESETS, Settings, preset_of, restored
 from syncdiff.page.pace import Clock, estimate, in_words
 from syncdiff.page.programs import add_endpoints
-from syncdiff.page.runs import Asked, Desk, Pipeline, Waiting
+from syncdiff.page.runs import KEPT, Asked, Desk, Pipeline, Waiting
 from syncdiff.pipeline import Result, SampleOptions
 
 WHAT = "Give a face a new voice. Its lips are redrawn to speak it, and both videos are scored."
@@ -34,7 +34,7 @@ NOW = {"queue": False, **HIDDEN}
 def build_page(pipe: Pipeline, look: Look) -> gr.Blocks:
     """The page over one loaded pipeline."""
     desk = Desk(pipe, look)
-    with gr.Blocks(title="syncdiff", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    with gr.Blocks(title="syncdiff", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
         gr.HTML(f"<h1>syncdiff</h1><p>{WHAT}</p>", elem_id="head")
         with gr.Tabs(elem_id="rooms"):
             with gr.Tab("Make a video"), gr.Row(equal_height=False, elem_id="columns"):
@@ -49,7 +49,7 @@ def build_page(pipe: Pipeline, look: Look) -> gr.Blocks:
         chosen = look_at_faces(desk, form)
         tell_the_time(form, desk, run_and_stop(desk, form, view, chosen))
         add_endpoints(desk)
-    return page.queue(max_size=64, default_concurrency_limit=4)
+    return page.queue(max_size=64, default_concurrency_limit=4, api_open=False)
 
 
 def privacy() -> str:
@@ -153,7 +153,7 @@ def look_at_faces(desk: Desk, form: Form) -> gr.State:
             return f"<p>{error.message}</p>", gr.update(value=nobody, visible=False), [], None
         many = len(found) > 1
         shown = gr.update(value=views.faces(found) if many else nobody, visible=many)
-        return f"<p>{views.about_faces(found)}</p>", shown, [one.spot for one in found], None
+        return f"<p>{views.about_faces(found)}</p>", shown, [one.spot for one in found], found[0].spot if many else None
 
     def choose(event: gr.EventData, shown: dict[str, Any], spots: list) -> tuple:
         return shown | {"chosen": event.key}, spots[int(event.key)]

@@ -25,7 +25,7 @@ def build_check() -> None:
         )
         answer = gr.HTML(elem_id="found")
     video.change(
-        watched, video, answer, concurrency_id="looks", concurrency_limit=1,
+        watched, video, answer, concurrency_id="checks", concurrency_limit=1,
         api_visibility="private", show_progress="hidden",
     )  # fmt: skip
 

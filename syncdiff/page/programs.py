@@ -43,6 +43,7 @@ def add_endpoints(desk: Desk) -> None:
         with closing(desk.run(asked, request.session_hash or "a program")) as items:
             for item in items:
                 if isinstance(item, Result):
+                    item.source.unlink(missing_ok=True)  # nobody is handed it, so nobody would sweep it up
                     yield str(item.video), public_report(item)
                     return
                 if isinstance(item, Waiting):
@@ -64,5 +65,5 @@ def add_endpoints(desk: Desk) -> None:
         gr.Button("sync").click(sync, inputs, outputs, api_name="sync", concurrency_id="runs", concurrency_limit=None)
         suspect, found = gr.File(label="video"), gr.JSON(label="report")
         gr.Button("verify").click(
-            check.answer, suspect, found, api_name="verify", concurrency_id="looks", concurrency_limit=1
+            check.answer, suspect, found, api_name="verify", concurrency_id="checks", concurrency_limit=1
         )

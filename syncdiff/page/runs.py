@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -23,6 +23,7 @@ from syncdiff.pipeline import Progress, Result, SampleOptions
 
 OUR_FAULT = "Something went wrong on our side and was noted. Your files are untouched: please try once more."
 LOOK_AGAIN = 0.25  # seconds between two looks at the line
+KEPT = 3600  # seconds that a delivered result stays on disk
 Pipeline = Callable[[Path, Path, Path, SampleOptions], Generator[Progress | Result, None, None]]
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Desk:
         """One request in a fresh private folder, which is thrown away unless a Result comes of it.
 
         Raises gr.Error only. Closing it gives the place in the line back."""
+        sweep(cache_folder())
         folder = Path(tempfile.mkdtemp(prefix="result-", dir=cache_folder()))
         finished = False
         try:
@@ -107,6 +109,14 @@ class Desk:
                             yield item
         finally:
             if not finished:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(cache: Path) -> None:
+    """Remove the folders of results that were delivered, or could not be, more than KEPT seconds ago."""
+    for folder in cache.glob("result-*"):
+        with suppress(OSError):  # another request was faster
+            if time.time() - folder.stat().st_mtime > KEPT:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

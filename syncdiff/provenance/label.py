@@ -7,7 +7,7 @@ found again in the pixels of a copy.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ ALIKE = 0.6  # correlation with the label from which on it counts as seen; other
 SCALES = (1.0, 2.0, 1.5, 4 / 3, 3.0, 4.0, 0.75, 0.5)  # how large the labelled original may have been
 
 
-@cache
+@lru_cache(32)
 def label(width: int, height: int) -> Patch | None:
     """The label for frames of this size, px; None where a frame is too small to hold it."""
     from PIL import Image, ImageDraw, ImageFont

@@ -62,7 +62,8 @@ class Filmed:
         """All of it to be redrawn."""
         times, everything = np.arange(len(self.crops)) / FPS, np.ones(len(self.crops), np.float32)
         still = np.tile(np.eye(2, 3), (len(self.crops), 1, 1))
-        sitter = Sitter(self.crops, still, self.points, yaw_of(self.points), everything > 0)
+        seen = np.isfinite(self.points[:, 0, 0])
+        sitter = Sitter(self.crops, still, self.points, yaw_of(self.points), seen)
         return Scene(sitter, np.arange(len(self.crops)), times, times + 0.5 / FPS, everything)
 
 
@@ -211,6 +212,7 @@ def as_published(args: argparse.Namespace) -> str | None:
     if args.out is None:
         return "--protocol needs --out, a folder for what is drawn."
     pipe = SyncDiffPipeline.ready(args.weights)
+    pipe.syncnet = None  # the protocol scores what it has drawn itself
     kind = PaperOptions if pipe.profile == "paper" else SampleOptions
     options = kind(label=False) if args.steps is None else kind(label=False, steps=args.steps)
     choices = {"listed": args.list, "corpus": args.corpus, "limit": args.limit, "finder": args.boxes, "read": args.read}
@@ -244,7 +246,8 @@ def main() -> None:
     pipe = SyncDiffPipeline.from_pretrained(args.weights)
     makers = {"syncdiff": drawn_by(pipe, SampleOptions(steps=args.steps or SampleOptions.steps))}
     if args.fit:
-        makers["syncdiff, fitted"] = drawn_by(pipe, SampleOptions(steps=args.steps, fit=True))
+        fitting = SampleOptions(steps=args.steps or SampleOptions.steps, fit=True)
+        makers["syncdiff, fitted on this very clip"] = drawn_by(pipe, fitting)
     if not args.alone:
         makers |= {"left as it was": left_alone, "frozen mouth": frozen, "nearest mouth": nearest_by(pipe)}
     rows = []
