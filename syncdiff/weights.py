@@ -17,6 +17,8 @@ SHARD = "9MB"  # a Space refuses plain files over 10 MB
 def ship(pipe: DiffusionPipeline, folder: Path, record: dict[str, object]) -> None:
     """Save in half precision, in shards of at most SHARD, the training record in every header (`doctor` shows it)."""
     pipe.to("cpu").to(dtype=torch.float16)
+    for old in (path for component in pipe.components for path in (folder / component).glob("*.safetensors*")):
+        old.unlink()  # shards of another number would be found beside the new ones
     pipe.save_pretrained(folder, max_shard_size=SHARD)
     for component in pipe.components:
         for path in (folder / component).glob("*.safetensors"):
