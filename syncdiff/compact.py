@@ -49,7 +49,8 @@ class CompactArtist:
             seen = codec.encode(scene.windows(frames)) * (1 - mask)
             when = torch.from_numpy(scene.middles[list(frames)])
             lips = sitter.lips(heard.lips_at(when).numpy())
-            identity = codec.encode(np.stack([sitter.bent(sitter.identity, wanted)[WINDOW] for wanted in lips[:, 0]]))
+            shown = zip(scene.indices[list(frames)], lips[:, 0], strict=True)
+            identity = codec.encode(np.stack([sitter.hint(i, wanted)[WINDOW] for i, wanted in shown]))
             told = Condition(seen, identity, previous, heard.window(when, tokens), torch.from_numpy(lips)).to(device)
             with torch.inference_mode(), autocast(device):
                 return self.denoiser(noisy.to(device, memory_format=torch.channels_last), timestep, told).float().cpu()
