@@ -29,6 +29,7 @@ SECONDS, UPDATES = 45.0, 300  # whichever ends first; two CPU cores reach the fi
 BATCH, LR = 16, 2e-4
 FEWEST = 25  # usable frames; a photo or a second of video has nothing to practise on
 FIRST, POSE_NOISE = 0.3, 0.3  # how often there is no previous frame; upper end of the noise on it
+NEAR = 8  # frames: the hint's jaw and surroundings come from as near a frame, since its own would be the answer
 UNHEARD = 0.4  # how often the speech is not told, as in training
 
 
@@ -85,7 +86,12 @@ def _practice(
     mask = codec.latent_mask()
     clean, previous = (codec.encode(np.stack([sitter.crops[i - back][WINDOW] for i in frames])) for back in (0, 1))
     shapes = np.stack([sitter.shapes[frames], np.broadcast_to(sitter.shapes[sitter.identity], (len(frames), SHAPE))], 1)
-    identity = codec.encode(np.stack([sitter.bent(sitter.identity, wanted)[WINDOW] for wanted in shapes[:, 0]]))
+    usable = np.flatnonzero(sitter.usable)
+    near = usable[
+        np.clip(np.searchsorted(usable, frames) + rng.integers(-NEAR, NEAR + 1, len(frames)), 0, len(usable) - 1)
+    ]
+    hints = [sitter.hint(i, wanted)[WINDOW] for i, wanted in zip(near, shapes[:, 0], strict=True)]
+    identity = codec.encode(np.stack(hints))
     first = torch.from_numpy(rng.random((len(frames), 1, 1, 1)) < FIRST)
     previous = (previous + POSE_NOISE * torch.rand(len(frames), 1, 1, 1) * torch.randn_like(previous)) * ~first
     speech = torch.zeros(len(frames), net.tokens, net.speech_width)

@@ -16,7 +16,7 @@ PAGE = ASSETS / "page"
 CONSENT = "Everyone who is seen or heard has agreed to this"
 LABEL = f"Label the video: “{TEXT}”"
 UNLABELLED = "Leave it out: I will say so myself wherever I show it, since people have a right to know"
-FIT = "Practise on this face first: closer to how this person looks, up to a minute longer"
+FIT = "Practise on this face first: an experiment without a measured gain, up to a minute longer"
 TAILS = [("Keep the rest of the video as it is", "keep"), ("Cut the rest off", "trim")]
 
 
