@@ -54,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--steps", type=int, metavar="N", help="sampling steps; more is slower")
     one.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video")
     one.add_argument("--face", type=int, dest="index", metavar="N", help="which face, 0 the largest")
-    one.add_argument("--fit", action="store_true", help="practise on this face first: an experiment, up to a minute, then forgotten")
+    one.add_argument(
+        "--fit", action="store_true", help="practise on this face first: an experiment, up to a minute, then forgotten"
+    )
     one.add_argument("--trim", action="store_true", help="where the voice is shorter, end with it")
     one.add_argument("--profile", choices=("compact", "paper"), default="compact", help="the shipped model, or the "
                      "paper's own, for which you bring the weights")  # fmt: skip
