@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from syncdiff.media import Clip
 from syncdiff.scene import CropFile, Scene, Sitter, Stroke
 from syncdiff.speech import Heard, SpeechEncoder, listen
 
-PREVIOUS = 0.4  # strength of the previous drawn frame: at full, errors grow from frame to frame (docs/training-log.md)
+PREVIOUS = 0.4  # strength of the previous drawn frame: chosen when, at full, errors grew (docs/training-log.md)
 
 
 class CompactArtist:
@@ -45,18 +47,24 @@ class CompactArtist:
         device, tokens, mask = self.denoiser.device, self.denoiser.config.tokens, codec.latent_mask()
         sitter = scene.sitter
 
-        def denoise(noisy, timestep, frames, previous):
+        @lru_cache(maxsize=1)  # every step of a frame is told the same
+        def told(frames):
             seen = codec.encode(scene.windows(frames)) * (1 - mask)
             when = torch.from_numpy(scene.middles[list(frames)])
             lips = sitter.lips(heard.lips_at(when).numpy())
             shown = zip(scene.indices[list(frames)], lips[:, 0], strict=True)
             identity = codec.encode(np.stack([sitter.hint(i, wanted)[WINDOW] for i, wanted in shown]))
-            told = Condition(seen, identity, previous, heard.window(when, tokens), torch.from_numpy(lips)).to(device)
+            nothing = torch.zeros_like(seen)
+            return Condition(seen, identity, nothing, heard.window(when, tokens), torch.from_numpy(lips))
+
+        def denoise(noisy, timestep, frames, previous):
+            condition = replace(told(frames), previous=previous).to(device)
+            noisy = noisy.to(device, memory_format=torch.channels_last)
             with torch.inference_mode(), autocast(device):
-                return self.denoiser(noisy.to(device, memory_format=torch.channels_last), timestep, told).float().cpu()
+                return self.denoiser(noisy, timestep, condition).float().cpu()
 
         def complete(clean, frames):
-            return PREVIOUS * (clean.clamp(-1, 1) * mask + codec.encode(scene.windows(frames)) * (1 - mask))
+            return PREVIOUS * (clean.clamp(-1, 1) * mask + told(frames).masked)
 
         shape = (codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
         for part in sampler.draw_frames(

@@ -61,7 +61,7 @@ _INNER_UPPER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
 _INNER_LOWER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
 _OUTER_LOWER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)
 _CHIN = 152
-_RAISED = 0.22  # share of a wider gap that the upper lip makes by rising; the lower lip makes the rest by falling
+RAISED = 0.22  # share of a wider gap that the upper lip makes by rising; the lower lip makes the rest by falling
 _JAW = 0.75  # how far the chin goes with the lower lip
 CONTOURS = (*_OUTER_UPPER, *_INNER_UPPER, *_INNER_LOWER, *_OUTER_LOWER, _CHIN)
 
@@ -88,14 +88,14 @@ def moved(crop: np.ndarray, points: np.ndarray, wanted: np.ndarray) -> np.ndarra
     gap = lines[2] - lines[1]
     wider = (wanted[0] - now[0]) * (reach if wanted[0] > now[0] else gap / max(now[0], 1e-3) * (gap > 0))
     thicker = [(wanted[i] - now[i]) * reach for i in (1, 2)]
-    upper, lower = lines[1] - _RAISED * wider, lines[2] + (1 - _RAISED) * wider
+    upper, lower = lines[1] - RAISED * wider, lines[2] + (1 - RAISED) * wider
     chin = np.full(side, max(points[_CHIN, 1], lines[3].max() + 4))
-    fall = (1 - _RAISED) * (wanted[0] - now[0]) * np.exp(-((u / 1.6) ** 2))
+    fall = (1 - RAISED) * (wanted[0] - now[0]) * np.exp(-((u / 1.6) ** 2))
     ends = np.zeros(side), np.full(side, centre[1] - 1.1 * half), np.full(side, max(side - 1.0, chin[0] + 12))
     source = np.stack([ends[0], np.minimum(ends[1], lines[0] - 3), *lines, chin, ends[2]])
     target = np.stack([
         source[0], source[1], upper - (lines[1] - lines[0]) - thicker[0], upper, lower,
-        lower + (lines[3] - lines[2]) + thicker[1], chin + _JAW * fall, source[6 + 1],
+        lower + (lines[3] - lines[2]) + thicker[1], chin + _JAW * fall, source[7],
     ])  # fmt: skip
     source, target = (np.maximum.accumulate(k + 1e-3 * np.arange(len(k))[:, None], axis=0) for k in (source, target))
     rows = np.stack([np.interp(x, target[:, i], source[:, i]) for i in range(side)], axis=1).astype(np.float32)

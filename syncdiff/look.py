@@ -17,6 +17,7 @@ from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, track_faces
 from syncdiff.faces.track import REASONS
 from syncdiff.media import SAMPLE_RATE, Clip, open_speech, read_clip
 from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
+from syncdiff.progress import finished
 from syncdiff.scene import Scene, Sitter
 from syncdiff.speech import Heard, listen
 
@@ -79,10 +80,10 @@ class Glimpse:
 
     @classmethod
     def of(cls, path: str | Path, folder: Path) -> Glimpse:
-        clip = _last(read_clip(path, folder, until=FIRST))
+        clip = finished(read_clip(path, folder, until=FIRST))
         indices = np.unique(np.linspace(0, len(clip) - 1, GLIMPSES).round().astype(int))
         images = [frame.rgb() for frame in clip.frames(indices)]
-        return cls(clip, images, clip.times[indices], _last(track_faces(iter(images))))
+        return cls(clip, images, clip.times[indices], finished(track_faces(iter(images))))
 
     def face(self, track: FaceTrack) -> Face:
         seen = np.flatnonzero(~np.isnan(track.points[:, 0, 0]))
@@ -145,12 +146,3 @@ def _head(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     x0, y0 = (int(max(0, value)) for value in middle - half)
     x1, y1 = int(min(width, middle[0] + half)), int(min(height, middle[1] + half))
     return image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)].copy()
-
-
-def _last(steps):
-    """The value of a generator that is run to its end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value

@@ -28,6 +28,7 @@ from syncdiff.checkpoints import CheckpointError, Offer, fetch, load_strictly, r
 from syncdiff.faces.fan import load_face_alignment
 from syncdiff.faces.follow import Scenes
 from syncdiff.media import Clip, InputError, read_clip
+from syncdiff.progress import scaled
 from syncdiff.scores import REACH, Scores, curve
 from syncdiff.syncnet import FPS, FRAME_SAMPLES, WINDOW
 
@@ -369,14 +370,14 @@ def score_video(
     """
     name = NAMES[protocol]
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
-        clip = yield from _share(read_clip(video, Path(folder)), 0.0, 0.1)
+        clip = yield from scaled(read_clip(video, Path(folder)), 0.0, 0.1)
         if clip.speech is None:
             return (Scores(name, reason="not scorable: the video has no sound"),)
         samples, ticks = clip.speech.samples(), _ticks(clip)
         if protocol == "frame":
             pictures = squashed(jpegs(frame.rgb() for frame in clip.frames(ticks)))
-            return ((yield from _share(_score(net, pictures, len(ticks), samples, name), 0.1, 1.0)),)
-        found = yield from _share(_follow(clip, ticks, min_track), 0.1, 0.5)
+            return ((yield from scaled(_score(net, pictures, len(ticks), samples, name), 0.1, 1.0)),)
+        found = yield from scaled(_follow(clip, ticks, min_track), 0.1, 0.5)
         scores = []
         for i, track in enumerate(found):
             where, stop = places(track), track.first + len(track.boxes)
@@ -385,7 +386,7 @@ def score_video(
             sound = samples[track.first * FRAME_SAMPLES : stop * FRAME_SAMPLES]
             steps = _score(net, squashed(jpegs(faces)), len(where), sound, name)
             first, last = (0.5 + 0.5 * n / len(found) for n in (i, i + 1))
-            scores.append((yield from _share(steps, first, last)))
+            scores.append((yield from scaled(steps, first, last)))
     if not scores:
         least = f"more than {min_track} frames at 25 fps and {MIN_FACE} pixels across"
         scores.append(Scores(name, reason=f"not scorable: no face is followed for {least}"))
@@ -418,15 +419,6 @@ def _score(
     return lse(np.concatenate(seen or [np.zeros((0, 1024))]), hear(net, samples), name)
 
 
-def _share(steps: Generator[float, None, Any], first: float, last: float) -> Generator[float, None, Any]:
-    """Fractions 0..1 of one part as fractions of the whole; passes the part's own value on."""
-    while True:
-        try:
-            yield first + (last - first) * next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".ts", ".m4v", ".mpg"}
 
 
@@ -451,7 +443,7 @@ def score_folder(
     for i, video in enumerate(videos):
         try:
             steps = score_video(video, net, protocol, min_track=min_track)
-            scores = yield from _share(steps, i / len(videos), (i + 1) / len(videos))
+            scores = yield from scaled(steps, i / len(videos), (i + 1) / len(videos))
         except InputError as sentence:
             scores = (Scores(NAMES[protocol], reason=f"not scorable: {sentence}"),)
         rows.append(Row(video, scores))

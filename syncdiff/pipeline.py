@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from syncdiff.lse import SyncNet
 from syncdiff.media import Clip, ClipWriter, InputError, Speech, read_clip, read_speech, timeline
 from syncdiff.objective import Objective
 from syncdiff.paper import STEPS, PaperArtist, PaperDenoiser
+from syncdiff.progress import Made
 from syncdiff.provenance import Watermark, credentials, label, sign
 from syncdiff.scene import CropFile, Scene, Sitter, Stroke
 from syncdiff.scores import FPS as SCORE_RATE
@@ -46,7 +47,6 @@ from syncdiff.speech import SpeechEncoder, listen, pauses
 from syncdiff.syncnet import JudgeNet
 from syncdiff.weights import COMPACT
 
-Made = TypeVar("Made")
 PREVIEW_SIDE = 720  # px, longer side of the browser-playable copy of the source
 Attention = Literal["auto", "sdpa", "xformers"]
 Stage = Literal["reading", "finding the face", "listening", "fitting", "drawing", "scoring"]
@@ -61,7 +61,6 @@ class SampleOptions:
     face: int | Spot | None = None  # index by size over time, or where to find it; None is the largest
     tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
     fit: bool = False  # practise on this face first, by the clock: no two runs are quite alike (see `syncdiff.fit`)
-
     label: bool = True  # small words in the corner of every frame: the lips were redrawn by AI
     job: int = 0  # number that the invisible mark carries: a host's own, nothing about the visitor
 
@@ -87,6 +86,13 @@ class PaperOptions(SampleOptions):
     steps: int = STEPS
 
     MAX_STEPS = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 1000 % self.steps or self.steps == 1000:  # evenly spaced from the last: others would begin far below noise
+            raise InputError(
+                f"{self.steps} steps were asked for: the paper's sampler takes a divisor of 1000 up to 500."
+            )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from syncdiff.crops import WINDOW, S
 from syncdiff.faces import OK, FaceTrack, Gap
-from syncdiff.lips import Talker, lip_shape, moved
+from syncdiff.lips import RAISED, Talker, lip_shape, moved
 from syncdiff.media import Clip, Timeline
 
 GAIN = 1.3  # a forecast is a mean, and moves 0.58 to 0.80 times as far as the lips it stands for (held-out people)
@@ -115,7 +115,7 @@ class Sitter(Portrait):
         )
         y, x = np.mgrid[: len(around), : len(around)]
         tall, wide = wanted[:3].sum() / 2 + MARGIN, wanted[3] / 2 + MARGIN
-        apart = np.hypot((x - here[0]) / wide, (y - here[1] - 0.28 * wanted[0]) / tall)
+        apart = np.hypot((x - here[0]) / wide, (y - here[1] - (0.5 - RAISED) * wanted[0]) / tall)
         share = np.clip((1.25 - apart) / 0.5, 0, 1)[..., None]
         seam = (share > 0.1) & (share < 0.6)
         tone = (around.astype(np.float32) - mouth)[seam[..., 0]].mean(0) if seam.any() else 0.0

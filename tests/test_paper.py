@@ -307,6 +307,9 @@ def test_options_are_the_papers():
     assert PaperOptions().steps == 200
     with pytest.raises(InputError, match=r"1001 steps.*1 to 1000"):
         PaperOptions(steps=1001)
+    for steps in (350, 1000):
+        with pytest.raises(InputError, match=f"{steps} steps.*a divisor of 1000 up to 500"):
+            PaperOptions(steps=steps)
 
 
 # --- attention

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from syncdiff.media.clip import LIMITS, Clip, Colour, InputError, Limits, Speech
+from syncdiff.progress import finished
 
 log = logging.getLogger(__name__)
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -30,12 +31,12 @@ KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")  # no tokens for a proc
 
 def open_clip(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Clip:
     """Read a video or a photo into `folder`. Raises InputError with one sentence for whatever cannot be used."""
-    return _last(read_clip(path, folder, limits))
+    return finished(read_clip(path, folder, limits))
 
 
 def open_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Speech:
     """Read a sound file, or the sound of a video, into `folder`. Raises InputError."""
-    return _last(read_speech(path, folder, limits))
+    return finished(read_speech(path, folder, limits))
 
 
 def read_clip(
@@ -71,14 +72,6 @@ def read_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Gene
 
 def _speech(home: Path, sound: dict[str, Any] | None) -> Speech | None:
     return Speech(home / "sound.wav", sound["rate"], sound["channels"], sound["seconds"]) if sound else None
-
-
-def _last(steps: Generator[float, None, Any]) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def _intake(

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from syncdiff.media import InputError, read_clip
+from syncdiff.progress import finished, scaled
 from syncdiff.provenance.label import ALIKE, TEXT, sees_label
 from syncdiff.provenance.manifest import Manifest, read_manifest
 from syncdiff.provenance.payload import FALSE_ALARMS
@@ -39,12 +40,7 @@ class Verification:
 
 def verify(video: str | Path) -> Verification:
     """Look for all three marks in any file. Raises InputError only where there is no file to read."""
-    steps = verifying(video)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return finished(verifying(video))
 
 
 def verifying(video: str | Path) -> Generator[float, None, Verification]:
@@ -57,23 +53,14 @@ def verifying(video: str | Path) -> Generator[float, None, Verification]:
     likeness, mark, trouble = -1.0, None, ""
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
         try:
-            clip = yield from _scaled(read_clip(path, Path(folder)), 0.05, 0.3)
+            clip = yield from scaled(read_clip(path, Path(folder)), 0.05, 0.35)
         except InputError as error:
             trouble = str(error)
         else:
             looks = np.unique(np.linspace(0, len(clip) - 1, LOOKS).astype(int))
             likeness = sees_label(frame.rgb() for frame in clip.frames(looks))
-            mark = yield from _scaled(reading(clip), 0.35, 0.65)
+            mark = yield from scaled(reading(clip), 0.35, 1.0)
     return _judged(likeness, mark, manifest, trouble)
-
-
-def _scaled(steps: Generator, start: float, share: float) -> Generator:
-    while True:
-        try:
-            done = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield start + share * done
 
 
 def _judged(likeness: float, mark: WatermarkReading | None, manifest: Manifest, trouble: str) -> Verification:

@@ -19,6 +19,7 @@ import numpy as np
 from syncdiff.crops import align, cut, mouth_mask
 from syncdiff.faces import OK, FaceTrack, track_faces
 from syncdiff.media import Clip, open_clip
+from syncdiff.progress import finished
 from syncdiff.provenance import payload
 
 STRENGTH = 1.8  # levels of Cb, root mean square over mask and time; luma changes by less than rounding does
@@ -67,12 +68,7 @@ class Watermark:
 def read_watermark(video: str | Path) -> WatermarkReading:
     """Look for our mark in the first WATCHED seconds of any video, in every face. Raises InputError."""
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
-        steps = reading(open_clip(video, Path(folder)))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value
+        return finished(reading(open_clip(video, Path(folder))))
 
 
 def reading(clip: Clip) -> Generator[float, None, WatermarkReading]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +23,13 @@ import torch
 
 from syncdiff.compact import CompactArtist
 from syncdiff.crops import mouth_mask
-from syncdiff.denoiser import Denoiser
 from syncdiff.faces.pose import yaw_of
 from syncdiff.fit import fit
 from syncdiff.lips import Talker, lip_shape
 from syncdiff.media import InputError
 from syncdiff.objective import Objective
 from syncdiff.pipeline import PaperOptions, SampleOptions, SyncDiffPipeline
+from syncdiff.progress import finished
 from syncdiff.sampler import LANE, LANES
 from syncdiff.scene import Scene, Sitter
 from syncdiff.scores import best_lag, correlation, lip_opening, lip_width, score
@@ -59,12 +59,11 @@ class Filmed:
 
     @property
     def scene(self) -> Scene:
-        """All of it to be redrawn."""
-        times, everything = np.arange(len(self.crops)) / FPS, np.ones(len(self.crops), np.float32)
+        """Every frame in which the face was found, to be redrawn."""
+        times, seen = np.arange(len(self.crops)) / FPS, np.isfinite(self.points[:, 0, 0])
         still = np.tile(np.eye(2, 3), (len(self.crops), 1, 1))
-        seen = np.isfinite(self.points[:, 0, 0])
         sitter = Sitter(self.crops, still, self.points, yaw_of(self.points), seen)
-        return Scene(sitter, np.arange(len(self.crops)), times, times + 0.5 / FPS, everything)
+        return Scene(sitter, np.arange(len(self.crops)), times, times + 0.5 / FPS, seen.astype(np.float32))
 
 
 Maker = Callable[[Filmed, np.ndarray], np.ndarray]  # a clip and a sound [N] -> crops [T, S, S, 3] that speak it
@@ -81,7 +80,7 @@ def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Maker:
             fitted.clear()
             heard = listen(pipe.speech, clip.sound)
             practice = fit(pipe.denoiser, Objective(pipe.scheduler), clip.scene.sitter, clip.scene.middles, heard)
-            fitted[clip.name] = CompactArtist(_returned(practice), pipe.speech, pipe.scheduler)
+            fitted[clip.name] = CompactArtist(finished(practice), pipe.speech, pipe.scheduler)
         return fitted[clip.name]
 
     def make(clip: Filmed, sound: np.ndarray) -> np.ndarray:
@@ -94,14 +93,6 @@ def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Maker:
         return _inside_mask(out, clip.crops)
 
     return make
-
-
-def _returned(steps: Generator[float, None, Denoiser]) -> Denoiser:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def left_alone(clip: Filmed, _sound: np.ndarray) -> np.ndarray:

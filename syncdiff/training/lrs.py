@@ -17,6 +17,7 @@ import numpy as np
 from syncdiff.faces import choose, track_faces
 from syncdiff.media import InputError
 from syncdiff.paper import cut_frame, face_boxes, place_frames, to_square
+from syncdiff.progress import finished
 from syncdiff.training.prepare import FPS, SAMPLE_RATE, VIDEOS, read_frames, read_sound
 
 WITHIN = ("", "main", "pretrain", "trainval", "test")  # where a list's names may begin
@@ -98,9 +99,4 @@ def find_boxes(video: Path, finder: Finder) -> np.ndarray:
 
 
 def _boxes(images: Sequence[np.ndarray], finder: Finder) -> np.ndarray:
-    steps = track_faces(iter(images), finder)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return face_boxes(choose(end.value))
+    return face_boxes(choose(finished(track_faces(iter(images), finder))))

@@ -23,6 +23,7 @@ import numpy as np
 from syncdiff.crops import S, align, cut
 from syncdiff.faces import OK, choose, track_faces
 from syncdiff.media import InputError
+from syncdiff.progress import finished
 
 FPS, SAMPLE_RATE = 25, 16_000
 VIDEOS, SOUNDS = {".mp4", ".mkv", ".mov", ".avi", ".mpg", ".webm"}, {".wav", ".flac", ".ogg", ".mp3"}
@@ -93,12 +94,7 @@ def _write_clip(path: Path, target: Path, curves: Path) -> int:
     images = read_frames(path)
     if len(images) < MIN_SECONDS * FPS:
         raise InputError(f"{len(images)} frames, under {MIN_SECONDS} s")
-    tracking = track_faces(iter(images))
-    try:
-        while True:
-            next(tracking)
-    except StopIteration as stop:
-        track = choose(stop.value)
+    track = choose(finished(track_faces(iter(images))))
     good = track.state == OK
     if good.mean() < MIN_SEEN:
         raise InputError(f"a usable face in only {good.mean():.0%} of the frames")

@@ -30,6 +30,7 @@ from syncdiff.faces import track_faces
 from syncdiff.media import InputError
 from syncdiff.paper import cut_frame, paste_frame, place_frames, to_latents, to_pixels
 from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
+from syncdiff.progress import finished
 from syncdiff.scores import correlation, lip_opening
 from syncdiff.training.lrs import Finder, Utterance, find_boxes, utterances
 from syncdiff.training.measures import ssim_of
@@ -286,12 +287,8 @@ class Bench:
 
 def opening(images: list[np.ndarray]) -> np.ndarray:
     """[T] lip opening by mediapipe's points, NaN where there is no face."""
-    steps = track_faces(iter(images))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return lip_opening(end.value[0].points) if end.value else np.full(len(images), np.nan)
+    tracks = finished(track_faces(iter(images)))
+    return lip_opening(tracks[0].points) if tracks else np.full(len(images), np.nan)
 
 
 def _r(made: np.ndarray, spoken: np.ndarray) -> float | None:
