@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from syncdiff.crops import WINDOW, S
 from syncdiff.faces import OK, FaceTrack, Gap
-from syncdiff.lips import RAISED, Talker, lip_shape, moved
+from syncdiff.lips import Talker, implanted, lip_shape, moved
 from syncdiff.media import Clip, Timeline
 
 GAIN = 1.3  # a forecast is a mean, and moves 0.58 to 0.80 times as far as the lips it stands for (held-out people)
-MARGIN = 3.0  # px around the lips that come from the identity frame with them
 FADE_OUT = 0.2  # s over which the drawing fades where a shorter voice ends
 
 
@@ -107,19 +105,8 @@ class Sitter(Portrait):
         its own lips shine through (measured: docs/training-log.md). So the lips come from one and all else from the
         other.
         """
-        around = self.bent(frame, wanted)
-        here, there = (self.landmarks(i)[[61, 291]].mean(0) for i in (frame, self.identity))
-        shift = np.float32([[1, 0, here[0] - there[0]], [0, 1, here[1] - there[1]]])
-        mouth = cv2.warpAffine(
-            self.bent(self.identity, wanted), shift, around.shape[:2], borderMode=cv2.BORDER_REPLICATE
-        )
-        y, x = np.mgrid[: len(around), : len(around)]
-        tall, wide = wanted[:3].sum() / 2 + MARGIN, wanted[3] / 2 + MARGIN
-        apart = np.hypot((x - here[0]) / wide, (y - here[1] - (0.5 - RAISED) * wanted[0]) / tall)
-        share = np.clip((1.25 - apart) / 0.5, 0, 1)[..., None]
-        seam = (share > 0.1) & (share < 0.6)
-        tone = (around.astype(np.float32) - mouth)[seam[..., 0]].mean(0) if seam.any() else 0.0
-        return np.clip(around * (1 - share) + (mouth + tone) * share, 0, 255).astype(np.uint8)
+        mouth = self.bent(self.identity, wanted), self.landmarks(self.identity)
+        return implanted(*mouth, self.bent(frame, wanted), self.landmarks(frame), wanted)
 
     def lips(self, forecast: np.ndarray) -> np.ndarray:
         """A forecast [B, SHAPE] in a talker's units -> what the network is told [B, 2, SHAPE], crop px."""

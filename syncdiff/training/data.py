@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from syncdiff.crops import WINDOW, S
-from syncdiff.lips import SHAPE, lip_shape, moved
+from syncdiff.lips import SHAPE, implanted, lip_shape, moved
 from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS, SAMPLE_RATE
 
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
@@ -27,6 +27,11 @@ _AT = {index: place for place, index in enumerate(KEPT)}
 
 CHAIN = 16  # frames that a chain of own previous frames goes on for, as a lane of the sampler does
 LIPS_NOISE = 0.4  # px, standard deviation, on the lip shapes that are told: in use they are a forecast
+NEAR = (
+    2,
+    11,
+)  # frames away is the one whose jaw the hint shows: in use it is the frame's own, here that tells too much
+SHOWN_OPEN = 0.5  # how often the identity's mouth is the widest open of four, as in use: it shows the teeth
 OPENER = 0.3  # how often the widest open of three frames is taken: open mouths are rare and matter most
 
 # Records of a set -> a function of (clip, frame, rng): the speech tokens [K, D] there.
@@ -173,10 +178,13 @@ class TalkingFaces:
             t = min(int(rng.integers(1, max(2, len(record) - CHAIN))) + link, len(record) - 1)
         first = t - (link or 0)  # the identity frame of a chain stays the same
         far = np.flatnonzero(np.abs(np.arange(len(record)) - first) >= min(self.gap, len(record) // 3))
-        other = int(rng.choice(far))
+        some = rng.choice(far, 4 if rng.random() < SHOWN_OPEN else 1)
+        other = int(some[record.shape[some, 0].argmax()])
+        near = int(np.clip(t + rng.choice([-1, 1]) * rng.integers(*NEAR), 0, len(record) - 1))
         frames = pixels[start + np.array([t, other, t - 1])]
         told = record.shape[[t, other]] + rng.normal(0, LIPS_NOISE, (2, SHAPE)).astype(np.float32)
-        frames[1] = moved(frames[1], record.face(other), told[0])
+        bent = (moved(p, record.face(i), told[0]) for p, i in ((frames[1], other), (pixels[start + near], near)))
+        frames[1] = implanted(next(bent), record.face(other), next(bent), record.face(near), told[0])
         matrix = _wobble(rng)
         flip = rng.random() < 0.5
         windows = _degrade(np.stack([_warp(f, matrix)[WINDOW] for f in frames]), rng)
