@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from syncdiff.lips import CONTOURS, SHAPE, Talker, lip_shape, moved
+from syncdiff.lips import CONTOURS, CORNERS, SHAPE, Talker, implanted, lip_shape, moved
 
 GAP, LOWER_LIP = 8, 6
 
@@ -24,7 +24,7 @@ def face(gap: float = GAP) -> tuple[np.ndarray, np.ndarray]:
 
 
 def dark_rows(crop: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(crop[:, 64].max(-1) < 20)
+    return np.flatnonzero(crop[:, 64].max(-1) < 100)  # half way from lip to gap
 
 
 def test_shape_is_read_off_the_landmarks():
@@ -61,3 +61,20 @@ def test_a_silent_sitter_is_taken_to_speak_as_people_do():
     talker = Talker.of(still).speaking()
     assert talker.reach == 7.0
     assert talker.pixels(np.zeros(SHAPE))[0] <= 0.5
+
+
+def test_corners_sink_with_a_jaw_that_opens():
+    crop, points = face()
+    crop[:, 46] = np.arange(128, dtype=np.uint8)[:, None]  # a ruler at the corner
+    wanted = lip_shape(points)
+    wanted[0] += 10
+    assert moved(crop, points, wanted)[90, 46, 0] == pytest.approx(90 - 10 * CORNERS, abs=0.6)
+
+
+def test_implanted_lips_lie_on_the_others_mouth_in_its_tone():
+    crop, points = face()
+    other = np.full_like(crop, 160)
+    set_in = implanted(crop, points, other, points + np.array([3, 5]), lip_shape(points))
+    assert np.abs(set_in[:, 67].astype(int)[5:] - crop[:, 64].astype(int)[:-5] - 32)[75:105].max() < 30
+    assert (set_in[:70] == 160).all()
+    assert (set_in[:, :35] == 160).all()
