@@ -517,14 +517,6 @@ def test_tensors_that_do_not_fit_leave_the_module_as_it_was(change, reason):
     assert same(dict(module.state_dict()), before)
 
 
-def test_some_keys_may_be_lacking():
-    tensors = dict(nn.BatchNorm1d(3).state_dict())
-    del tensors["num_batches_tracked"]
-    load_strictly(nn.BatchNorm1d(3), tensors, "a.pt", may_lack=("num_batches_tracked",))
-    with pytest.raises(CheckpointError, match="it lacks num_batches_tracked"):
-        load_strictly(nn.BatchNorm1d(3), tensors, "a.pt")
-
-
 # --- fetching
 
 
