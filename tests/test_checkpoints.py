@@ -599,6 +599,13 @@ def test_a_download_that_goes_wrong_leaves_nothing(change, sha256, reason, serve
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_mirror_is_asked_where_the_first_address_does_not_answer(server, tmp_path):
+    digest = hashlib.sha256(Server.data).hexdigest()
+    offer = Offer(server.url.replace("base.pt", "gone/base.pt"), "", digest, (server.url,))
+    assert fetch(offer, tmp_path, ask=lambda _: True).read_bytes() == Server.data
+    assert server.asked == 2
+
+
 def test_a_file_of_this_machine(tmp_path):
     path = save({"a": torch.ones(1)}, tmp_path / "a.pt")
     assert same(

@@ -114,7 +114,7 @@ def test_score(pipe, monkeypatch, capsys, scores: Scores, words: str) -> None:
         yield scores
 
     monkeypatch.setattr(pipeline, "score_file", score_file)
-    monkeypatch.setattr(lse, "find", lambda path=None: None)
+    monkeypatch.setattr("syncdiff.lse.weights.find", lambda path=None: None)
     assert main(["score", "video.mp4"]) == 0
     judged, how = capsys.readouterr().out.splitlines()
     assert judged.startswith(words)
@@ -145,6 +145,7 @@ def official(pipe, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     monkeypatch.setattr(pipeline, "score_file", score_file)
     monkeypatch.setattr(lse, "load", lambda path=None: f"net of {path}")
     monkeypatch.setattr(lse, "score_video", score_video)
+    monkeypatch.setattr("syncdiff.lse.videos.score_video", score_video)
     return asked
 
 
@@ -183,7 +184,7 @@ def test_score_of_a_folder(official, tmp_path, capsys) -> None:
 
 
 def test_a_folder_without_weights_and_a_wrong_file_are_bad_input(pipe, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(lse, "find", lambda path=None: path)
+    monkeypatch.setattr("syncdiff.lse.weights.find", lambda path=None: path)
     assert main(["score", str(tmp_path)]) == 2
     assert "is a folder, which only LSE scores. For LSE-C and LSE-D" in capsys.readouterr().err
     (tmp_path / "syncnet_v2.model").write_bytes(b"something else")
@@ -209,7 +210,7 @@ def test_doctor_ends_with_a_verdict(capsys, monkeypatch, tmp_path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"record": json.dumps({"steps": 700, "seen": [1]})})
     monkeypatch.setattr(cli, "PACKAGES", (*cli.PACKAGES, "no-such-package"))
     monkeypatch.setattr(cli.shutil, "which", lambda name: None)
-    monkeypatch.setattr(lse, "find", lambda path=None: None)
+    monkeypatch.setattr("syncdiff.lse.weights.find", lambda path=None: None)
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("verdict   not ready: no-such-package is not installed; there are no weights in")

@@ -66,7 +66,7 @@ def file(net: SyncNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pinned(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    monkeypatch.setattr(lse, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr("syncdiff.lse.weights.SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def test_the_tensors_are_those_of_the_released_file(net: SyncNet) -> None:
@@ -102,7 +102,7 @@ def test_layer_sizes_are_those_of_the_paper(net: SyncNet) -> None:
 
 def test_the_released_format_is_read(net: SyncNet, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned(monkeypatch, file)
-    read = SyncNet.read(file)
+    read = lse.read(file)
     assert not read.training
     assert all(torch.equal(value, read.state_dict()[key]) for key, value in released(net).items())
     cepstra = torch.randn(3, 1, 13, 20)
@@ -114,11 +114,11 @@ def test_another_file_is_refused_in_one_sentence(file: Path, tmp_path: Path, mon
     with pytest.raises(
         CheckpointError, match=rf"syncnet_v2.model is refused: its sha256 is \w+; expected {lse.SHA256}"
     ):
-        SyncNet.read(file)
+        lse.read(file)
     torch.save({"netfcaud.0.weight": torch.zeros(2)}, tmp_path / "other.model")
     pinned(monkeypatch, tmp_path / "other.model")
     with pytest.raises(CheckpointError, match=r"other.model is refused: it lacks netcnnaud.0.weight"):
-        SyncNet.read(tmp_path / "other.model")
+        lse.read(tmp_path / "other.model")
     with pytest.raises(CheckpointError, match="no such file"):
         lse.find(tmp_path / "nowhere.model")
 
@@ -195,12 +195,12 @@ def test_mfcc_gives_what_python_speech_features_printed() -> None:
 def test_mfcc_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = noise(9000).astype(np.float32) / 32768
     whole = lse.mfcc(samples)
-    monkeypatch.setattr(lse, "PIECE_ROWS", 7)
+    monkeypatch.setattr("syncdiff.lse.sound.PIECE_ROWS", 7)
     np.testing.assert_allclose(lse.mfcc(samples), whole, atol=1e-9)
 
 
 def test_sound_windows_are_twenty_columns_four_apart(net: SyncNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lse, "PIECE", 1)  # ten windows at a time
+    monkeypatch.setattr("syncdiff.lse.sound.PIECE", 10)
     samples = noise(20 * FRAME + 300).astype(np.float32) / 32768
     heard = lse.hear(net, samples)
     assert heard.shape == (15, 1024)  # min_length - 5
@@ -216,7 +216,7 @@ def test_sound_windows_are_twenty_columns_four_apart(net: SyncNet, monkeypatch: 
 
 
 def test_windows_in_one_pass_equal_windows_alone(net: SyncNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lse, "PIECE", 3)
+    monkeypatch.setattr("syncdiff.lse.picture.PIECE", 3)
     pictures = np.random.default_rng(0).integers(0, 256, (9, 224, 224, 3), np.uint8)
     seen = np.concatenate(list(lse.see(net, iter(pictures))))
     assert seen.shape == (5, 1024)
@@ -289,7 +289,7 @@ def box(x: float, y: float = 300, side: float = 120) -> np.ndarray:
 
 def test_a_track_needs_more_than_a_hundred_detections_and_a_large_face() -> None:
     def count(frames: int, side: float = 120, cuts: tuple[int, ...] = ()) -> int:
-        return len(lse.tracks([[box(300, side=side)]] * frames, cuts))
+        return len(lse.linked([[box(300, side=side)]] * frames, cuts))
 
     assert (count(100), count(101)) == (0, 1)
     assert (count(150, side=100), count(150, side=101)) == (0, 1)
@@ -300,17 +300,17 @@ def test_two_faces_with_a_drop_out_are_two_tracks_filled_between() -> None:
     found = [[box(200 + t), box(900)] for t in range(140)]
     for t in range(50, 74):
         del found[t][0]
-    first, second = lse.tracks(found, ())
+    first, second = lse.linked(found, ())
     assert first.first == second.first == 0
     np.testing.assert_allclose(first.boxes, [box(200 + t) for t in range(140)])
     np.testing.assert_allclose(second.boxes, [box(900)] * 140)
     del found[74][0]  # 25 in a row: one more than may be missed, and neither end is long enough
-    assert [round(track.boxes[0, 0]) for track in lse.tracks(found, ())] == [840]
+    assert [round(track.boxes[0, 0]) for track in lse.linked(found, ())] == [840]
 
 
 def test_a_jump_ends_a_track() -> None:
     found = [[box(200)]] * 120 + [[box(280)]] * 120  # a fifth of the two boxes is shared
-    assert [track.first for track in lse.tracks(found, ())] == [0, 120]
+    assert [track.first for track in lse.linked(found, ())] == [0, 120]
 
 
 def test_places_are_medians_over_thirteen_with_zeros_beyond_the_ends() -> None:
@@ -398,7 +398,7 @@ def planted_detector(monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]]) 
             def detect_from_image(image: np.ndarray) -> list[list[float]]:
                 return boxes
 
-    monkeypatch.setattr(lse, "load_face_alignment", lambda: Alignment)
+    monkeypatch.setattr("syncdiff.lse.videos.load_face_alignment", lambda: Alignment)
 
 
 def test_every_face_has_its_score_on_its_own_stretch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,7 +448,7 @@ def test_a_full_run_with_weights_in_the_released_format(file: Path, tmp_path: Pa
     pinned(monkeypatch, file)
     monkeypatch.setenv("SYNCDIFF_SYNCNET", str(file))
     planted_detector(monkeypatch, [[10, 10, 40, 40, 0.99]])
-    net = SyncNet.read(lse.find())
+    net = lse.read(lse.find())
     video = write(tmp_path / "a.mkv", levels(14), 0)
     for protocol in ("frame", "tracks"):
         (found,) = finish(lse.score_video(video, net, protocol, min_track=10))
@@ -469,7 +469,7 @@ EXAMPLE = os.environ.get("SYNCDIFF_SYNCNET_EXAMPLE")  # data/example.avi of joon
 )
 def test_golden_example() -> None:
     """Its README prints offset 3, minimum distance 5.353 and confidence 10.021; one more encode lies between."""
-    (found,) = finish(lse.score_video(EXAMPLE, SyncNet.read(lse.find()), "frame"))
+    (found,) = finish(lse.score_video(EXAMPLE, lse.read(lse.find()), "frame"))
     assert found.offset_frames == 3
     assert found.distance == pytest.approx(5.353, abs=0.1)
     assert found.confidence == pytest.approx(10.021, abs=0.1)

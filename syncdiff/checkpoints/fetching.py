@@ -23,6 +23,7 @@ class Offer:
     url: str
     licence: str  # its name and what it forbids, as the visitor shall read it before saying yes
     sha256: str | None = None  # None where its owner has published none
+    mirrors: tuple[str, ...] = ()  # other addresses of the very file, tried where the first does not answer
 
 
 def ask_on_terminal(question: str) -> bool:
@@ -47,21 +48,31 @@ def fetch(offer: Offer, folder: Path, *, ask: Callable[[str], bool] = ask_on_ter
     if ask(question) is not True:
         raise CheckpointError(to, "nobody agreed to its licence, so nothing was fetched", f"a yes, or the file at {to}")
     folder.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=folder, prefix=f".{to.name}.")
+    unreachable: list[str] = []
+    for url in (offer.url, *offer.mirrors):
+        try:
+            _bring(url, to, offer.sha256)
+        except (OSError, HTTPException) as error:
+            unreachable.append(f"{url} cannot be fetched ({error})")
+        else:
+            return to
+    raise CheckpointError(to, "; ".join(unreachable), "an answer from there")
+
+
+def _bring(url: str, to: Path, sha256: str | None) -> None:
+    """One address -> the file, whole or not at all."""
+    handle, part = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
     try:
         with os.fdopen(handle, "w+b") as file:
-            with urllib.request.urlopen(offer.url, timeout=60) as answer:  # noqa: S310 -- an address of our own
+            with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 -- an address of our own
                 shutil.copyfileobj(answer, file, 2**20)
                 announced = int(answer.headers.get("Content-Length") or file.tell())
             if file.tell() != announced:
                 raise CheckpointError(to, f"only {file.tell()} bytes of it came", f"{announced} bytes")
             file.seek(0)
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if offer.sha256 and found != offer.sha256.lower():
-            raise CheckpointError(to, f"what came has the sha256 {found}", offer.sha256)
+        if sha256 and found != sha256.lower():
+            raise CheckpointError(to, f"what came has the sha256 {found}", sha256)
         Path(part).replace(to)
-    except (OSError, HTTPException) as error:
-        raise CheckpointError(to, f"{offer.url} cannot be fetched ({error})", "an answer from there") from error
     finally:
         Path(part).unlink(missing_ok=True)
-    return to
