@@ -56,7 +56,7 @@ class Objective:
     def __call__(
         self, denoiser: Denoiser, clean: Tensor, condition: Condition, pure: int = 0
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Terms to be summed, already weighted, and what the first `pure` rows drew from pure noise.
+        """Terms to be summed, already weighted, and the one-step estimate [B, C, h, w].
 
         Args:
             clean: [B, C, h, w].
@@ -80,4 +80,4 @@ class Objective:
             found, seen = self.reader(F.pixel_shuffle(estimate, codec.FACTOR))
             terms["lips"] = self.weights.lips * F.l1_loss(found, points)
             terms["look"] = self.weights.look * sum(F.l1_loss(a, b) for a, b in zip(seen[:2], look[:2], strict=True))
-        return terms, estimate[:pure].detach()
+        return terms, estimate

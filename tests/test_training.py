@@ -17,7 +17,9 @@ from syncdiff.denoiser import Condition
 from syncdiff.objective import Objective
 from syncdiff.speech import SpeechEncoder
 from syncdiff.training import data, distill, prepare, train
+from syncdiff.training.critic import Critic, told_apart
 from syncdiff.training.reader import LipReader
+from syncdiff.training.sync import SyncMatcher
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 
@@ -87,12 +89,39 @@ def test_the_loss_is_zero_for_the_right_answer():
     assert all(term.item() < 1e-5 for term in terms.values()), terms
 
 
+def test_the_critic_learns_to_tell_sharp_from_blurred():
+    torch.manual_seed(0)
+    sharp, critic = torch.randn(8, codec.CHANNELS, codec.HEIGHT, codec.WIDTH), Critic()
+    blurred, hint = sharp.mean(1, keepdim=True).expand_as(sharp), torch.zeros_like(sharp)
+    optimizer = torch.optim.Adam(critic.parameters(), 1e-3)
+    losses = []
+    for _ in range(20):
+        losses.append(told_apart(critic, sharp, blurred, hint))
+        optimizer.zero_grad(), losses[-1].backward(), optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]
+    assert critic(sharp, hint).mean() > critic(blurred, hint).mean()
+
+
+def test_the_matcher_knows_a_pair_that_it_was_shown():
+    torch.manual_seed(0)
+    matcher = SyncMatcher(8, 32)
+    mouths, sounds = torch.randn(16, 128, 5, 6), torch.randn(16, 8, 32)
+    assert matcher(mouths, sounds).item() > 2  # chance is 2.77
+    optimizer = torch.optim.Adam(matcher.parameters(), 1e-3)
+    for _ in range(30):
+        optimizer.zero_grad(), matcher(mouths, sounds).backward(), optimizer.step()
+    assert matcher(mouths, sounds) < 0.2
+    assert matcher(mouths, sounds.roll(1, 0)) > 3
+
+
 def test_training_cut_off_goes_on_as_if_it_had_not_been(prepared, tmp_path, monkeypatch):
     SpeechEncoder(width=32, layers=1).save_pretrained(tmp_path / "speech")
-    preset = replace(train.PRESETS["tiny"], share={"heads": 1.0}, updates=4, reader_updates=1, save_every=2)
+    preset = replace(train.PRESETS["tiny"], share={"heads": 1.0}, updates=4, helper_updates=1, save_every=2)
+    preset = replace(preset, recipe=replace(preset.recipe, sync=0.1))
     whole = train.train(prepared, tmp_path / "whole", tmp_path / "speech", preset)
     (tmp_path / "cut").mkdir()
-    shutil.copy(tmp_path / "whole" / "reader.pt", tmp_path / "cut")
+    for helper in ("reader.pt", "matcher.pt"):
+        shutil.copy(tmp_path / "whole" / helper, tmp_path / "cut")
     calls, loss = [], Objective.__call__
 
     def power_cut(*args, **kwargs):
@@ -112,7 +141,7 @@ def test_training_cut_off_goes_on_as_if_it_had_not_been(prepared, tmp_path, monk
 def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path):
     encoder = SpeechEncoder(width=32, layers=1)
     encoder.save_pretrained(tmp_path / "speech")
-    preset = replace(train.PRESETS["tiny"], share={"heads": 1.0}, updates=3, reader_updates=2)
+    preset = replace(train.PRESETS["tiny"], share={"heads": 1.0}, updates=3, helper_updates=2)
     train.train(prepared, tmp_path / "out", tmp_path / "speech", preset)
     assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["update"] == 3
     average = train.train(prepared, tmp_path / "out", tmp_path / "speech", replace(preset, updates=5))

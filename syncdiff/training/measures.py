@@ -5,12 +5,20 @@ All crops are uint8 [T, S, S, 3]; landmarks are FaceMesh's [T, 478, 2] in crop p
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 
-from syncdiff.crops import WINDOW
+from syncdiff.crops import FEATHER, WINDOW, mouth_mask
 from syncdiff.objective import LIP_BOX
 
+# Held-out people by how they were filmed; rendered heads stand apart.
+GROUPS = {
+    "GRID": ("val-grid-multi",),
+    "laboratory": ("val-elospheres",),
+    "ordinary": ("val-voxceleb2", "val-hdtf", "val-retalking"),
+}
 LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)  # outer contour
 
 
@@ -35,6 +43,41 @@ def sharpness(crops: np.ndarray) -> float:
     """Root mean energy of the Laplacian in the mouth box."""
     boxes = crops[:, LIP_BOX[0], LIP_BOX[1]]
     return float(np.mean([cv2.Laplacian(cv2.cvtColor(b, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var() for b in boxes]) ** 0.5)
+
+
+def colour_shift(drawn: np.ndarray, filmed: np.ndarray) -> float:
+    """Levels (mean of RGB) between the mean colours of two films of a face, in the mask's skin around the lips."""
+    return float(np.abs(drawn[:, _skin()].mean((0, 1)) - filmed[:, _skin()].mean((0, 1))).mean())
+
+
+def seam(drawn: np.ndarray, filmed: np.ndarray) -> float:
+    """Mean absolute difference, levels, in the rim of the mask over which the product's paste fades in."""
+    return float(np.mean([cv2.absdiff(a, b)[_rim()].mean() for a, b in zip(drawn, filmed, strict=True)]))
+
+
+def joint(drawn: np.ndarray, begins: np.ndarray) -> float | None:
+    """Mean change in the mouth box from the frame before, at frames that begin a chain over that at all others.
+
+    Args:
+        begins: [T] bool; the first frame has none before it. None where there are no two kinds of frames.
+    """
+    boxes = drawn[:, LIP_BOX[0], LIP_BOX[1]]
+    change = np.array([cv2.absdiff(a, b).mean() for a, b in zip(boxes[1:], boxes[:-1], strict=True)])
+    here = begins[1:]
+    return float(change[here].mean() / change[~here].mean()) if here.any() and not here.all() else None
+
+
+@cache
+def _skin() -> np.ndarray:
+    skin = mouth_mask().copy()
+    skin[LIP_BOX] = False
+    return skin
+
+
+@cache
+def _rim() -> np.ndarray:
+    inside = cv2.distanceTransform(mouth_mask().astype(np.uint8), cv2.DIST_L2, 5) - 1
+    return (inside > 0) & (inside <= FEATHER)
 
 
 def jitter(points: np.ndarray) -> float:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,17 +24,17 @@ import torch
 from accelerate import Accelerator
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
-from torch.nn import functional as F
 
 from syncdiff import codec, sampler
 from syncdiff.denoiser import Condition, Denoiser
 from syncdiff.media import InputError
-from syncdiff.objective import Objective
 from syncdiff.speech import SpeechEncoder, log_mel, token_window
-from syncdiff.training.data import ClipRecord, FaceBatch, TalkingFaces, chain_link
+from syncdiff.training.data import ClipRecord, FaceBatch, TalkingFaces
 from syncdiff.training.distill import augment, equalise
+from syncdiff.training.learner import Learner, Recipe
 from syncdiff.training.prepare import FPS
-from syncdiff.training.reader import LipReader
+from syncdiff.training.reader import LipReader, train_reader
+from syncdiff.training.sync import SyncMatcher, train_matcher
 from syncdiff.training.train_paper import PAPER_PRESETS, read_speech_net, read_vae
 from syncdiff.training.train_paper import train as train_paper
 
@@ -46,21 +46,27 @@ class Preset:
     denoiser: dict = field(default_factory=dict)  # Denoiser's arguments
     share: dict[str, float] = field(default_factory=lambda: {"grid-s1": 0.3, "rendered": 0.3, "puppets": 0.4})
     batch: int = 32
-    lr: float = 6e-4
     updates: int = 100_000
-    ema: float = 0.998
     save_every: int = 300
-    reader_updates: int = 800
+    helper_updates: int = 800  # of the lip reader, and of the matcher where there is a sync loss
     hearings: int = 3  # times every sound is encoded, the first clean, the others augmented
-    chains: float = 0.3  # of a batch: rows whose previous frame is the network's own, from the update before
-    pose_noise: float = 0.4  # upper end of the noise on a true previous frame
-    pose_dropout: float = 0.2  # how often there is no previous frame
-    speech_dropout: float = 0.4  # how often the speech is not told, only the lip shape
+    workers: int = 1  # threads that make batches
+    recipe: Recipe = field(default_factory=Recipe)
 
 
 PRESETS = {
-    "tiny": Preset(denoiser={"widths": (16, 32, 64)}, batch=4, updates=20, reader_updates=10, hearings=1),
-    "compact": Preset(denoiser={"widths": (48, 96, 192)}),
+    "tiny": Preset(
+        denoiser={"widths": (16, 32, 64)}, batch=4, updates=20, helper_updates=10, hearings=1, recipe=Recipe(chained=1)
+    ),
+    "compact": Preset(denoiser={"widths": (48, 96, 192)}),  # two CPU cores: 25 samples a second
+    "compact-gpu": Preset(  # the same network with the batches of a GPU
+        denoiser={"widths": (48, 96, 192)},
+        batch=256,
+        updates=12_000,
+        save_every=1000,
+        workers=12,
+        recipe=Recipe(lr=1e-3, ema=0.9995, chained=76),
+    ),
 }
 
 
@@ -108,46 +114,14 @@ def conditions(batch: FaceBatch, mask: Tensor) -> tuple[Tensor, Condition]:
     return clean, Condition(clean * (1 - mask), identity, previous, speech, lips)
 
 
-def spoil(told: Condition, own: Tensor, preset: Preset) -> Condition:
-    """What is told as sampling will know it: the previous frame noisy or not there, the speech now and then left out.
-
-    Speech is left out often: the encoder knows these very clips by heart, so that their tokens alone tell the lips, and
-    a network that leaned on that would mumble on any other voice.
-
-    Args:
-        own: [rows, C, h, w] what the network drew for the frames before the first rows; zeros at a chain's beginning.
-            Only true previous frames in training let errors grow from frame to frame in sampling (measured: black
-            smears within a second), and so did chains of one frame.
-    """
-    true = told.previous[len(own) :]
-    shape = (len(true), 1, 1, 1)
-    noise = torch.rand(shape, device=true.device) * preset.pose_noise
-    keep = (torch.rand(shape, device=true.device) >= preset.pose_dropout).float()
-    previous = torch.cat([own, (true + noise * torch.randn_like(true)) * keep])
-    silent = torch.rand(len(previous), 1, 1, device=previous.device) < preset.speech_dropout
-    return replace(told, previous=previous, speech=told.speech.masked_fill(silent, 0.0))
-
-
-def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LipReader:
-    """The objective's lip reader: L1 on landmarks; noisy pixels, so that it stays sensible on rough estimates."""
-    reader, path = LipReader(), out / "reader.pt"
-    if path.exists():
-        reader.load_state_dict(torch.load(path, weights_only=True))
-    else:
-        optimizer = torch.optim.AdamW(reader.parameters(), 1e-3, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, updates)
-        for update in range(1, updates + 1):
-            batch = faces.batch(64, np.random.default_rng([7, update]))
-            x = F.pixel_shuffle(codec.encode(batch.clean), codec.FACTOR)
-            x = x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1) * 0.2
-            with torch.autocast("cpu", torch.bfloat16):
-                points, _ = reader(x)
-            loss = F.l1_loss(points.float(), torch.from_numpy(batch.lips))
-            optimizer.zero_grad(), loss.backward(), optimizer.step(), schedule.step()
-            if update % 100 == 0:
-                print(f"lip reader {update}: {loss.item():.3f} px", flush=True)
-        torch.save(reader.state_dict(), path)
-    return reader.eval().requires_grad_(False)
+def train_helpers(
+    faces: TalkingFaces, out: Path, preset: Preset, model: Denoiser
+) -> tuple[LipReader, SyncMatcher | None]:
+    """What the losses look with: read from OUT, or trained now on true frames."""
+    reader = train_reader(faces, out, preset.helper_updates)
+    if not preset.recipe.sync:
+        return reader, None
+    return reader, train_matcher(faces, reader, out, preset.helper_updates, model.config.tokens).to(model.device)
 
 
 @torch.inference_mode()
@@ -175,110 +149,51 @@ def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24
     model = Denoiser(speech_width=encoder.config.width, **preset.denoiser).to(memory_format=torch.channels_last)
     model.unet.set_attn_processor(AttnProcessor())  # on a CPU the fused kernel's backward took a quarter of an update
     hear = hearer(encoder, model.config.tokens, preset.hearings, out)
-    reader = train_reader(TalkingFaces(data, preset.share, hear, split="generator"), out, preset.reader_updates)
-    faces = TalkingFaces(data, preset.share, hear)
-    objective = Objective(sampler.compact_schedule(), reader.to(accelerator.device))
-    average = Denoiser.from_config(model.config)
-    average.load_state_dict(model.state_dict())
-    optimizer = torch.optim.AdamW(model.parameters(), preset.lr, weight_decay=0.01, betas=(0.9, 0.99))
-    update, samples, elapsed, dice = 0, 0, 0.0, None
-    lanes = int(preset.chains * preset.batch)
-    own = torch.zeros(lanes, codec.CHANNELS, codec.HEIGHT, codec.WIDTH, device=accelerator.device)
-    if (out / "state.pt").exists():
-        state = torch.load(out / "state.pt", weights_only=True)
-        (
-            model.load_state_dict(state["model"]),
-            average.load_state_dict(state["average"]),
-            optimizer.load_state_dict(state["optimizer"]),
-        )
-        update, samples, elapsed, dice = (state[key] for key in ("update", "samples", "elapsed", "dice"))
-        own = state["own"].to(accelerator.device)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    average.to(accelerator.device)
-    averaged, learned = list(average.parameters()), list(accelerator.unwrap_model(model).parameters())
-    mask = codec.latent_mask()
+    reader, matcher = train_helpers(TalkingFaces(data, preset.share, hear, split="generator"), out, preset, model)
+    torch.manual_seed(accelerator.process_index)  # again: a helper trained just now has used the dice
+    learner = Learner(model, preset.recipe, accelerator, reader.to(accelerator.device), matcher)
+    faces, mask, chained = TalkingFaces(data, preset.share, hear), codec.latent_mask(), preset.recipe.chained
     held = conditions(faces.batch(12, np.random.default_rng(99)), mask)
-    ahead = ThreadPoolExecutor(1)  # the next batch is made while this one is learned; its seed is its number
+    if (out / "state.pt").exists():
+        learner.resume(out / "state.pt")
 
     def make(number: int) -> tuple[Tensor, Condition]:
-        chained = faces.chains(lanes, accelerator.process_index, number)
-        free = faces.batch(preset.batch - lanes, np.random.default_rng([accelerator.process_index, number]))
-        both = zip(astuple(chained), astuple(free), strict=True)
+        links = faces.chains(chained, accelerator.process_index, number)
+        free = faces.batch(preset.batch - chained, np.random.default_rng([accelerator.process_index, number]))
+        both = zip(astuple(links), astuple(free), strict=True)
         return conditions(FaceBatch(*(np.concatenate(pair) for pair in both)), mask)
 
-    coming = ahead.submit(make, update)
-    torch.manual_seed(accelerator.process_index)  # again: a lip reader trained just now has used the dice
-    if dice:
-        _set_dice(dice)
-    began, sums = time.time() - elapsed, {}
-
     def save() -> None:
-        whole = accelerator.unwrap_model(model)
-        state = {
-            "model": whole.state_dict(),
-            "average": average.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "update": update,
-            "samples": samples,
-            "elapsed": time.time() - began,
-            "dice": _dice(),
-            "own": own.cpu(),
-        }
-        torch.save(state, out / "state.partial.pt")
-        (out / "state.partial.pt").replace(out / "state.pt")
-        average.save_pretrained(out / "denoiser")
-        sheet(average.eval(), held[0].to(average.device), held[1].to(average.device), out / f"sheet-{update:06d}.png")
+        learner.save(out / "state.pt")
+        learner.average.save_pretrained(out / "denoiser")
+        shown = (part.to(accelerator.device) for part in held)
+        sheet(learner.average.eval(), *shown, out / f"sheet-{learner.update:06d}.png")
 
-    while update < preset.updates and time.time() - began < hours * 3600:
-        progress = max(update / preset.updates, (time.time() - began) / (hours * 3600))
-        for group in optimizer.param_groups:
-            group["lr"] = preset.lr * min(
-                1.0, (update + 1) / 200, max(0.02, (1 - progress) / 0.4)
-            )  # linear down at the end
-        clean, condition = coming.result()
-        coming = ahead.submit(make, update + 1)
-        clean, condition = clean.to(accelerator.device), condition.to(accelerator.device)
-        with accelerator.autocast():
-            own[[row for row in range(lanes) if chain_link(row, update)[1] == 0]] = 0
-            terms, drawn = objective(model, clean, spoil(condition, own, preset), pure=lanes)
-            own = drawn.clamp(-1, 1) * mask.to(drawn.device) + condition.masked[:lanes]
-        accelerator.backward(sum(terms.values()))
-        accelerator.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step(), optimizer.zero_grad()
-        update, samples = update + 1, samples + preset.batch * accelerator.num_processes
-        with torch.no_grad():
-            decay = min(preset.ema, update / (update + 10))
-            torch._foreach_lerp_(averaged, learned, 1 - decay)
-        for key, value in terms.items():
-            sums[key] = sums.get(key, 0.0) + value.item()
-        if accelerator.is_main_process and update % 50 == 0:
-            line = {
-                "update": update,
-                "samples": samples,
-                **{k: round(v / 50, 5) for k, v in sums.items()},
-                "seconds": round(time.time() - began),
-            }
+    sums: dict[str, float] = {}
+    ahead = ThreadPoolExecutor(preset.workers)  # makes batches meanwhile; a batch's seed is its number
+    coming = deque(ahead.submit(make, learner.update + i) for i in range(preset.workers))
+    while learner.update < preset.updates and learner.seconds < hours * 3600:
+        coming.append(ahead.submit(make, learner.update + preset.workers))
+        progress = max(learner.update / preset.updates, learner.seconds / (hours * 3600))
+        for name, value in learner.learn(*coming.popleft().result(), progress).items():
+            sums[name] = sums.get(name, 0.0) + value / 50
+        if not accelerator.is_main_process:
+            continue
+        if learner.update % 50 == 0:
+            means = {name: round(value, 5) for name, value in sums.items()}
+            line = {"update": learner.update, "samples": learner.samples, **means, "seconds": round(learner.seconds)}
             print(line, flush=True)
             with (out / "log.csv").open("a") as log:
                 log.write(",".join(map(str, line.values() if log.tell() else line)) + "\n")
-            accelerator.log(line, step=update)
+            accelerator.log(line, step=learner.update)
             sums = {}
-        if accelerator.is_main_process and update % preset.save_every == 0:
+        if learner.update % preset.save_every == 0:
             save()
+    ahead.shutdown(cancel_futures=True)
     if accelerator.is_main_process:
         save()
     accelerator.end_training()
-    return average
-
-
-def _dice() -> list[Tensor]:
-    """States of the random generators: the CPU's, and every GPU's."""
-    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-
-
-def _set_dice(dice: list[Tensor]) -> None:
-    torch.set_rng_state(dice[0])
-    torch.cuda.set_rng_state_all(dice[1:])
+    return learner.average
 
 
 def main() -> None:
