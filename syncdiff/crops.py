@@ -66,7 +66,7 @@ def align(track: FaceTrack, times: np.ndarray) -> np.ndarray:
     params = np.stack(
         [a / norm, b / norm, *(mean.T)], axis=1
     )  # [T, 4]: scale*cos, scale*sin, x, y of the anchor centre
-    params = _smooth(params, np.asarray(times), track.run)
+    params = smoothed(params, times, track.run, SMOOTHING)
     c, s, x, y = params.T
     shift = np.stack([x - c * origin[0] + s * origin[1], y - s * origin[0] - c * origin[1]], axis=1)
     return np.concatenate([np.stack([c, -s, s, c], axis=1).reshape(-1, 2, 2), shift[..., None]], axis=2).astype(
@@ -74,17 +74,24 @@ def align(track: FaceTrack, times: np.ndarray) -> np.ndarray:
     )
 
 
-def _smooth(params: np.ndarray, times: np.ndarray, run: np.ndarray) -> np.ndarray:
-    """Gaussian over neighbouring frames of the same unbroken run [T] (-1: missing). NaN rows stay NaN."""
+def smoothed(rows: np.ndarray, times: np.ndarray, run: np.ndarray, spread: float) -> np.ndarray:
+    """Rows [T, D] through a Gaussian over time, frame by frame of the same unbroken run; NaN where there is none.
+
+    Args:
+        times: [T] s.
+        run: [T] int, -1 where there is no run (see `FaceTrack.run`).
+        spread: s, the Gaussian's standard deviation; it is cut off at three of them, so memory grows with T alone.
+    """
+    times = np.asarray(times)
     step = np.median(np.diff(times)) if len(times) > 1 else 1.0
-    reach = min(len(times) - 1, int(3 * SMOOTHING / step))
-    total, weight = np.zeros_like(params), np.zeros(len(params))
+    reach = min(len(times) - 1, int(3 * spread / step))
+    total, weight = np.zeros_like(rows), np.zeros(len(rows))
     for shift in range(-reach, reach + 1):
-        here = np.arange(max(0, -shift), len(params) - max(0, shift))
+        here = np.arange(max(0, -shift), len(rows) - max(0, shift))
         there = here + shift
-        w = np.exp(-0.5 * ((times[there] - times[here]) / SMOOTHING) ** 2)
+        w = np.exp(-0.5 * ((times[there] - times[here]) / spread) ** 2)
         w *= (run[here] == run[there]) & (run[here] >= 0)
-        total[here] += np.nan_to_num(params[there]) * w[:, None]
+        total[here] += np.nan_to_num(rows[there]) * w[:, None]
         weight[here] += w
     return np.where(run[:, None] >= 0, total / np.maximum(weight, 1e-9)[:, None], np.nan)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import av
@@ -194,6 +195,19 @@ def test_a_square_frame_is_taken_whole_and_another_is_cut_around_the_face():
     assert (np.diff(placed[:, 0, 2]) >= 0).all()
     box = to_square(boxes, placed)[0]
     assert np.allclose(box[2:] - box[:2], np.array([50, 60]) * SIDE / 120, atol=1e-3)
+
+
+def test_placing_the_square_takes_memory_by_the_frame():
+    """Ten minutes at 60 fps: a table of frames by frames would take ten gigabytes."""
+    T = 36_000
+    boxes = np.tile(np.array([60.0, 40, 110, 100]), (T, 1)) + 20 * np.sin(np.arange(T) / 500)[:, None]
+    tracemalloc.start()
+    placed = place_frames(boxes, np.arange(T) / 60, 640, 360)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert placed.shape == (T, 2, 3)
+    assert peak < 2000 * T
+    assert np.abs(np.diff(placed[:, 0, 2])).max() <= 1  # it glides
 
 
 def test_what_goes_back_meets_the_frame_at_the_squares_edge():

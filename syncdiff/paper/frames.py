@@ -9,6 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from syncdiff.crops import smoothed
 from syncdiff.faces import FaceTrack
 from syncdiff.media import Patch
 
@@ -37,9 +38,7 @@ def place_frames(boxes: np.ndarray, times: np.ndarray, width: int, height: int) 
     side = int(min(width, height, round(AROUND * float(np.median(boxes[seen, 3] - boxes[seen, 1])))))
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     filled = np.stack([np.interp(np.arange(T), seen, centres[seen, axis]) for axis in (0, 1)], 1)
-    apart = (np.asarray(times)[:, None] - np.asarray(times)[None]) / STEADY
-    weight = np.exp(-0.5 * apart**2)
-    corner = weight @ filled / weight.sum(1, keepdims=True) - side / 2
+    corner = smoothed(filled, times, np.zeros(T, int), STEADY) - side / 2  # one run: the square glides over gaps, too
     corner = np.clip(np.rint(corner), 0, (width - side, height - side)).astype(int)
     return np.stack([_matrix(x, y, side) for x, y in corner])
 
