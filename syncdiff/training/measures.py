@@ -59,12 +59,12 @@ def joint(drawn: np.ndarray, begins: np.ndarray) -> float | None:
     """Mean change in the mouth box from the frame before, at frames that begin a chain over that at all others.
 
     Args:
-        begins: [T] bool; the first frame has none before it. None where there are no two kinds of frames.
+        begins: [T] bool; the first frame has none before it. None where no other frame changes, or none begins one.
     """
     boxes = drawn[:, LIP_BOX[0], LIP_BOX[1]]
     change = np.array([cv2.absdiff(a, b).mean() for a, b in zip(boxes[1:], boxes[:-1], strict=True)])
     here = begins[1:]
-    return float(change[here].mean() / change[~here].mean()) if here.any() and not here.all() else None
+    return float(change[here].mean() / change[~here].mean()) if here.any() and change[~here].any() else None
 
 
 @cache
