@@ -32,7 +32,7 @@ class Recipe:
     speech_dropout: float = 0.4  # how often the speech is not told, only the lip shape
     lips_told: bool = True  # or the lip shape is never told, and the speech always
     sync: float = 0.0  # weight of the sync loss
-    critic: float = 0.01  # weight of the critic's opinion
+    critic: float = 0.002  # weight of the critic's opinion
 
 
 def spoil(told: Condition, own: Tensor, recipe: Recipe) -> Condition:
@@ -73,7 +73,7 @@ class Learner:
             model,
             torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=0.01, betas=(0.9, 0.99)),
             critic,
-            torch.optim.Adam(critic.parameters(), 2e-4, betas=(0.5, 0.99)),
+            torch.optim.Adam(critic.parameters(), 5e-4, betas=(0.5, 0.99)),
         )
         self.objective = Objective(sampler.compact_schedule(), reader)
         self.began = time.time()
