@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff import codec, sampler
+from syncdiff import codec, sampler, speech
 from syncdiff.crops import WINDOW
 from syncdiff.denoiser import Condition
 from syncdiff.objective import Objective
 from syncdiff.speech import SpeechEncoder
-from syncdiff.training import data, distill, prepare, train
+from syncdiff.training import ablate, data, distill, prepare, train
 from syncdiff.training.critic import Critic, told_apart
 from syncdiff.training.reader import LipReader
 from syncdiff.training.sync import SyncMatcher
@@ -115,10 +115,10 @@ def test_the_matcher_knows_a_pair_that_it_was_shown():
 
 
 def test_training_cut_off_goes_on_as_if_it_had_not_been(prepared, tmp_path, monkeypatch):
-    SpeechEncoder(width=32, layers=1).save_pretrained(tmp_path / "speech")
+    encoder = SpeechEncoder(width=32, layers=1).eval()
     preset = replace(train.PRESETS["tiny"], share={"heads": 1.0}, updates=4, helper_updates=1, save_every=2)
     preset = replace(preset, recipe=replace(preset.recipe, sync=0.1))
-    whole = train.train(prepared, tmp_path / "whole", tmp_path / "speech", preset)
+    whole = train.train(prepared, tmp_path / "whole", encoder, preset)
     (tmp_path / "cut").mkdir()
     for helper in ("reader.pt", "matcher.pt"):
         shutil.copy(tmp_path / "whole" / helper, tmp_path / "cut")
@@ -132,19 +132,18 @@ def test_training_cut_off_goes_on_as_if_it_had_not_been(prepared, tmp_path, monk
 
     monkeypatch.setattr(Objective, "__call__", power_cut)
     with pytest.raises(KeyboardInterrupt):
-        train.train(prepared, tmp_path / "cut", tmp_path / "speech", preset)
-    resumed = train.train(prepared, tmp_path / "cut", tmp_path / "speech", preset)
+        train.train(prepared, tmp_path / "cut", encoder, preset)
+    resumed = train.train(prepared, tmp_path / "cut", encoder, preset)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
 def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path):
-    encoder = SpeechEncoder(width=32, layers=1)
-    encoder.save_pretrained(tmp_path / "speech")
+    encoder = SpeechEncoder(width=32, layers=1).eval()
     preset = replace(train.PRESETS["tiny"], share={"heads": 1.0}, updates=3, helper_updates=2)
-    train.train(prepared, tmp_path / "out", tmp_path / "speech", preset)
+    train.train(prepared, tmp_path / "out", encoder, preset)
     assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["update"] == 3
-    average = train.train(prepared, tmp_path / "out", tmp_path / "speech", replace(preset, updates=5))
+    average = train.train(prepared, tmp_path / "out", encoder, replace(preset, updates=5))
     assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["update"] == 5
     assert (tmp_path / "out" / "sheet-000005.png").exists()
     shape = (1, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
@@ -153,3 +152,29 @@ def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path):
     with torch.inference_mode():
         t = torch.tensor([999])
         assert torch.allclose(again(torch.ones(shape), t, told), average.eval()(torch.ones(shape), t, told), atol=1e-5)
+
+
+def test_ablate_trains_and_judges_rows(prepared, tmp_path, monkeypatch):
+    tiny, rows = train.PRESETS["tiny"], {}
+    for name in ("previous", "L1 regressor"):
+        preset = ablate.ROWS[name].preset
+        small = replace(preset, share={"heads": 1.0}, batch=2, updates=2, helper_updates=1, hearings=1)
+        recipe = replace(preset.recipe, chained=0)
+        rows[name] = replace(ablate.ROWS[name], preset=replace(small, denoiser=tiny.denoiser, recipe=recipe))
+    monkeypatch.setattr(ablate, "ROWS", rows)
+    monkeypatch.setattr(ablate, "SETS", ("heads",))
+    monkeypatch.setattr(ablate, "CLIPS", 1)
+    encoders = {"facial-informative": SpeechEncoder(width=32, layers=1).eval()}
+    found = ablate.ablate(prepared, tmp_path / "out", encoders, list(rows), minutes=5)
+    assert [row["maker"] for row in found] == list(rows)
+    assert [row["samples"] for row in found] == [4, 4]
+    lines = (tmp_path / "out" / "ablations.md").read_text().splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert f"{found[0]['sharpness']:.2f}" in lines[2]
+
+
+def test_log_mel_stands_in_an_encoders_place():
+    mel = torch.randn(1, 80, 11)
+    features = ablate.LogMel()(mel)
+    assert features.shape == (1, 5, ablate.LogMel.config.width)
+    assert features[0, 2, :80] * speech.MEL_STD + speech.MEL_MEAN == pytest.approx(mel[0, :, 4], abs=1e-5)

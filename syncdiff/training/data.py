@@ -18,7 +18,7 @@ import av
 import cv2
 import numpy as np
 
-from syncdiff.crops import WINDOW, S
+from syncdiff.crops import WINDOW, S, mouth_mask
 from syncdiff.lips import SHAPE, implanted, lip_shape, moved
 from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS, SAMPLE_RATE
 
@@ -33,6 +33,10 @@ NEAR = (
 )  # frames away is the one whose jaw the hint shows: in use it is the frame's own, here that tells too much
 SHOWN_OPEN = 0.5  # how often the identity's mouth is the widest open of four, as in use: it shows the teeth
 OPENER = 0.3  # how often the widest open of three frames is taken: open mouths are rare and matter most
+
+# What the identity picture is: the mouth of another moment bent and set in, that other moment whole, or no help at all.
+Reference = Literal["bent", "plain", "none"]
+GREY = 128
 
 # Records of a set -> a function of (clip, frame, rng): the speech tokens [K, D] there.
 Hear = Callable[["list[ClipRecord]"], Callable[[int, int, np.random.Generator], np.ndarray]]
@@ -140,9 +144,16 @@ class TalkingFaces:
     """Endless random batches of frames with their conditions."""
 
     def __init__(
-        self, root: Path, share: dict[str, float], hear: Hear, *, split: str | None = None, gap: int = 15
+        self,
+        root: Path,
+        share: dict[str, float],
+        hear: Hear,
+        *,
+        split: str | None = None,
+        gap: int = 15,
+        reference: Reference = "bent",
     ) -> None:
-        self.root, self.gap, self.rows = root, gap, {}
+        self.root, self.gap, self.rows, self.reference = root, gap, {}, reference
         self.share = share
         for name in share:
             records = load_set(root, name)
@@ -154,18 +165,24 @@ class TalkingFaces:
 
     def batch(self, size: int, rng: np.random.Generator) -> FaceBatch:
         """Frames from anywhere."""
-        names = rng.choice(list(self.share), size, p=list(self.share.values()))
-        return _stack([self._row(str(name), rng) for name in names])
+        return _stack(self._anywhere(size, rng))
 
-    def chains(self, size: int, seed: int, number: int) -> FaceBatch:
-        """Frames that follow those of `number - 1`: row for row the same clip, pictured alike, CHAIN frames long."""
+    def mixed(self, size: int, chained: int, seed: int, number: int) -> FaceBatch:
+        """Batch `number`: frames from anywhere, but the first `chained` rows follow those of the batch before.
+
+        Row for row they show the same clip, pictured alike, CHAIN frames long.
+        """
         rows = []
-        for lane in range(size):
+        for lane in range(chained):
             chain, link = chain_link(lane, number)
             rng = np.random.default_rng([seed, 1 + chain, lane])
             name = str(rng.choice(list(self.share), p=list(self.share.values())))
             rows.append(self._row(name, rng, link))
-        return _stack(rows)
+        return _stack(rows + self._anywhere(size - chained, np.random.default_rng([seed, number])))
+
+    def _anywhere(self, size: int, rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
+        names = rng.choice(list(self.share), size, p=list(self.share.values()))
+        return [self._row(str(name), rng) for name in names]
 
     def _row(self, name: str, rng: np.random.Generator, link: int | None = None) -> tuple[np.ndarray, ...]:
         records, pixels, starts, kept, heard = self.rows[name]
@@ -183,8 +200,11 @@ class TalkingFaces:
         near = int(np.clip(t + rng.choice([-1, 1]) * rng.integers(*NEAR), 0, len(record) - 1))
         frames = pixels[start + np.array([t, other, t - 1])]
         told = record.shape[[t, other]] + rng.normal(0, LIPS_NOISE, (2, SHAPE)).astype(np.float32)
-        bent = (moved(p, record.face(i), told[0]) for p, i in ((frames[1], other), (pixels[start + near], near)))
-        frames[1] = implanted(next(bent), record.face(other), next(bent), record.face(near), told[0])
+        if self.reference == "bent":
+            bent = (moved(p, record.face(i), told[0]) for p, i in ((frames[1], other), (pixels[start + near], near)))
+            frames[1] = implanted(next(bent), record.face(other), next(bent), record.face(near), told[0])
+        elif self.reference == "none":
+            frames[1] = np.where(mouth_mask()[..., None], GREY, frames[0])
         matrix = _wobble(rng)
         flip = rng.random() < 0.5
         windows = _degrade(np.stack([_warp(f, matrix)[WINDOW] for f in frames]), rng)

@@ -289,7 +289,15 @@ def _at(frames: np.ndarray, curves: np.ndarray) -> Tensor:
 WEIGHTS = {"teacher": 0.5, "lips": 2.0, "follow": 0.5, "curves": 2.0, "match": 0.1}
 
 
-def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 2e-3, save_every: int = 200) -> SpeechEncoder:
+def train(
+    data: Path,
+    out: Path,
+    teacher: Path,
+    steps: int,
+    lr: float = 2e-3,
+    save_every: int = 200,
+    weights: dict[str, float] = WEIGHTS,
+) -> SpeechEncoder:
     """Train to `steps` updates, resuming OUT/state.pt; the encoder (moving average) is saved to OUT/speech."""
     out.mkdir(parents=True, exist_ok=True)
     records = [r for name in (*FACE_SETS, *VOICE_SETS) for r in load_set(data, name)]
@@ -325,7 +333,7 @@ def train(data: Path, out: Path, teacher: Path, steps: int, lr: float = 2e-3, sa
         with torch.autocast("cpu", torch.bfloat16):
             parts = losses(model, heads, batch)
         optimizer.zero_grad()
-        sum(WEIGHTS[k] * v for k, v in parts.items()).backward()
+        sum(weights[k] * v for k, v in parts.items()).backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
         average.update_parameters(model)
@@ -358,8 +366,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--only-teacher", action="store_true", help="no lips, for the ablation: not the product's")
     args = parser.parse_args()
-    train(args.data, args.out, args.teacher, args.steps)
+    weights = {name: weight * (name == "teacher") for name, weight in WEIGHTS.items()} if args.only_teacher else WEIGHTS
+    train(args.data, args.out, args.teacher, args.steps, weights=weights)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class Recipe:
     lips_told: bool = True  # or the lip shape is never told, and the speech always
     sync: float = 0.0  # weight of the sync loss
     critic: float = 0.002  # weight of the critic's opinion
+    regressor: bool = False  # for comparison: the frame in one evaluation from no noise, by L1 alone, as Wav2Lip does
 
 
 def spoil(told: Condition, own: Tensor, recipe: Recipe) -> Condition:
@@ -97,20 +98,24 @@ class Learner:
         with self.accelerator.autocast():
             beginning = [row for row in range(len(self.own)) if chain_link(row, self.update)[1] == 0]
             self.own[beginning] = 0
-            terms, estimate = self.objective(self.model, clean, spoil(told, self.own, recipe), pure=len(self.own))
+            seen = spoil(told, self.own, recipe)
+            if recipe.regressor:
+                terms, estimate = self.regress(clean, seen)
+            else:
+                terms, estimate = self.objective(self.model, clean, seen, pure=len(self.own))
             drawn = estimate * self.mask + told.masked
             self.own = drawn[: len(self.own)].detach().clamp(-1, 1)
             if self.matcher is not None:
                 features = self.reader(F.pixel_shuffle(estimate, codec.FACTOR))[1][-1]
                 terms["sync"] = recipe.sync * self.matcher(features, told.speech)
-            if recipe.critic:
+            if recipe.critic and not recipe.regressor:
                 self.critic.requires_grad_(False)
                 terms["critic"] = -recipe.critic * self.critic(drawn, told.identity).mean()
                 self.critic.requires_grad_(True)
         self.accelerator.backward(sum(terms.values()))
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step(), self.optimizer.zero_grad()
-        if recipe.critic:
+        if "critic" in terms:
             with self.accelerator.autocast():
                 terms["apart"] = told_apart(self.critic, clean, drawn, told.identity)
             self.accelerator.backward(terms["apart"])
@@ -121,6 +126,13 @@ class Learner:
             learned = self.accelerator.unwrap_model(self.model).parameters()
             torch._foreach_lerp_(list(self.average.parameters()), list(learned), 1 - decay)
         return {name: term.item() for name, term in terms.items()}
+
+    def regress(self, clean: Tensor, told: Condition) -> tuple[dict[str, Tensor], Tensor]:
+        """Mean absolute error of the frame drawn at the last timestep from nothing, weighed as the objective does."""
+        last = torch.full((len(clean),), self.objective.scheduler.config.num_train_timesteps - 1, device=clean.device)
+        estimate = self.model(torch.zeros_like(clean), last, told).float()
+        error = (estimate - clean).abs() * self.objective.pixel_weight.to(clean.device)
+        return {"pixels": error.mean()}, estimate
 
     def save(self, path: Path) -> None:
         whole = self.accelerator.unwrap_model

@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from syncdiff import codec, sampler
 from syncdiff.denoiser import Condition, Denoiser
 from syncdiff.media import InputError
 from syncdiff.speech import SpeechEncoder, log_mel, token_window
-from syncdiff.training.data import ClipRecord, FaceBatch, TalkingFaces
+from syncdiff.training.data import ClipRecord, FaceBatch, Reference, TalkingFaces
 from syncdiff.training.distill import augment, equalise
 from syncdiff.training.learner import Learner, Recipe
 from syncdiff.training.prepare import FPS
@@ -51,6 +51,7 @@ class Preset:
     helper_updates: int = 800  # of the lip reader, and of the matcher where there is a sync loss
     hearings: int = 3  # times every sound is encoded, the first clean, the others augmented
     workers: int = 1  # threads that make batches
+    reference: Reference = "bent"
     recipe: Recipe = field(default_factory=Recipe)
 
 
@@ -137,31 +138,33 @@ def sheet(denoiser: Denoiser, clean: Tensor, condition: Condition, path: Path) -
     cv2.imwrite(str(path), picture[..., ::-1])
 
 
-def train(data: Path, out: Path, speech: Path, preset: Preset, hours: float = 24.0) -> Denoiser:
-    """Train until `preset.updates` or for `hours`, whichever ends first; returns the moving average."""
+def train(data: Path, out: Path, encoder: SpeechEncoder, preset: Preset, hours: float = 24.0) -> Denoiser:
+    """Train until `preset.updates` or for `hours`, whichever ends first; returns the moving average.
+
+    Args:
+        data: what prepare wrote.
+        out: where the run lives; one that was cut off goes on from there.
+    """
     half = "fp16" if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() else "bf16"
     watched = "tensorboard" if find_spec("tensorboard") else None
     accelerator = Accelerator(mixed_precision=half, log_with=watched, project_dir=out)
     accelerator.init_trackers("syncdiff")
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(accelerator.process_index)
-    encoder = SpeechEncoder.from_pretrained(speech).eval()
     model = Denoiser(speech_width=encoder.config.width, **preset.denoiser).to(memory_format=torch.channels_last)
     model.unet.set_attn_processor(AttnProcessor())  # on a CPU the fused kernel's backward took a quarter of an update
     hear = hearer(encoder, model.config.tokens, preset.hearings, out)
     reader, matcher = train_helpers(TalkingFaces(data, preset.share, hear, split="generator"), out, preset, model)
     torch.manual_seed(accelerator.process_index)  # again: a helper trained just now has used the dice
     learner = Learner(model, preset.recipe, accelerator, reader.to(accelerator.device), matcher)
-    faces, mask, chained = TalkingFaces(data, preset.share, hear), codec.latent_mask(), preset.recipe.chained
+    faces = TalkingFaces(data, preset.share, hear, reference=preset.reference)
+    mask, chained = codec.latent_mask(), preset.recipe.chained
     held = conditions(faces.batch(12, np.random.default_rng(99)), mask)
     if (out / "state.pt").exists():
         learner.resume(out / "state.pt")
 
     def make(number: int) -> tuple[Tensor, Condition]:
-        links = faces.chains(chained, accelerator.process_index, number)
-        free = faces.batch(preset.batch - chained, np.random.default_rng([accelerator.process_index, number]))
-        both = zip(astuple(links), astuple(free), strict=True)
-        return conditions(FaceBatch(*(np.concatenate(pair) for pair in both)), mask)
+        return conditions(faces.mixed(preset.batch, chained, accelerator.process_index, number), mask)
 
     def save() -> None:
         learner.save(out / "state.pt")
@@ -221,7 +224,7 @@ def main() -> None:
             sys.exit(str(sentence))
         return
     print(asdict(PRESETS[args.preset]), flush=True)
-    train(args.data, args.out, args.speech, PRESETS[args.preset], args.hours)
+    train(args.data, args.out, SpeechEncoder.from_pretrained(args.speech).eval(), PRESETS[args.preset], args.hours)
 
 
 if __name__ == "__main__":
