@@ -57,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--fit", action="store_true", help="practise on this face first: an experiment, up to a minute, then forgotten"
     )
+    one.add_argument("--correct-offset", action="store_true", help="where the lips would come early or late, draw them "
+                     "as much later or earlier; takes a little longer")  # fmt: skip
     one.add_argument("--trim", action="store_true", help="where the voice is shorter, end with it")
     one.add_argument("--profile", choices=("compact", "paper"), default="compact", help="the shipped model, or the "
                      "paper's own, for which you bring the weights")  # fmt: skip
@@ -89,7 +91,7 @@ def sync(arguments: argparse.Namespace) -> int:
     from syncdiff.pipeline import PaperOptions, SampleOptions
 
     given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index}
-    given["fit"] = arguments.fit
+    given |= {"fit": arguments.fit, "correct_offset": arguments.correct_offset}
     given["tail"] = "trim" if arguments.trim else None
     kind = PaperOptions if arguments.profile == "paper" else SampleOptions
     options = kind(**{name: value for name, value in given.items() if value is not None})
@@ -105,7 +107,7 @@ def sync(arguments: argparse.Namespace) -> int:
             result = last(items)
         result.video.replace(out)
     if arguments.json:
-        report = result.report() | {"video": str(out)} | pipe.running
+        report = result.report() | {"video": str(out)}
         del report["source"]  # the page's copy of the original; it went with the folder
         print(json.dumps(report))
         return 0
@@ -120,6 +122,8 @@ def sync(arguments: argparse.Namespace) -> int:
     for what, faces in (("source", result.source_lse), ("result", result.result_lse)):
         for face in faces:
             print(f"{what}: {in_words(face)}")
+    if result.lse_needs:
+        print(result.lse_needs)
     return 0
 
 

@@ -48,8 +48,13 @@ from syncdiff.syncnet import JudgeNet
 from syncdiff.weights import COMPACT
 
 PREVIEW_SIDE = 720  # px, longer side of the browser-playable copy of the source
+NO_SYNCNET = (
+    "LSE-C and LSE-D are not told: SyncNet's own weights are not here. `python -m syncdiff score VIDEO --fetch` asks, "
+    "then fetches them."
+)
 Attention = Literal["auto", "sdpa", "xformers"]
-Stage = Literal["reading", "finding the face", "listening", "fitting", "drawing", "scoring"]
+REHEARSED = 30.0  # s at the most, that are drawn only to see whether the lips would be in step
+Stage = Literal["reading", "finding the face", "listening", "fitting", "rehearsing", "drawing", "scoring"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class SampleOptions:
     face: int | Spot | None = None  # index by size over time, or where to find it; None is the largest
     tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
     fit: bool = False  # practise on this face first, by the clock: no two runs are quite alike (see `syncdiff.fit`)
+    correct_offset: bool = False  # where the lips would come early or late, draw them as much later or earlier
     label: bool = True  # small words in the corner of every frame: the lips were redrawn by AI
     job: int = 0  # number that the invisible mark carries: a host's own, nothing about the visitor
 
@@ -119,8 +125,11 @@ class Result:
     result_scores: Scores
     peak_memory_mib: float  # of this process since it started
     options: SampleOptions
+    running: dict[str, str]  # profile, device, precision, attention
+    earlier_frames: int = 0  # of 25 a second, that the lips were drawn earlier than heard, to be in step
     source_lse: tuple[Scores, ...] = ()  # LSE-C and LSE-D a face, where SyncNet's own weights are (`syncdiff.lse`)
     result_lse: tuple[Scores, ...] = ()
+    lse_needs: str | None = None  # why there are none, in a sentence
 
     def report(self) -> dict:
         """Everything above as plain JSON types."""
@@ -130,7 +139,7 @@ class Result:
         row |= {key: [asdict(face) for face in row[key]] for key in ("source_lse", "result_lse")}
         row["passed_through"] = [asdict(gap) for gap in self.passed_through]
         row["seconds"] = {stage: round(value, 3) for stage, value in self.seconds.items()}
-        return row
+        return row | row.pop("running")
 
 
 class Stopwatch:
@@ -250,8 +259,9 @@ class SyncDiffPipeline(DiffusionPipeline):
         preview = out.with_name(out.stem + ".source.mp4")
         _check_target((out, preview), (Path(face), Path(voice)))
         finder, notes = _finder(artist)
-        if options.fit and self.profile == "paper":
-            raise InputError("Fitting to a face is made for the compact profile: leave it out.")
+        for asked, what in ((options.fit, "Fitting to a face"), (options.correct_offset, "Correcting the offset")):
+            if asked and self.profile == "paper":
+                raise InputError(f"{what} is made for the compact profile: leave it out.")
         credentials()  # a key that cannot be read is said before the work, not after it
         with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
             folder = Path(name)
@@ -275,7 +285,14 @@ class SyncDiffPipeline(DiffusionPipeline):
             if options.fit:
                 with watch.stage("fitting"):
                     artist = yield from self._fitted(scene.sitter, clip, options.seed)
-            drawn = CropFile(folder / "drawn", artist.side)
+            drawn, earlier = CropFile(folder / "drawn", artist.side), 0
+            if options.correct_offset:
+                with watch.stage("rehearsing"):
+                    part, until = scene.until(REHEARSED), min(REHEARSED, line.seconds)
+                    yield from self._rehearse(artist, part, heard, drawn, options.seed)
+                    found = self._score(drawn, part.times, track.state[part.indices], speech, until)
+                earlier = found.out_of_step
+                scene, notes = scene.ahead(earlier / SCORE_RATE), (*notes, _correction(found))
             with (
                 watch.stage("drawing"),
                 ClipWriter(out, clip, line, speech) as video,
@@ -293,11 +310,14 @@ class SyncDiffPipeline(DiffusionPipeline):
                 yield Progress("scoring", 1, 2)
                 after = self._score(drawn, line.times, state[line.indices], speech, line.seconds)
                 yield Progress("scoring", 2, 2)
-                try:
-                    source_lse = yield from self._lse(Path(face))
-                    result_lse = yield from self._lse(out)
-                except InputError as sentence:  # files of the face detector missing, or a result over the limits
-                    source_lse, result_lse, notes = (), (), (*notes, str(sentence))
+                source_lse, result_lse, lse_needs = (), (), NO_SYNCNET
+                if self.syncnet is not None:
+                    try:
+                        source_lse = yield from _staged("scoring", lse.score_video(face, self.syncnet))
+                        result_lse = yield from _staged("scoring", lse.score_video(out, self.syncnet))
+                        lse_needs = None
+                    except InputError as sentence:  # files of the face detector missing, or a result over the limits
+                        source_lse, lse_needs = (), str(sentence)
         yield Result(
             video=out,
             source=preview,
@@ -311,15 +331,12 @@ class SyncDiffPipeline(DiffusionPipeline):
             result_scores=after,
             peak_memory_mib=_peak_memory_mib(),
             options=options,
+            running=self.running,
+            earlier_frames=earlier,
             source_lse=source_lse,
             result_lse=result_lse,
+            lse_needs=lse_needs,
         )
-
-    def _lse(self, video: Path) -> Generator[Progress, None, tuple[Scores, ...]]:
-        """LSE-C and LSE-D of every face in a finished video; nothing without SyncNet's weights."""
-        if self.syncnet is None:
-            return ()
-        return (yield from _staged("scoring", lse.score_video(video, self.syncnet)))
 
     def _fitted(self, sitter: Sitter, clip: Clip, seed: int) -> Generator[Progress, None, CompactArtist]:
         """An artist for this job alone, its denoiser fitted to the clip's face."""
@@ -328,6 +345,20 @@ class SyncDiffPipeline(DiffusionPipeline):
         practice = fit(self.denoiser, Objective(self.scheduler), sitter, middles, heard, seed)
         denoiser = yield from _staged("fitting", practice)
         return CompactArtist(denoiser, self.speech, self.scheduler)
+
+    def _rehearse(
+        self, artist: CompactArtist, part: Scene, heard: Any, drawn: CropFile, seed: int
+    ) -> Iterator[Progress]:
+        """Draw a part of the scene in one step, only for the judge."""
+        for i in np.flatnonzero(~part.wanted):
+            drawn[i] = part.sitter.crops[part.indices[i]]
+        done = 0
+        for start in range(0, len(part), sampler.LANE * sampler.LANES):
+            for stroke in artist.draw_chunk(part, heard, start, steps=1, seed=seed):
+                for i, crop in zip(stroke.frames, () if stroke.crops is None else stroke.crops, strict=False):
+                    drawn[i] = crop
+                done = min(done + len(stroke.frames), len(part))
+                yield Progress("rehearsing", done, len(part), stroke.look)
 
     def _draw(
         self,
@@ -435,6 +466,17 @@ def _track(clip: Clip, finder: str) -> Generator[Progress, None, list[FaceTrack]
         except StopIteration as end:
             return end.value
         yield Progress("finding the face", done, 2 * len(clip))
+
+
+def _correction(scores: Scores) -> str:
+    """What came of the wish to have the offset corrected."""
+    if not scores.scorable:
+        return f"Whether the lips would be in step could not be told before: {scores.reason}."
+    if not scores.out_of_step:
+        return "Before the drawing the lips were found to be in step as they are: nothing was corrected."
+    ms = abs(scores.out_of_step) * 1000 // SCORE_RATE
+    early, late = ("earlier", "late") if scores.out_of_step > 0 else ("later", "early")
+    return f"The lips were drawn {ms} ms {early} than they would have been: they had come {late}."
 
 
 def _cut(

@@ -7,7 +7,7 @@ and which of those are to be redrawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -139,6 +139,15 @@ class Scene:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def until(self, second: float) -> Scene:
+        """Its frames that begin before that second."""
+        n = int(np.searchsorted(self.times, second))
+        return replace(self, **{k: getattr(self, k)[:n] for k in ("indices", "times", "middles", "weight")})
+
+    def ahead(self, seconds: float) -> Scene:
+        """The same with lips that move so much earlier: every frame hears what is said later."""
+        return replace(self, middles=self.middles + seconds)
 
     def matrix(self, i: int) -> np.ndarray:
         """Crop -> frame transform [2, 3] of output frame `i`."""

@@ -26,6 +26,7 @@ CURVE_STEP = 5  # windows from one point to the next
 SILENCE_DB = -55.0  # louder moments than this must exist, in dB of full scale
 SPEECH_SWING_DB = 3.0  # speech rises and falls; hum, tone and hiss do not
 FACE_TROUBLES = {MISSING: "missing", SMALL: "too small", TURNED: "turned away", OUTSIDE: "half out of the picture"}
+NOTICED = 2  # frames, 80 ms: less is hardly seen (ITU-R BT.1359: 45 ms early, 125 ms late), and the judge errs by one
 FEWEST_POINTS = 8  # a correlation of fewer frames says nothing
 
 
@@ -39,11 +40,17 @@ class Scores:
     offset_frames: int | None = None  # in 25 fps frames, SyncNet's sign: positive when the sound runs ahead of the lips
     curve: tuple[tuple[float, float], ...] = ()  # (seconds, confidence about that moment), in time order
     reason: str | None = None  # "not scorable: ..." when confidence, distance and offset are None
+    steady: bool = False  # whether the offset stays, within a frame, whichever fifth of the clip is left out
 
     @property
     def scorable(self) -> bool:
         """Whether there are figures at all; if not, `reason` says why."""
         return self.reason is None
+
+    @property
+    def out_of_step(self) -> int:
+        """The offset in frames where it is sure and can be noticed, else 0."""
+        return self.offset_frames if self.steady and abs(self.offset_frames) >= NOTICED else 0
 
 
 class Judge(Protocol):
@@ -99,7 +106,17 @@ def score(
         distance=float(mean[best]),
         offset_frames=REACH - best,
         curve=curve(distances, best),
+        steady=steady(distances, best),
     )
+
+
+def steady(distances: np.ndarray, best: int) -> bool:
+    """Distances [W,31] -> whether the best shift stays, within one, whichever of five stretches is left out.
+
+    Where sound and lips have nothing to do with each other some shift is the best too, but not everywhere the same."""
+    good = distances[np.isfinite(distances).any(1)]
+    rests = (np.nanmean(np.delete(good, part, 0), 0) for part in np.array_split(np.arange(len(good)), 5))
+    return all(abs(int(np.nanargmin(rest)) - best) <= 1 for rest in rests)
 
 
 def shifted_distances(video: np.ndarray, audio: np.ndarray, reach: int = REACH) -> np.ndarray:

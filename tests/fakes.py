@@ -13,7 +13,7 @@ import numpy as np
 from syncdiff.faces import Gap, Spot
 from syncdiff.look import Face, Trial
 from syncdiff.media import InputError
-from syncdiff.pipeline import Progress, Result, SampleOptions
+from syncdiff.pipeline import NO_SYNCNET, Progress, Result, SampleOptions
 from syncdiff.scores import Scores
 
 RATE = 25
@@ -109,6 +109,8 @@ class FakePipeline:
             result_scores=scores(5.6),
             peak_memory_mib=812.0,
             options=options,
+            running=self.running,
+            lse_needs=NO_SYNCNET,
         )
 
 

@@ -67,9 +67,10 @@ def test_original_and_result_play_in_step(serve, visit, files) -> None:
     assert "3.20" not in text  # the figures are there for whoever asks
     tab.click("summary")
     text = tab.inner_text(SHOWN.format("done"))
-    for words in ("3.20", "5.60", "80 ms, sound early", "syncdiff-judge", "runs forward and back"):
+    for words in ("3.20", "5.60", "sound 80 ms early", "syncdiff-judge", "runs forward and back"):
         assert words in text
-    assert "LSE" not in text
+    assert "LSE-C and LSE-D are not told" in text
+    assert "Drawn on the CPU in float32, attention by torch" in text
     with tab.expect_download() as download:
         tab.click("[data-part=report]")
     report = json.loads(Path(download.value.path()).read_text())

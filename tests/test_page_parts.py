@@ -10,7 +10,7 @@ from syncdiff.page import gpu_seconds, views
 from syncdiff.page.links import PRESETS, Settings, query, restored
 from syncdiff.page.pace import Clock, Pace, estimate, in_words
 from syncdiff.page.queue import Queue
-from syncdiff.pipeline import Progress, SampleOptions
+from syncdiff.pipeline import NO_SYNCNET, Progress, SampleOptions
 from syncdiff.scores import Scores
 from tests.browsing import write_voice
 from tests.fakes import FakePipeline
@@ -167,6 +167,28 @@ def said(confidence: float | None, offset: int = 0) -> Scores:
 )
 def test_the_scores_in_words(source: Scores, now: Scores, words: str) -> None:
     assert words in views.verdict(source, now)
+
+
+def test_lse_stands_under_its_own_name_where_syncnet_is_and_else_how_to_get_it(tmp_path) -> None:
+    plain = FakePipeline().result(tmp_path / "out.mp4", SampleOptions())
+    assert [row[0] for row in views.table(plain)] == ["Confidence", "Distance", "Offset"]
+    assert views.judges(plain)[-1] == NO_SYNCNET
+    name = "SyncNet v2, LSE on face tracks"
+    short = Scores(name, reason="not scorable: no face is followed for long enough")
+    told = replace(
+        plain,
+        source_lse=(short,),
+        result_lse=(Scores(name, 7.251, 7.5, 0), Scores(name, 6.1, 8.0, 1), short),
+        lse_needs=None,
+    )
+    assert views.table(told)[3:] == [
+        ("LSE-C", "higher is better", "–", "7.25 · 6.10 · –"),
+        ("LSE-D", "lower is better", "–", "7.50 · 8.00 · –"),
+    ]
+    assert views.judges(told)[1:] == [f"LSE-C and LSE-D are by {name}.", f"{name}: {short.reason}."]
+    nothing = replace(plain, source_scores=said(None), result_scores=said(None))
+    assert views.table(nothing) == []
+    assert views.judges(nothing) == [NO_SYNCNET]
 
 
 def test_a_link_never_holds_a_visitors_file() -> None:

@@ -1,31 +1,18 @@
 // Shows what syncdiff/page/views.py tells: `element` is view.html, `props.value` one dict, `watch` tells of a new one.
 // Everything from the server goes in as text or as a number, never as markup. player.js and timeline.js come before.
-const FRAME = 1 / 25;  // the judge counts its offset in frames of its own 25 fps clock
 let shown = null;
 
-const figure = (value) => (value === null ? "–" : value.toFixed(2));
-function offset(frames) {
-  if (frames === null) return "–";
-  if (frames === 0) return "none";
-  return `${Math.round(Math.abs(frames) * FRAME * 1000)} ms, sound ${frames > 0 ? "early" : "late"}`;
-}
+const all = (tag, texts) => texts.map((words) => Object.assign(document.createElement(tag), { textContent: words }));
 
-function scores(both) {
-  const rows = [
-    ["Confidence", "higher is better", (s) => figure(s.confidence)],
-    ["Distance", "lower is better", (s) => figure(s.distance)],
-    ["Offset", "", (s) => offset(s.offset_frames)],
-  ];
-  part("scores").replaceChildren(...rows.map(([name, hint, show]) => {
+function scores(rows) {
+  part("scores").replaceChildren(...rows.map(([name, hint, ...both]) => {
     const row = document.createElement("tr"), head = document.createElement("th");
     head.scope = "row";
-    head.append(name, Object.assign(document.createElement("small"), { textContent: hint }));
-    row.append(head, ...both.map((s) => Object.assign(document.createElement("td"), { textContent: show(s) })));
+    head.append(name, ...all("small", [hint]));
+    row.append(head, ...all("td", both));
     return row;
   }));
-  const judged = both.find((s) => !s.reason);
-  element.querySelector(".scores").hidden = !judged;
-  part("judge").textContent = judged ? `Judged by ${judged.judge}: its figures compare only with each other.` : "";
+  element.querySelector(".scores").hidden = !rows.length;
 }
 
 const states = {
@@ -75,11 +62,12 @@ const states = {
       compare(false);
       button();
     }
-    curves = value.scores.map((s) => s.curve);
+    curves = value.curves;
     spans = value.spans;
     part("verdict").textContent = value.verdict;
-    scores(value.scores);
-    part("notes").replaceChildren(...value.notes.map((words) => Object.assign(document.createElement("li"), { textContent: words })));
+    scores(value.table);
+    part("judges").replaceChildren(...all("p", value.judges));
+    part("notes").replaceChildren(...all("li", value.notes));
     part("download").href = value.result.url;
     part("report").href = value.report.url;
     part("link").value = `${location.origin}${location.pathname}?${value.link}`;

@@ -73,9 +73,11 @@ def done(result: Result, report: Path, settings: Settings) -> dict[str, Any]:
         "source": gr.FileData(path=str(result.source)).model_dump(),
         "report": gr.FileData(path=str(report)).model_dump(),
         "verdict": verdict(source, now),
-        "scores": [figures(source), figures(now)],
+        "curves": [source.curve, now.curve],
+        "table": table(result),
+        "judges": judges(result),
         "spans": spans(result),
-        "notes": [*result.notes, made],
+        "notes": [*result.notes, made, made_on(result.running)],
         "link": query(settings),
         "shared": what_is_shared(settings, result.options),
     }
@@ -122,10 +124,44 @@ def about_faces(found: list[Face]) -> str:
     return f"In the first {FIRST:.0f} seconds {found[0].trouble}." if found[0].trouble else ""
 
 
-def figures(scores: Scores) -> dict[str, Any]:
-    """What the judge said, for the table and the curve."""
-    names = ("judge", "confidence", "distance", "offset_frames", "curve", "reason")
-    return {name: getattr(scores, name) for name in names}
+def table(result: Result) -> list[tuple[str, str, str, str]]:
+    """(what, which way is better, of the original, of the result) for whatever was scored; a figure for each face."""
+    ours = (result.source_scores,), (result.result_scores,)
+    syncnet = result.source_lse, result.result_lse
+    rows = (
+        ("Confidence", "higher is better", ours, lambda face: f"{face.confidence:.2f}"),
+        ("Distance", "lower is better", ours, lambda face: f"{face.distance:.2f}"),
+        ("Offset", "", ours, lambda face: offset(face.offset_frames)),
+        ("LSE-C", "higher is better", syncnet, lambda face: f"{face.confidence:.2f}"),
+        ("LSE-D", "lower is better", syncnet, lambda face: f"{face.distance:.2f}"),
+    )
+    return [
+        (what, hint, *(" · ".join(tell(face) if face.scorable else "–" for face in faces) or "–" for faces in both))
+        for what, hint, both, tell in rows
+        if any(face.scorable for faces in both for face in faces)
+    ]
+
+
+def offset(frames: int) -> str:
+    """How far sound and lips are apart; frames of the judge's clock, SyncNet's sign."""
+    return f"sound {abs(frames) * 1000 // FPS} ms {'early' if frames > 0 else 'late'}" if frames else "none"
+
+
+def judges(result: Result) -> list[str]:
+    """Whose figures the table holds, and why some are missing."""
+    both, syncnet = (result.source_scores, result.result_scores), (*result.source_lse, *result.result_lse)
+    told = [f"Confidence, distance and offset are {both[1].judge}'s: they compare only with each other."]
+    told = told if any(one.scorable for one in both) else []
+    told += [f"LSE-C and LSE-D are by {name}." for name in dict.fromkeys(one.judge for one in syncnet if one.scorable)]
+    told += [f"{one.judge}: {one.reason}." for one in dict.fromkeys(syncnet) if not one.scorable]
+    return told + ([result.lse_needs] if result.lse_needs else [])
+
+
+def made_on(running: dict[str, str]) -> str:
+    """Where and how the networks ran."""
+    where = {"cpu": "the CPU", "cuda": "the GPU"}.get(running["device"], running["device"])
+    kernel = {"sdpa": "torch's scaled_dot_product_attention"}.get(running["attention"], running["attention"])
+    return f"Drawn on {where} in {running['precision']}, attention by {kernel}."
 
 
 def verdict(source: Scores, now: Scores) -> str:
