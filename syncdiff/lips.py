@@ -105,7 +105,7 @@ def moved(crop: np.ndarray, points: np.ndarray, wanted: np.ndarray) -> np.ndarra
     rows = np.stack([np.interp(x, target[:, i], source[:, i]) for i in range(side)], axis=1).astype(np.float32)
     near = np.exp(-((u / 1.5) ** 2)[None] - ((x - centre[1]) / (1.3 * half))[:, None] ** 2)
     columns = x[None] + (x - centre[0])[None] * (1 / widen - 1) * near
-    return cv2.remap(crop, columns.astype(np.float32), rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(crop, columns.astype(np.float32), rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def implanted(
@@ -120,7 +120,7 @@ def implanted(
     """
     to, away = (points[[61, 291]].mean(0) for points in (here, there))
     shift = np.float32([[1, 0, to[0] - away[0]], [0, 1, to[1] - away[1]]])
-    mouth = cv2.warpAffine(mouth, shift, around.shape[:2], borderMode=cv2.BORDER_REPLICATE)
+    mouth = cv2.warpAffine(mouth, shift, around.shape[:2], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     y, x = np.mgrid[: len(around), : len(around)]
     tall, wide = wanted[:3].sum() / 2 + MARGIN, wanted[3] / 2 + MARGIN
     apart = np.hypot((x - to[0]) / wide, (y - to[1] - (0.5 - RAISED) * wanted[0]) / tall)

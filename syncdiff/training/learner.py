@@ -32,7 +32,7 @@ class Recipe:
     speech_dropout: float = 0.4  # how often the speech is not told, only the lip shape
     lips_told: bool = True  # or the lip shape is never told, and the speech always
     sync: float = 0.0  # weight of the sync loss
-    critic: float = 0.002  # weight of the critic's opinion
+    critic: float = 0.004  # weight of the critic's opinion
     regressor: bool = False  # for comparison: the frame in one evaluation from no noise, by L1 alone, as Wav2Lip does
 
 
