@@ -60,9 +60,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--correct-offset", action="store_true", help="where the lips would come early or late, draw them "
                      "as much later or earlier; takes a little longer")  # fmt: skip
     one.add_argument("--trim", action="store_true", help="where the voice is shorter, end with it")
-    one.add_argument("--profile", choices=("compact", "paper"), default="compact", help="the shipped model, or the "
-                     "paper's own, for which you bring the weights")  # fmt: skip
-    one.add_argument("--weights", type=Path, metavar="DIR", help="folder of the profile's weights")
+    one.add_argument("--weights", type=Path, metavar="DIR", help="folder of weights, instead of the shipped ones; they "
+                     "say which profile they are of")  # fmt: skip
+    one.add_argument("--profile", choices=("compact", "paper"), help="what the weights must be: the shipped kind, or "
+                     "the paper's own, which you bring")  # fmt: skip
     one.add_argument("--attention", choices=("auto", "sdpa", "xformers"), default="auto",
                      help="xformers needs a GPU and pip install 'syncdiff[gpu]'")  # fmt: skip
     one.set_defaults(run=sync)
@@ -88,21 +89,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sync(arguments: argparse.Namespace) -> int:
-    from syncdiff.pipeline import PaperOptions, SampleOptions
+    from syncdiff.pipeline import OPTIONS
+    from syncdiff.weights import chosen
 
+    weights, profile = chosen(arguments.weights, arguments.profile)
     given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index}
     given |= {"fit": arguments.fit, "correct_offset": arguments.correct_offset}
     given["tail"] = "trim" if arguments.trim else None
-    kind = PaperOptions if arguments.profile == "paper" else SampleOptions
-    options = kind(**{name: value for name, value in given.items() if value is not None})
-    out, weights = place(arguments.out), arguments.weights
-    if arguments.profile == "paper":
-        from syncdiff.paper import check_weights
-
-        weights = check_weights(weights)
+    options = OPTIONS[profile](**{name: value for name, value in given.items() if value is not None})
+    out = place(arguments.out)
     # The work goes on beside OUT, so that OUT is either the finished video or what it was before.
     with tempfile.TemporaryDirectory(prefix=".syncdiff-", dir=out.parent) as folder:
-        pipe = load(weights or COMPACT, arguments.attention)
+        pipe = load(weights, arguments.attention)
         with closing(pipe(arguments.face, arguments.voice, Path(folder) / "out.mp4", options)) as items:
             result = last(items)
         result.video.replace(out)
@@ -196,13 +194,10 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def load(weights: Path = COMPACT, attention: str = "auto") -> Any:
-    """The pipeline, on the GPU where there is one; without its weights there is nothing to do but say so."""
+    """The pipeline, on the GPU where there is one."""
     from syncdiff.pipeline import SyncDiffPipeline
 
-    try:
-        return SyncDiffPipeline.ready(weights, attention)
-    except OSError as error:
-        sys.exit(f"The weights in {weights} cannot be loaded ({error}): see `python -m syncdiff doctor`.")
+    return SyncDiffPipeline.ready(weights, attention)
 
 
 def place(out: Path) -> Path:

@@ -26,7 +26,7 @@ class CompactArtist:
 
     side = crops.S
     finder = "mediapipe"
-    marked = True  # the invisible mark lies in these crops
+    upright = True  # its crops are those that the judge looks at and the invisible mark lies in
     notes = ()
     cut, paste = staticmethod(crops.cut), staticmethod(crops.paste)
 

@@ -27,13 +27,21 @@ _ANCHORS = np.array([
     (5, 0.0, 0.296, 0.5), (4, 0.0, 0.396, 0.5), (2, 0.0, 0.539, 0.5),
     (98, -0.207, 0.508, 0.3), (327, 0.207, 0.508, 0.3),
 ])  # fmt: skip
-_INDEX = _ANCHORS[:, 0].astype(int)
-_TEMPLATE = _ANCHORS[:, 1:3] * _EYE_DISTANCE + (S / 2, _EYE_ROW)  # [P, 2] crop px
-_WEIGHT = _ANCHORS[:, 3] / _ANCHORS[:, 3].sum()
+# The same places among the 68 points of 2DFAN4, where it has them: eye corners, bridge, tip and foot of the nose.
+_AMONG_68 = {33: 36, 263: 45, 133: 39, 362: 42, 168: 27, 4: 30, 2: 33, 98: 31, 327: 35}
 
 SMOOTHING = 0.05  # s, standard deviation of the Gaussian over time: below it FaceMesh jitters by about half a pixel
 FEATHER = 7.0  # crop px over which paste() fades in from the mask's edge
 WINDOW = (slice(48, 128), slice(16, 112))  # the part of the crop that the network sees: mask plus a margin
+
+
+@cache
+def _anchors(points: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Of landmarks that are 478 or 68: which are steady [P], where they stand in the crop [P, 2] px, their weights."""
+    rows = [row for row in _ANCHORS if points == 478 or row[0] in _AMONG_68]
+    index = [int(row[0]) if points == 478 else _AMONG_68[int(row[0])] for row in rows]
+    kept = np.stack(rows)
+    return index, kept[:, 1:3] * _EYE_DISTANCE + (S / 2, _EYE_ROW), kept[:, 3] / kept[:, 3].sum()
 
 
 @cache
@@ -56,13 +64,14 @@ def align(track: FaceTrack, times: np.ndarray) -> np.ndarray:
 
     Weighted least squares (Umeyama 1991 without reflection), then a Gaussian over time that does not reach across gaps.
     """
-    points = track.points[:, _INDEX].astype(np.float64)
-    mean, origin = np.einsum("p,tpc->tc", _WEIGHT, points), _WEIGHT @ _TEMPLATE
-    source = _TEMPLATE - origin
+    index, template, weight = _anchors(track.points.shape[1])
+    points = track.points[:, index].astype(np.float64)
+    mean, origin = np.einsum("p,tpc->tc", weight, points), weight @ template
+    source = template - origin
     target = points - mean[:, None]
-    a = np.einsum("p,pc,tpc->t", _WEIGHT, source, target)
-    b = np.einsum("p,tp->t", _WEIGHT, source[:, 0] * target[..., 1] - source[:, 1] * target[..., 0])
-    norm = (_WEIGHT[:, None] * source**2).sum()
+    a = np.einsum("p,pc,tpc->t", weight, source, target)
+    b = np.einsum("p,tp->t", weight, source[:, 0] * target[..., 1] - source[:, 1] * target[..., 0])
+    norm = (weight[:, None] * source**2).sum()
     params = np.stack(
         [a / norm, b / norm, *(mean.T)], axis=1
     )  # [T, 4]: scale*cos, scale*sin, x, y of the anchor centre

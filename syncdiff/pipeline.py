@@ -13,20 +13,19 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, VQModel
+from diffusers import DDIMScheduler, DiffusionPipeline, ModelMixin, VQModel
 from diffusers.models.attention_processor import AttnProcessor2_0
-from diffusers.utils.logging import disable_progress_bar
 
-from syncdiff import lse, sampler
+from syncdiff import crops, lse, sampler
 from syncdiff.avhubert import AVHubert
 from syncdiff.checkpoints import CheckpointError
 from syncdiff.compact import CompactArtist
@@ -35,7 +34,7 @@ from syncdiff.faces import FaceTrack, Gap, Spot, at_spot, choose, track_faces
 from syncdiff.faces.fan import check_files
 from syncdiff.fit import fit
 from syncdiff.lse import SyncNet
-from syncdiff.media import Clip, ClipWriter, InputError, Speech, read_clip, read_speech, timeline
+from syncdiff.media import LIMITS, Clip, ClipWriter, InputError, Patch, Speech, read_clip, read_speech, timeline
 from syncdiff.objective import Objective
 from syncdiff.paper import STEPS, PaperArtist, PaperDenoiser
 from syncdiff.progress import Made
@@ -45,13 +44,14 @@ from syncdiff.scores import FPS as SCORE_RATE
 from syncdiff.scores import Scores, score
 from syncdiff.speech import SpeechEncoder, listen, pauses
 from syncdiff.syncnet import JudgeNet
-from syncdiff.weights import COMPACT
+from syncdiff.weights import COMPACT, Profile, profile_of, read_network, read_schedule
 
 PREVIEW_SIDE = 720  # px, longer side of the browser-playable copy of the source
 NO_SYNCNET = (
     "LSE-C and LSE-D are not told: SyncNet's own weights are not here. `python -m syncdiff score VIDEO --fetch` asks, "
     "then fetches them."
 )
+OWN = replace(LIMITS, bytes=2**50, seconds=86_400.0)  # a result may be larger and, by a frame, longer than an upload
 Attention = Literal["auto", "sdpa", "xformers"]
 REHEARSED = 30.0  # s at the most, that are drawn only to see whether the lips would be in step
 Stage = Literal["reading", "finding the face", "listening", "fitting", "rehearsing", "drawing", "scoring"]
@@ -101,6 +101,13 @@ class PaperOptions(SampleOptions):
             )
 
 
+OPTIONS: dict[Profile, type[SampleOptions]] = {"compact": SampleOptions, "paper": PaperOptions}
+NETWORKS: dict[Profile, dict[str, type[ModelMixin]]] = {  # by the name of their sub-folder
+    "compact": {"denoiser": Denoiser, "speech": SpeechEncoder},
+    "paper": {"denoiser": PaperDenoiser, "speech": AVHubert, "vae": VQModel},
+}
+
+
 @dataclass(frozen=True)
 class Progress:
     stage: Stage
@@ -142,6 +149,18 @@ class Result:
         return row | row.pop("running")
 
 
+Cut = Callable[[np.ndarray, np.ndarray], np.ndarray]  # frame [H, W, 3] and transform [2, 3] -> crop [side, side, 3]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The face as the judge looks at it, in either profile: upright crops of source and result, by frame number."""
+
+    to_frame: np.ndarray  # [T, 2, 3] crop px -> px of the source's frames
+    source: CropFile
+    result: CropFile
+
+
 class Stopwatch:
     """Seconds per stage, in order."""
 
@@ -178,6 +197,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         self.register_modules(denoiser=denoiser, speech=speech, scheduler=scheduler, vae=vae)
         self.judge: JudgeNet | None = None
         self.syncnet: SyncNet | None = None
+        self.marking = True  # the invisible mark: only an evaluation, whose PSNR would count it, leaves it out
         self.attention = "sdpa"
 
     @classmethod
@@ -226,7 +246,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         return names | {"attention": self.attention}
 
     @property
-    def profile(self) -> Literal["compact", "paper"]:
+    def profile(self) -> Profile:
         return "compact" if self.vae is None else "paper"
 
     def artist(self) -> CompactArtist | PaperArtist:
@@ -236,25 +256,25 @@ class SyncDiffPipeline(DiffusionPipeline):
         return PaperArtist(self.denoiser, self.speech, self.vae, self.scheduler)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path = COMPACT, **kwargs) -> SyncDiffPipeline:
-        """A folder that save_pretrained wrote, by default the shipped compact model; its judge comes along."""
-        disable_progress_bar()  # three small files: nothing to watch
-        kwargs.setdefault("dtype", torch.float32)  # the shipped files are fp16; autocast decides what is fast
-        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        judge = Path(pretrained_model_name_or_path) / "judge" / "judge.safetensors"  # it knows compact crops only
-        pipe.judge = JudgeNet.load(judge) if judge.exists() and pipe.vae is None else None
-        for network in (pipe.denoiser, pipe.speech, pipe.vae):
-            if network is not None:
-                network.eval()
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path = COMPACT) -> SyncDiffPipeline:
+        """A folder that save_pretrained wrote, by default the shipped compact model; its judge comes along.
+
+        Raises InputError where there is none, CheckpointError where a file in it is not what it says."""
+        folder = Path(pretrained_model_name_or_path)
+        parts = {name: read_network(kind, folder / name) for name, kind in NETWORKS[profile_of(folder)].items()}
+        pipe = cls(**parts, scheduler=read_schedule(folder / "scheduler"))
+        judge = (folder if pipe.vae is None else COMPACT) / "judge" / "judge.safetensors"  # the paper has none
+        pipe.judge = JudgeNet.load(judge) if judge.exists() else None
         return pipe
 
     def __call__(
-        self, face: str | Path, voice: str | Path, out: str | Path, options: SampleOptions = SampleOptions()
+        self, face: str | Path, voice: str | Path, out: str | Path, options: SampleOptions | None = None
     ) -> Generator[Progress | Result, None, None]:
         """Redraw the mouth in `face` so that it speaks `voice`; write `out` (mp4) and `<out stem>.source.mp4`.
 
         Raises InputError. Whatever happens, the private folder is removed and no half-written file is left at `out`.
         """
+        options = options or OPTIONS[self.profile]()
         out, watch, artist = Path(out), Stopwatch(), self.artist()
         preview = out.with_name(out.stem + ".source.mp4")
         _check_target((out, preview), (Path(face), Path(voice)))
@@ -274,23 +294,28 @@ class SyncDiffPipeline(DiffusionPipeline):
                 if isinstance(wanted, Spot):
                     wanted = at_spot(tracks, wanted, clip.times, (clip.height, clip.width))
                 track = choose(tracks, wanted)
-                to_frame = artist.align(clip, track)
-                crops = yield from _cut(clip, to_frame, artist, folder / "crops")
+                to_frame, upright = artist.align(clip, track), crops.align(track, clip.times)
+                shown, made = CropFile(folder / "shown", artist.side), CropFile(folder / "made")
+                cuts = [(artist.cut, to_frame, shown)]
+                if not artist.upright:
+                    cuts.append((crops.cut, upright, CropFile(folder / "upright")))
+                yield from _cut(clip, cuts)
+                judged = Judged(upright, cuts[-1][2], made)
             with watch.stage("listening"):
                 yield Progress("listening", 0, 1)
                 heard = artist.listen(speech.samples())
                 yield Progress("listening", 1, 1)
             _trim()
-            scene = Scene.of(artist.sitter(track, to_frame, crops), clip, line, track)
+            scene = Scene.of(artist.sitter(track, to_frame, shown), clip, line, track)
             if options.fit:
                 with watch.stage("fitting"):
                     artist = yield from self._fitted(scene.sitter, clip, options.seed)
-            drawn, earlier = CropFile(folder / "drawn", artist.side), 0
+            earlier = 0
             if options.correct_offset:
                 with watch.stage("rehearsing"):
                     part, until = scene.until(REHEARSED), min(REHEARSED, line.seconds)
-                    yield from self._rehearse(artist, part, heard, drawn, options.seed)
-                    found = self._score(drawn, part.times, track.state[part.indices], speech, until)
+                    yield from self._rehearse(artist, part, heard, made, options.seed)
+                    found = self._score(made, part.times, track.state[part.indices], speech, until)
                 earlier = found.out_of_step
                 scene, notes = scene.ahead(earlier / SCORE_RATE), (*notes, _correction(found))
             with (
@@ -298,7 +323,7 @@ class SyncDiffPipeline(DiffusionPipeline):
                 ClipWriter(out, clip, line, speech) as video,
                 ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE) as source,
             ):
-                yield from self._draw(artist, scene, clip, heard, drawn, video, source, options)
+                yield from self._draw(artist, scene, clip, heard, judged, video, source, options)
             sign(out, labelled=options.label and label(clip.width, clip.height) is not None)
             redrawn, passed, state = int(scene.wanted.sum()), scene.passed_through(clip, line, track), track.state
             silent = pauses(speech.samples())
@@ -306,17 +331,17 @@ class SyncDiffPipeline(DiffusionPipeline):
             _trim()
             with watch.stage("scoring"):
                 yield Progress("scoring", 0, 2)
-                before = self._score(crops, clip.times, state, clip.speech, clip.seconds)
+                before = self._score(judged.source, clip.times, state, clip.speech, clip.seconds)
                 yield Progress("scoring", 1, 2)
-                after = self._score(drawn, line.times, state[line.indices], speech, line.seconds)
+                after = self._score(judged.result, line.times, state[line.indices], speech, line.seconds)
                 yield Progress("scoring", 2, 2)
                 source_lse, result_lse, lse_needs = (), (), NO_SYNCNET
                 if self.syncnet is not None:
                     try:
                         source_lse = yield from _staged("scoring", lse.score_video(face, self.syncnet))
-                        result_lse = yield from _staged("scoring", lse.score_video(out, self.syncnet))
+                        result_lse = yield from _staged("scoring", lse.score_video(out, self.syncnet, limits=OWN))
                         lse_needs = None
-                    except InputError as sentence:  # files of the face detector missing, or a result over the limits
+                    except InputError as sentence:  # files of the face detector are missing
                         source_lse, lse_needs = (), str(sentence)
         yield Result(
             video=out,
@@ -366,7 +391,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         scene: Scene,
         clip: Clip,
         heard: Any,
-        drawn: CropFile,
+        judged: Judged,
         video: ClipWriter,
         source: ClipWriter,
         options: SampleOptions,
@@ -374,27 +399,26 @@ class SyncDiffPipeline(DiffusionPipeline):
         """Chunk by chunk: draw its frames, then paste them into its frames and hand those to the encoder."""
         steps, chunk = options.steps, sampler.LANE * sampler.LANES
         total = len(scene) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
-        wanted, mark = scene.wanted, Watermark(options.job)
+        mark = Watermark(options.job) if self.marking else None
         plate = label(clip.width, clip.height) if options.label else None
         for start in range(0, len(scene), chunk):
             stop = min(start + chunk, len(scene))
             done, drawn_by = start * (steps + 1), start * (steps + 1) + (stop - start) * steps
+            drawn: dict[int, np.ndarray] = {}
             for stroke in artist.draw_chunk(scene, heard, start, steps=steps, seed=options.seed):
-                for i, crop in zip(stroke.frames, () if stroke.crops is None else stroke.crops, strict=False):
-                    drawn[i] = crop
+                drawn.update(zip(stroke.frames, () if stroke.crops is None else stroke.crops, strict=False))
                 done = min(done + len(stroke.frames), drawn_by)
                 yield Progress("drawing", done, total, stroke.look)
             for i, frame in zip(range(start, stop), clip.frames(scene.indices[start:stop]), strict=True):
                 source.write(frame, scene.times[i])
-                patch = None
-                if wanted[i]:
+                at, patch = scene.indices[i], None
+                if i in drawn:
                     image = frame.rgb()
-                    crop = mark.mark(drawn[i], scene.times[i]) if artist.marked else drawn[i]
-                    patch = artist.paste(image, crop, scene.matrix(i), scene.weight[i])
+                    patch = _pasted(artist, scene, i, image, drawn.pop(i), judged.to_frame[at], mark)
                     image[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
-                    drawn[i] = artist.cut(image, scene.matrix(i))  # what the visitor gets is what is scored
+                    judged.result[i] = crops.cut(image, judged.to_frame[at])  # what the visitor gets is what is scored
                 else:
-                    drawn[i] = scene.sitter.crops[scene.indices[i]]
+                    judged.result[i] = judged.source[at]
                 video.write(frame, scene.times[i], patch, plate)
                 yield Progress("drawing", drawn_by + i - start + 1, total)
 
@@ -421,10 +445,10 @@ def score_file(pipe: SyncDiffPipeline, video: str | Path) -> Generator[Progress 
         folder = Path(name)
         clip = yield from _staged("reading", read_clip(video, folder), until=50)
         track = choose((yield from _track(clip, CompactArtist.finder)))
-        artist = CompactArtist(pipe.denoiser, pipe.speech, pipe.scheduler)  # the judge knows its crops
-        crops = yield from _cut(clip, artist.align(clip, track), artist, folder / "crops")
+        upright = CropFile(folder / "upright")
+        yield from _cut(clip, [(crops.cut, crops.align(track, clip.times), upright)])
         yield Progress("scoring", 0, 1)
-        yield pipe._score(crops, clip.times, track.state, clip.speech, clip.seconds)
+        yield pipe._score(upright, clip.times, track.state, clip.speech, clip.seconds)
 
 
 def _check_target(written: tuple[Path, ...], read: tuple[Path, ...]) -> None:
@@ -479,16 +503,31 @@ def _correction(scores: Scores) -> str:
     return f"The lips were drawn {ms} ms {early} than they would have been: they had come {late}."
 
 
-def _cut(
-    clip: Clip, to_frame: np.ndarray, artist: CompactArtist | PaperArtist, path: Path
-) -> Generator[Progress, None, CropFile]:
-    """Crops of all frames in a file; black where there is no face."""
-    crops = CropFile(path, artist.side)
+def _cut(clip: Clip, cuts: Sequence[tuple[Cut, np.ndarray, CropFile]]) -> Generator[Progress, None, None]:
+    """Crops of all frames into files, each cut as its transforms [T, 2, 3] say; black where there is no face."""
     for i, frame in enumerate(clip.frames()):
-        seen = not np.isnan(to_frame[i]).any()
-        crops[i] = artist.cut(frame.rgb(), to_frame[i]) if seen else np.zeros((artist.side, artist.side, 3), np.uint8)
+        image = frame.rgb()
+        for cut, to_frame, out in cuts:
+            seen = np.isfinite(to_frame[i]).all()
+            out[i] = cut(image, to_frame[i]) if seen else np.zeros((out.side, out.side, 3), np.uint8)
         yield Progress("finding the face", len(clip) + i + 1, 2 * len(clip))
-    return crops
+
+
+def _pasted(
+    artist: CompactArtist | PaperArtist,
+    scene: Scene,
+    i: int,
+    image: np.ndarray,
+    crop: np.ndarray,
+    upright: np.ndarray,
+    mark: Watermark | None,
+) -> Patch:
+    """What was drawn for output frame `i`, in that frame, with the invisible mark where the mouth is."""
+    time, weight = scene.times[i], scene.weight[i]
+    if mark is not None and artist.upright:
+        crop = mark.mark(crop, time)
+    patch = artist.paste(image, crop, scene.matrix(i), weight)
+    return patch if mark is None or artist.upright else mark.onto(patch, upright, time, weight)
 
 
 def _trim() -> None:

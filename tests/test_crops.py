@@ -30,10 +30,22 @@ def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 def track_of(transforms: list[np.ndarray | None], cuts: tuple[int, ...] = ()) -> FaceTrack:
     """A face whose steady points stand exactly where each transform puts the template's; None: not seen."""
     crop_points = np.random.default_rng(1).uniform(20, 108, (478, 2))
-    crop_points[crops._INDEX] = crops._TEMPLATE
+    index, template, _ = crops._anchors(478)
+    crop_points[index] = template
     missing = np.full((478, 2), NAN)
     points = np.stack([missing if m is None else apply(m, crop_points) for m in transforms])
     return make_track(points.astype(np.float32), cuts)
+
+
+def test_the_68_points_of_face_alignment_place_the_same_crop():
+    turned = similarity(1.7, 12, 90, 40)
+    index, template, weight = crops._anchors(68)
+    assert len(index) == 9
+    assert weight.sum() == pytest.approx(1)
+    points = np.random.default_rng(1).uniform(20, 108, (68, 2))
+    points[index] = template
+    track = make_track(np.stack([apply(turned, points)] * 3).astype(np.float32))
+    assert np.allclose(crops.align(track, np.arange(3) / 25), turned, atol=1e-3)
 
 
 def pattern(height: int, width: int) -> np.ndarray:

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel, VQModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from syncdiff import pipeline
 from syncdiff.__main__ import main
 from syncdiff.avhubert import AVHubert
+from syncdiff.checkpoints import CheckpointError
 from syncdiff.media import InputError
 from syncdiff.paper import (
     SIDE,
     STEPS,
     VQ_F4,
+    VQ_F4_AT,
     PaperArtist,
     PaperDenoiser,
     Priors,
-    check_weights,
     cut_frame,
     masked,
     paper_schedule,
@@ -36,7 +42,10 @@ from syncdiff.paper import (
 )
 from syncdiff.paper.artist import FaceFrames
 from syncdiff.pipeline import PaperOptions, Result, SyncDiffPipeline
+from syncdiff.provenance import verify
 from syncdiff.scene import Scene
+from syncdiff.syncnet import JudgeNet
+from syncdiff.weights import COMPACT, chosen, read_network
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 FRAMES = 10
@@ -157,6 +166,36 @@ def test_only_one_channel_of_the_pose_gets_through_and_the_others_whole():
         assert not torch.allclose(usual, run(**{name: value + 1}), atol=1e-4), name
 
 
+def test_the_variants_of_the_ablation_tables_are_told_less_or_more():
+    """Table 3: no pose frame, or nothing but it, whole; Table 5: several."""
+    g = torch.Generator().manual_seed(1)
+    noisy, t = torch.randn(1, 3, 16, 16, generator=g), torch.tensor([500])
+    told = Priors(*(torch.randn(1, 3, 16, 16, generator=g) for _ in range(3)), torch.randn(1, 1, 64, generator=g))
+    small = {"widths": (32, 64), "layers": 1, "head": 16, "speech_width": 64}
+
+    @torch.inference_mode()
+    def noticed(net: PaperDenoiser, told: Priors, **changes) -> bool:
+        return not torch.allclose(net(noisy, t, told), net(noisy, t, replace(told, **changes)), atol=1e-4)
+
+    for changes, channels, pose, identity in (
+        ({"bottleneck": 0}, 9, False, True),
+        ({"bottleneck": 3, "identity": False}, 9, True, False),
+        ({"identity": False}, 7, True, False),
+    ):
+        torch.manual_seed(0)
+        net = PaperDenoiser(**small, **changes).eval()
+        assert net.unet.conv_in.in_channels == channels
+        assert noticed(net, told, pose=told.pose + 1) == pose
+        assert noticed(net, told, identity=told.identity + 1) == identity
+    assert not list(PaperDenoiser(**small, bottleneck=3).squeeze.parameters())  # as they are
+    net = PaperDenoiser(**small, previous=5).eval()
+    assert net.unet.conv_in.in_channels == 14
+    many = replace(told, pose=torch.randn(1, 15, 16, 16, generator=g))
+    oldest = many.pose.clone()
+    oldest[:, -1] += 3
+    assert noticed(net, many, pose=oldest)
+
+
 def test_half_precision_stays_near_fp32():
     """bf16 autocast against fp32 over four DDIM steps: within 3 % of the latents' spread, root mean square."""
     torch.manual_seed(0)
@@ -242,9 +281,10 @@ class Spy(PaperDenoiser):
         return super().forward(noisy, timestep, told)
 
 
-def drawn(pipe: SyncDiffPipeline, wanted: list[bool]) -> tuple[list[Priors], dict[int, np.ndarray], FaceFrames]:
-    net = Spy(**{k: v for k, v in tiny_denoiser().config.items() if not k.startswith("_")})
-    net.load_state_dict(pipe.denoiser.state_dict())
+def drawn(
+    pipe: SyncDiffPipeline, wanted: list[bool], **changes
+) -> tuple[list[Priors], dict[int, np.ndarray], FaceFrames]:
+    net = Spy(**{k: v for k, v in tiny_denoiser().config.items() if not k.startswith("_")} | changes)
     net.told = []
     T = len(wanted)
     crops = np.random.default_rng(0).integers(0, 256, (T, SIDE, SIDE, 3), dtype=np.uint8)
@@ -275,6 +315,18 @@ def test_each_frame_is_told_of_the_one_generated_before(pipe):
         assert torch.equal(told[i].speech, torch.full((1, 1, 64), float(frame)))  # one token, this frame's
 
 
+def test_several_frames_before_are_told_newest_first(pipe):
+    told, out, face = drawn(pipe, [True, True, False, True, True], previous=2)
+
+    def latents(*pictures):
+        return torch.cat([pipe.artist()._encoded(picture) for picture in pictures], dim=1)
+
+    assert torch.equal(told[0].pose, latents(face.crops[0], face.crops[0]))
+    assert torch.equal(told[1].pose, latents(out[0], face.crops[0]))
+    assert torch.equal(told[2].pose, latents(face.crops[2], out[1]))
+    assert torch.equal(told[3].pose, latents(out[3], face.crops[2]))
+
+
 def test_the_whole_way(pipe, clip, tmp_path, private_temp):
     *progress, result = pipe(*clip, tmp_path / "out.mp4", PaperOptions(steps=2, label=False))
     assert isinstance(result, Result)
@@ -303,18 +355,125 @@ def test_saved_and_loaded_it_draws_the_same_from_the_command_line(pipe, clip, tm
     assert (pixels(tmp_path / "out.mp4") == pixels(result.video)).all()
 
 
+class Shrinks(nn.Module):
+    """Stands for a trained autoencoder: a picture a quarter as large, and back."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def encode(self, x):
+        return SimpleNamespace(latents=F.interpolate(x, scale_factor=0.25, mode="area"))
+
+    def decode(self, z):
+        return SimpleNamespace(sample=F.interpolate(z, scale_factor=4.0, mode="bicubic"))
+
+
+class Repeats(nn.Module):
+    """Stands for a trained denoiser: it finds the very noise that hides the identity frame."""
+
+    device, config = torch.device("cpu"), SimpleNamespace(tokens=1, previous=1)
+    alphas = paper_schedule().alphas_cumprod
+
+    def forward(self, noisy, t, told):
+        alpha = self.alphas[t].view(-1, 1, 1, 1)
+        return (noisy - alpha.sqrt() * told.identity) / (1 - alpha).sqrt()
+
+
+@pytest.mark.weights
+def test_the_mark_lies_in_the_result_and_the_judge_scores_it(tmp_path):
+    """A face that can be found in the result: two seconds of one picture, under a voice."""
+    with av.open(str(EXAMPLES / "ines.mp4")) as source, av.open(str(tmp_path / "face.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "10"})
+        stream.width, stream.height = 288, 240  # not square: the whole frame is not the model's
+        for i, frame in enumerate(source.decode(video=0)):
+            if i < 50:
+                image = np.pad(frame.reformat(240, 240, "rgb24").to_ndarray(), ((0, 0), (24, 24), (0, 0)), mode="edge")
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        out.mux(stream.encode())
+    pipe = SyncDiffPipeline(Repeats(), AVHubert(width=64, layers=1, hidden=8).eval(), paper_schedule(), Shrinks())
+    pipe.judge = JudgeNet.load(COMPACT / "judge" / "judge.safetensors")
+    options = PaperOptions(steps=2, job=777)
+    *_, result = pipe(tmp_path / "face.mp4", EXAMPLES / "voice-river.wav", tmp_path / "out.mp4", options)
+    assert result.result_scores.judge == "syncdiff-judge"
+    assert result.result_scores.scorable
+    assert result.source_scores.reason == "not scorable: the face came without a sound of its own"
+    found = verify(result.video)
+    assert (found.watermark.found, found.watermark.number, found.label) == (True, 777, "seen")
+
+
+# --- weights that are given
+
+
 def test_without_weights_one_sentence_says_what_is_needed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pipeline.SyncDiffPipeline, "from_pretrained", lambda *_: pytest.fail("nothing to load"))
     assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4"), "--profile", "paper"]) == 2
     said = capsys.readouterr().err.strip()
     assert "\n" not in said
-    for word in ("CompVis/ldm-celebahq-256", "vqvae", "base_vox_iter5.pt", "LRS2", "--weights"):
+    for word in (*VQ_F4_AT, "base_vox_iter5.pt", "LRS2", "--weights"):
         assert word in said
-    (tmp_path / "model_index.json").write_text(json.dumps({"denoiser": ["syncdiff.denoiser", "Denoiser"]}))
-    with pytest.raises(InputError, match="another profile"):
-        check_weights(tmp_path)
-    with pytest.raises(InputError, match="holds no pipeline"):
-        check_weights(tmp_path / "nowhere")
+
+
+def test_the_weights_say_which_profile_they_are_of(pipe, tmp_path, capsys):
+    pipe.save_config(tmp_path)
+    assert chosen(tmp_path) == chosen(tmp_path, "paper") == (tmp_path, "paper")
+    assert chosen() == chosen(None, "compact") == (COMPACT, "compact")
+    for folder, asked, held in ((tmp_path, "compact", "paper"), (COMPACT, "paper", "compact")):
+        where = ["--weights", str(folder), "--profile", asked]
+        assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4"), *where]) == 2
+        said = capsys.readouterr().err.strip()
+        assert said.startswith(f"{folder} holds the {held} profile, and {asked} was asked for")
+        assert "\n" not in said
+    (tmp_path / "model_index.json").write_text('{"denoiser": ["os", "system"]}')
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match=r"holds no pipeline of ours \(model_index.json"):
+            chosen(folder)
+
+
+def without(path: Path, key: str) -> None:
+    tensors = load_file(path)
+    del tensors[key]
+    save_file(tensors, path, {"format": "pt"})
+
+
+def with_one_more(path: Path) -> None:
+    save_file(load_file(path) | {"surprise": torch.zeros(1)}, path, {"format": "pt"})
+
+
+def of_another_shape(path: Path) -> None:
+    save_file(load_file(path) | {"quant_conv.bias": torch.zeros(5)}, path, {"format": "pt"})
+
+
+def pickled_code(path: Path) -> None:
+    class Call:
+        def __reduce__(self):
+            return Path.touch, (path.with_name("mark"),)
+
+    torch.save({"quant_conv.bias": Call()}, path.with_name("diffusion_pytorch_model.bin"))
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: without(path, "quant_conv.bias"), r"it lacks quant_conv\.bias"),
+        (with_one_more, "it also has surprise"),
+        (of_another_shape, r"quant_conv\.bias expected shape"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "incomplete|cover|length"),
+        (lambda path: path.write_bytes(b""), "header"),
+        (Path.unlink, "no file named"),
+        (pickled_code, "unsupported|not an allowed|Unsupported"),
+        (lambda path: path.with_name("config.json").write_text("{"), "property name"),
+    ],
+)
+def test_a_network_that_is_not_what_it_says_is_refused(spoil, reason, tmp_path):
+    tiny_vae().save_pretrained(tmp_path / "vae")
+    spoil(tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        read_network(VQModel, tmp_path / "vae")
+    said = str(caught.value)
+    assert said.startswith("vae is refused: ")
+    assert said.endswith(f"; expected VQModel's config.json and its weights, whole, in {tmp_path / 'vae'}.")
+    assert "\n" not in said
+    assert not (tmp_path / "vae" / "mark").exists()
 
 
 def test_options_are_the_papers():

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from syncdiff.media import InputError
 from syncdiff.pipeline import SampleOptions
 from syncdiff.training import protocol
+from syncdiff.training.backbones import ALEXNET, INCEPTION, load_inception, load_lpips
+from syncdiff.training.evaluate import most_alike
 from syncdiff.training.protocol import (
     COLUMNS,
-    PUBLISHED,
-    WRAPPED,
     LipReading,
     evaluate_as_published,
     faces_of,
@@ -25,6 +27,7 @@ from syncdiff.training.protocol import (
     word_errors,
     wrapped_psnr,
 )
+from syncdiff.training.published import WRAPPED, published
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 
@@ -98,10 +101,95 @@ def test_faces_are_cut_where_the_boxes_are():
     assert (faces[1] == 0).any()
 
 
-def test_the_published_rows_are_table_1():
-    lrs2, lrs3 = PUBLISHED["LRS2"], PUBLISHED["LRS3"]
+def test_the_published_rows_are_the_papers():
+    lrs2, lrs3 = published("1", "LRS2"), published("1", "LRS3")
     assert round(100 * (lrs2["SyncDiff"]["LSE-C"] / lrs2["DiffTalk"]["LSE-C"] - 1), 1) in (27.6, 27.7)
     assert round(100 * (lrs3["SyncDiff"]["LSE-C"] / lrs3["DiffTalk"]["LSE-C"] - 1), 1) == 42.1  # not 62.3
+    for table, row in (("3", "Rnd + Prv-"), ("5", "NP = 1"), ("6", "NF = 9")):  # the final model under other names
+        assert published(table)[row] == lrs2["SyncDiff"]
+    assert published("2")["AV-HuBERT"] == published("3")["Rnd"]
+    assert published("2")["DeepSpeech"] == lrs2["DiffTalk"]
+
+
+# --- other people's networks, here small ones of our own under their names
+
+
+@pytest.fixture
+def backbones(tmp_path, monkeypatch) -> Path:
+    """Packages that look as theirs do from outside, and files under their names in torch's folder."""
+    packages, files = tmp_path / "packages", tmp_path / "hub" / "checkpoints"
+    load = f"""import torch
+def load(name):
+    net = torch.nn.Conv2d(3, 8, 5, stride=4)
+    net.load_state_dict(torch.load("{files}/" + name, weights_only=True))
+    return net
+"""
+    sources = {
+        "lpips/__init__.py": load
+        + f"""
+class LPIPS(torch.nn.Module):
+    def __init__(self, net, verbose):
+        super().__init__()
+        assert net == "alex"
+        self.net = load("{ALEXNET}")
+    def forward(self, a, b):
+        assert -1 <= a.min() < -0.5 and 0.5 < a.max() <= 1 and a.shape[1:] == (3, 96, 96)
+        return (self.net(a) - self.net(b)).square().mean((1, 2, 3), keepdim=True)
+""",
+        "pytorch_fid/__init__.py": "",
+        "pytorch_fid/inception.py": load
+        + f"""
+class InceptionV3(torch.nn.Module):
+    BLOCK_INDEX_BY_DIM = {{2048: 3}}
+    def __init__(self, blocks):
+        super().__init__()
+        assert blocks == [3]
+        self.net = load("{INCEPTION}")
+    def forward(self, x):
+        assert 0 <= x.min() and x.max() <= 1
+        return [self.net(x).mean((2, 3), keepdim=True)]
+""",
+    }
+    for name, source in sources.items():
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).write_text(source)
+    files.mkdir(parents=True)
+    for name in (ALEXNET, INCEPTION):
+        torch.save(torch.nn.Conv2d(3, 8, 5, stride=4).state_dict(), files / name)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.syspath_prepend(packages)
+    yield files
+    for name in ("lpips", "pytorch_fid", "pytorch_fid.inception"):
+        sys.modules.pop(name, None)
+
+
+def test_lpips_and_fid_where_their_networks_are(backbones):
+    drawn, truth = np.random.default_rng(0).integers(0, 256, (2, 40, 96, 96, 3), dtype=np.uint8)  # two pieces
+    distance, features = load_lpips(), load_inception()
+    assert distance(truth, truth) == 0
+    assert distance(drawn, truth) == pytest.approx(
+        np.mean([distance(a[None], b[None]) for a, b in zip(drawn, truth, strict=True)])
+    )
+    assert features(truth).shape == (40, 8)
+    assert np.allclose(features(truth)[33:34], features(truth[33:34]), atol=1e-6)
+    assert frechet(features(truth), features(truth)) == pytest.approx(0, abs=1e-6)
+    assert frechet(features(drawn // 4), features(truth)) > 0.01
+
+
+def test_without_their_files_lpips_and_fid_say_what_they_need(backbones):
+    (backbones / ALEXNET).unlink(), (backbones / INCEPTION).unlink()
+    assert load_lpips() == f"LPIPS is not told: it needs the package lpips and {ALEXNET} in {backbones}."
+    assert load_inception() == f"FID is not told: it needs the package pytorch_fid and {INCEPTION} in {backbones}."
+
+
+def test_the_most_alike_moment_is_found_a_few_at_a_time():
+    own, new = np.random.default_rng(0).normal(size=(2, 600, 4)).astype(np.float32)
+    apart = np.square(new[:, None] - own[None]).sum(-1)
+    apart[np.abs(np.subtract.outer(np.arange(600), np.arange(600))) < 15] = np.inf
+    assert (most_alike(own, new, 15) == apart.argmin(1)).all()
+
+
+# --- a run
 
 
 class Copies:
@@ -137,7 +225,7 @@ def corpus(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_run_over_two_films(corpus, tmp_path):
-    (tmp_path / "read.tsv").write_text("1/00001\tGOOD MORNING\n2/00001.mp4\tTHE WEATHER\n")
+    (tmp_path / "read.tsv").write_text("1/00001\tGOOD MORNING\n2/00001.mp4\tTHE WEATHER\nGT/1/00001\tGOOD EVENING\n")
     pipe, out = Copies(), tmp_path / "run"
     choices = {"listed": corpus / "test.txt", "read": f"AV-HuBERT Large={tmp_path / 'read.tsv'}"}
     told = evaluate_as_published(pipe, corpus, out, SampleOptions(label=False), **choices)
@@ -148,15 +236,56 @@ def test_a_run_over_two_films(corpus, tmp_path):
         rows = {row["maker"]: row for row in csv.DictReader(file)}
     assert list(rows)[:2] == ["GT", "ours"]
     ours = rows["ours"]
-    assert (ours["SSIM"], ours["WER"], ours["lips r"]) == ("1.000", "25.000", "1.000")
+    assert (ours["films"], ours["SSIM"], ours["WER"], ours["lips r"]) == ("2", "1.000", "25.000", "1.000")
+    assert (rows["GT"]["films"], rows["GT"]["SSIM"], rows["GT"]["PSNR"], rows["GT"]["WER"]) == (
+        "2",
+        "1.000",
+        "-",
+        "0.000",
+    )
+    assert not pipe.marking  # PSNR would count the mark
     assert ours["PSNR"] == ours["LSE-C"] == "-"  # equal pictures have none; no SyncNet here
     assert rows["SyncDiff (published, LRS2)"][WRAPPED] == "32.390"
     assert told == (out / "table.md").read_text().rstrip("\n")
-    for missing in ("LPIPS", "FID", "LSE-C"):
+    for missing in ("LPIPS", "FID", "LSE-C", "WER is of AV-HuBERT Large."):
         assert any(line.startswith(missing) for line in told.splitlines())
     assert len(told.splitlines()[0].split("|")) == len(COLUMNS) + 3
     evaluate_as_published(pipe, corpus, out, SampleOptions(label=False), **choices)
     assert len(pipe.voices) == 6  # what was drawn is not drawn again
+    told = evaluate_as_published(pipe, corpus, tmp_path / "other", SampleOptions(), number="3", others=[out])
+    makers = [line.split("|")[1].strip() for line in told.splitlines() if line.startswith("|")]
+    assert makers[2:5] == ["GT", "ours", "ours, run"]
+    assert makers[5:] == [f"{row} (published, LRS2)" for row in published("3")]
+    with pytest.raises(InputError, match="holds no table of a run"):
+        evaluate_as_published(pipe, corpus, tmp_path / "x", SampleOptions(), others=[tmp_path])
+
+
+def test_a_film_that_fails_late_counts_for_no_row(corpus, tmp_path, monkeypatch):
+    """The silent voice of the second film fails, when its other rows and its features are already there."""
+
+    class Falters(Copies):
+        def __call__(self, face, voice, out, options):
+            if Path(voice).name == "hush.wav" and "/2/" in str(face):
+                raise InputError("The face went away.")
+            return super().__call__(face, voice, out, options)
+
+    monkeypatch.setattr(protocol, "load_inception", lambda: lambda pictures: pictures[:, :3, 0, 0].astype(float))
+    benches, made = [], protocol.Bench
+    monkeypatch.setattr(protocol, "Bench", lambda *given: benches.append(made(*given)) or benches[0])
+    told = evaluate_as_published(Falters(), corpus, tmp_path / "run", SampleOptions())
+    assert "main/2/00001 is left out: The face went away." in told
+    with (tmp_path / "run" / "films.csv").open() as file:
+        assert [(row["film"], row["maker"]) for row in csv.DictReader(file)] == [
+            ("main/1/00001", "GT"),
+            ("main/1/00001", "ours"),
+        ]
+    assert {maker: len(films) for maker, films in benches[0].features.items()} == {"GT": 1, "ours": 1}
+    assert not list((tmp_path / "run").rglob(".*"))
+
+
+def test_a_film_without_a_box_is_left_out_in_words():
+    with pytest.raises(InputError, match="none of its frames has a face box"):
+        faces_of([np.zeros((200, 200, 3), np.uint8)], np.full((1, 4), np.nan))
 
 
 def test_a_film_that_cannot_be_drawn_is_named(corpus, tmp_path):

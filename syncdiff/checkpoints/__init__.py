@@ -13,6 +13,6 @@ fetching the only way in from outside: it shows the licence and asks first
 from syncdiff.checkpoints.fetching import Offer, ask_on_terminal, fetch
 from syncdiff.checkpoints.named import Inert
 from syncdiff.checkpoints.reading import load_strictly, read_tensors
-from syncdiff.checkpoints.refusal import CheckpointError
+from syncdiff.checkpoints.refusal import CheckpointError, some
 
-__all__ = ["CheckpointError", "Inert", "Offer", "ask_on_terminal", "fetch", "load_strictly", "read_tensors"]
+__all__ = ["CheckpointError", "Inert", "Offer", "ask_on_terminal", "fetch", "load_strictly", "read_tensors", "some"]

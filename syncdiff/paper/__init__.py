@@ -19,10 +19,8 @@ from syncdiff.paper.denoiser import (
 from syncdiff.paper.frames import SIDE, face_boxes, masked, place_frames, to_square
 from syncdiff.paper.frames import cut as cut_frame
 from syncdiff.paper.frames import paste as paste_frame
-from syncdiff.paper.needs import NEEDS, check_weights
 
 __all__ = [
-    "NEEDS",
     "SIDE",
     "STEPS",
     "VQ_F4",
@@ -30,7 +28,6 @@ __all__ = [
     "PaperArtist",
     "PaperDenoiser",
     "Priors",
-    "check_weights",
     "cut_frame",
     "face_boxes",
     "masked",

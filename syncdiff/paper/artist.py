@@ -31,17 +31,17 @@ class FaceFrames(Portrait):
 
 
 class PaperArtist:
-    """Draws one job, chunk after chunk in order: it remembers the last frame it generated."""
+    """Draws one job, chunk after chunk in order: it remembers the last frames it generated."""
 
     side = frames.SIDE
     finder = "face-alignment"  # section 4.2: S3FD's boxes
-    marked = False
-    notes = ("The result bears no invisible mark: that is made for the compact profile's crops.",)
+    upright = False  # squares of whole faces: judge and mark look at the upright crops beside them
+    notes = ()
     cut, paste = staticmethod(frames.cut), staticmethod(frames.paste)
 
     def __init__(self, denoiser: PaperDenoiser, speech: AVHubert, vae: VQModel, scheduler: DDIMScheduler) -> None:
         self.denoiser, self.speech, self.vae, self.scheduler = denoiser, speech, vae, scheduler
-        self._shown: Tensor | None = None  # latents of the frame before, if it was generated
+        self._made: dict[int, Tensor] = {}  # latents of the last frames that were generated, by output frame
 
     def align(self, clip: Clip, track: FaceTrack) -> np.ndarray:
         return frames.place_frames(frames.face_boxes(track), clip.times, clip.width, clip.height)
@@ -63,22 +63,20 @@ class PaperArtist:
         source's own, which is what the gap showed.
         """
         source: FaceFrames = scene.sitter
-        wanted = scene.wanted
+        wanted, told_of = scene.wanted, self.denoiser.config.previous
         given = int(scene.indices[np.flatnonzero(wanted)[0]]) if wanted.any() else 0
         identity = self._encoded(source.crops[given])
         for i in range(start, min(start + LANE * LANES, len(scene))):
-            if i == 0:
-                self._shown = None
+            self._made = {j: latents for j, latents in self._made.items() if i - told_of <= j < i}
             if not wanted[i]:
-                self._shown = None
                 continue
-            at = int(scene.indices[i])
-            pose = self._shown if self._shown is not None else self._encoded(source.crops[scene.indices[max(0, i - 1)]])
+            at, before = int(scene.indices[i]), [max(0, i - k) for k in range(1, told_of + 1)]
+            pose = [self._made[j] if j in self._made else self._encoded(source.crops[scene.indices[j]]) for j in before]
             when = torch.from_numpy(scene.middles[[i]])
             told = Priors(
                 masked=self._encoded(frames.masked(source.crops[at], source.boxes[at])),
                 identity=identity,
-                pose=pose,
+                pose=torch.cat(pose, dim=1),
                 speech=token_window(heard, when, tokens=self.denoiser.config.tokens, rate=self.speech.rate),
             ).to(self.denoiser.device)
             for done, latents in enumerate(self._denoised(told, identity.shape, steps, seed, i), start=1):
@@ -87,7 +85,7 @@ class PaperArtist:
     def _finished(self, i: int, latents: Tensor) -> Stroke:
         with autocast(self.vae.device):
             pixels = to_pixels(self.vae, latents)
-        self._shown = self._encoded(pixels[0])
+        self._made[i] = self._encoded(pixels[0])
         return Stroke((i,), look=pixels[0], crops=pixels)
 
     def _denoised(self, told: Priors, shape: torch.Size, steps: int, seed: int, i: int) -> Iterator[Tensor]:

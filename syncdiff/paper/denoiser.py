@@ -44,7 +44,7 @@ class Priors:
 
     masked: Tensor  # [B, 3, h, w] E_m: the frame with the lower half of its face box black
     identity: Tensor  # [B, 3, h, w] E_i: another frame of the same video
-    pose: Tensor  # [B, 3, h, w] E_p: the frame before
+    pose: Tensor  # [B, 3 NP, h, w] E_p: the frame before; where NP is more than 1, those before it too, newest first
     speech: Tensor  # [B, K, D] E_a: AV-HuBERT's features of the frame; K is 1
 
     def to(self, *args, **kwargs) -> Priors:
@@ -61,7 +61,10 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
         speech_width: D; 768 is AV-HuBERT Base.
         tokens: K, speech features told per frame. The paper's one is no attention but a bias, as a softmax over one key
             is 1; an odd number more is a window around the frame.
-        bottleneck: channels that the 1x1 convolution leaves of the pose frame's latents (section 3.3: 1).
+        bottleneck: channels that the 1x1 convolution leaves of a pose frame's latents (section 3.3: 1). 3 leaves them
+            as they are, 0 tells of no pose frame: Table 3's "Prv" and "Rnd".
+        identity: whether the identity frame is told (Table 3: not in "Prv" and "Prv-").
+        previous: NP, pose frames that are told, each through the same convolution (Table 5: 1, 5 or 10).
     """
 
     config_name = "config.json"
@@ -75,12 +78,17 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
         speech_width: int = 768,
         tokens: int = 1,  # noqa: ARG002 -- kept in the config: the same weights take any number
         bottleneck: int = 1,
+        identity: bool = True,
+        previous: int = 1,
     ) -> None:
         super().__init__()
         attending = len(widths) - 1
-        self.squeeze = nn.Conv2d(LATENTS, bottleneck, 1)
+        if 0 < bottleneck < LATENTS:
+            self.squeeze = nn.Conv2d(LATENTS, bottleneck, 1)
+        else:
+            self.squeeze = nn.Identity()
         self.unet = UNet2DConditionModel(
-            in_channels=3 * LATENTS + bottleneck,
+            in_channels=(2 + identity) * LATENTS + previous * bottleneck,
             out_channels=LATENTS,
             down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * attending,
             up_block_types=("CrossAttnUpBlock2D",) * attending + ("UpBlock2D",),
@@ -91,7 +99,11 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
         )
 
     def forward(self, noisy: Tensor, timestep: Tensor, told: Priors) -> Tensor:
-        seen = [noisy, told.masked, told.identity, self.squeeze(told.pose)]  # the order of section 3.4, noise first
+        seen = [noisy, told.masked]  # the order of section 3.4, noise first
+        if self.config.identity:
+            seen.append(told.identity)
+        if self.config.bottleneck:
+            seen += [self.squeeze(frame) for frame in told.pose.split(LATENTS, dim=1)]
         return self.unet(torch.cat(seen, dim=1), timestep, told.speech).sample
 
 

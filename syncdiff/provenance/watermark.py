@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from syncdiff.crops import align, cut, mouth_mask
+from syncdiff.crops import S, align, cut, mouth_mask
 from syncdiff.faces import OK, FaceTrack, track_faces
-from syncdiff.media import Clip, open_clip
+from syncdiff.media import Clip, Patch, open_clip
 from syncdiff.progress import finished
 from syncdiff.provenance import payload
 
@@ -49,7 +50,7 @@ class WatermarkReading:
 
 
 class Watermark:
-    """Marks the redrawn crops of one video: `Watermark(number).mark(crop, time)`."""
+    """Marks the redrawn mouths of one video: `mark` in their crops, or `onto` what was drawn in another way."""
 
     def __init__(self, number: int) -> None:
         """number: 16 bits that stand for the job, 0 to 65,535; nothing about the visitor. Raises ValueError."""
@@ -63,6 +64,19 @@ class Watermark:
         marked = crop.copy()
         marked[BOX] = np.clip(np.rint(crop[BOX] + level[..., None] * TO_RGB), 0, 255)
         return marked
+
+    def onto(self, patch: Patch, to_frame: np.ndarray, time: float, weight: float = 1.0) -> Patch:
+        """The same for pixels of a frame that are no crop: laid where the face's crop lies, in the frame's own detail.
+
+        Args:
+            to_frame: [2, 3] crop px -> frame px (see `crops.align`).
+            weight: 0..1 fades the mark.
+        """
+        level = np.zeros((S, S), np.float32)
+        level[BOX] = np.tensordot(_rhythms(np.array([time]))[0], self._waves, 1)
+        to_patch = to_frame - np.array([[0, 0, patch.x], [0, 0, patch.y]], np.float32)
+        there = cv2.warpAffine(level, to_patch, patch.rgb.shape[1::-1])[..., None]
+        return replace(patch, rgb=np.clip(np.rint(patch.rgb + weight * there * TO_RGB), 0, 255).astype(np.uint8))
 
 
 def read_watermark(video: str | Path) -> WatermarkReading:

@@ -36,7 +36,7 @@ from syncdiff.fit import fit
 from syncdiff.lips import Talker, lip_shape
 from syncdiff.media import InputError
 from syncdiff.objective import Objective
-from syncdiff.pipeline import PaperOptions, SampleOptions, SyncDiffPipeline
+from syncdiff.pipeline import OPTIONS, SampleOptions, SyncDiffPipeline
 from syncdiff.progress import finished
 from syncdiff.scene import Scene, Sitter
 from syncdiff.scores import best_lag, correlation, lip_opening, lip_width, score
@@ -147,12 +147,20 @@ def nearest_by(pipe: SyncDiffPipeline) -> Maker:
     def make(clip: Filmed, sound: np.ndarray) -> np.ndarray:
         times = clip.scene.middles
         own, new = (_windows(pipe, s, times) for s in (clip.sound, sound))
-        apart = ((new[:, None] - own[None]) ** 2).sum(-1)
-        i = np.arange(len(times))
-        apart[np.abs(i[:, None] - i[None]) < min(APART, len(times) // 3)] = np.inf
-        return pasted(clip.crops[apart.argmin(1)], clip.crops)
+        return pasted(clip.crops[most_alike(own, new, min(APART, len(times) // 3))], clip.crops)
 
     return make
+
+
+def most_alike(own: np.ndarray, new: np.ndarray, apart: int) -> np.ndarray:
+    """Features [T, D] of a clip and of another sound -> [T] which moment of the clip is nearest, `apart` or more away.
+
+    A few moments at a time: memory grows with the clip, not with its square."""
+    found, i = [], torch.arange(len(own))
+    for part in i.split(256):
+        distance = torch.cdist(torch.from_numpy(new)[part], torch.from_numpy(own))
+        found.append(distance.masked_fill((part[:, None] - i).abs() < apart, torch.inf).argmin(1))
+    return torch.cat(found).numpy()
 
 
 def _windows(pipe: SyncDiffPipeline, sound: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -336,12 +344,11 @@ def as_published(args: argparse.Namespace) -> str | None:
     """Run the protocol; what stands in its way, in words."""
     if args.out is None:
         return "--protocol needs --out, a folder for what is drawn."
-    pipe = SyncDiffPipeline.ready(args.weights)
-    pipe.syncnet = None  # the protocol scores what it has drawn itself
-    kind = PaperOptions if pipe.profile == "paper" else SampleOptions
-    options = kind(label=False) if args.steps is None else kind(label=False, steps=args.steps)
     choices = {"listed": args.list, "corpus": args.corpus, "limit": args.limit, "finder": args.boxes, "read": args.read}
+    choices |= {"number": args.table, "others": args.beside}
     try:
+        pipe = SyncDiffPipeline.ready(args.weights)
+        options = OPTIONS[pipe.profile](label=False, **({} if args.steps is None else {"steps": args.steps}))
         print(evaluate_as_published(pipe, args.data, args.out, options, **choices))
     except InputError as sentence:
         return str(sentence)
@@ -365,6 +372,8 @@ def main() -> None:
     ours.add_argument("--out", type=Path, help="folder for what is drawn, and for the tables")
     ours.add_argument("--list", type=Path, metavar="FILE", help="names of the films, as LRS2's test.txt")
     ours.add_argument("--corpus", choices=("LRS2", "LRS3"), default="LRS2", help="whose published rows stand beside")
+    ours.add_argument("--table", choices=("1", "2", "3", "5", "6"), default="1", help="which of the paper's tables")
+    ours.add_argument("--beside", type=Path, nargs="*", default=(), metavar="OUT", help="earlier runs, to compare with")
     ours.add_argument("--boxes", choices=("face-alignment", "mediapipe"), default="face-alignment")
     ours.add_argument("--read", metavar="NAME=FILE", help="what a lip reader made of the films in OUT/matched, for WER")
     args = parser.parse_args()

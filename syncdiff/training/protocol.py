@@ -5,6 +5,7 @@
 Every film is spoken anew three times: by its own voice, as in the paper; by another speaker's (foreign); by next to
 nothing (silence), where lips that still follow the film's own voice have leaked through. The results lie in RUN and are
 not made again. RUN/table.md and RUN/table.csv put the means beside the published rows, RUN/films.csv has every film.
+A film that fails anywhere counts for no row, so that all means are over the same films.
 
 As SyncDiff did, by every sign with TalkLip's code (docs/paper.md): PSNR and SSIM on the face box, 96x96; LSE on the
 whole frame. Their PSNR is taken on unsigned bytes, which wrap around; it is given here as well, under its own name.
@@ -16,9 +17,8 @@ import csv
 import sys
 import tempfile
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -32,53 +32,32 @@ from syncdiff.paper import cut_frame, paste_frame, place_frames, to_latents, to_
 from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
 from syncdiff.progress import finished
 from syncdiff.scores import correlation, lip_opening
+from syncdiff.training.backbones import load_inception, load_lpips
 from syncdiff.training.lrs import Finder, Utterance, find_boxes, utterances
 from syncdiff.training.measures import ssim_of
 from syncdiff.training.prepare import FPS, SAMPLE_RATE, read_frames, read_sound
+from syncdiff.training.published import WRAPPED, Corpus, Table, published
 
 SIDE = 96  # px of the face box, as TalkLip scores it
 HUSH = 10 ** (-50 / 20)  # level of the noise that stands for silence: below -55 dB no voice is taken
-WRAPPED = "PSNR of wrapped bytes"
-COLUMNS = ("PSNR", WRAPPED, "SSIM", "LPIPS", "FID", "LSE-C", "LSE-D", "WER", "lips r",
+COLUMNS = ("films", "PSNR", WRAPPED, "SSIM", "LPIPS", "FID", "LSE-C", "LSE-D", "WER", "lips r",
            "foreign LSE-C", "foreign LSE-D", "foreign lips r", "silence LSE-C", "silence lips r")  # fmt: skip
-
-# Table 1 of the paper. Its PSNR is very probably the wrapped one: 29.27 dB does not go with SadTalker's SSIM of 0.543.
-_TOLD = (WRAPPED, "SSIM", "LPIPS", "LSE-C", "LSE-D", "WER")
-PUBLISHED = {
-    corpus: {maker: dict(zip(_TOLD, figures, strict=True)) for maker, figures in rows.items()}
-    for corpus, rows in {
-        "LRS2": {
-            "GT": (None, 1.000, 0.000, 8.25, 6.26, 23.82),
-            "GT-Rec": (35.30, 0.956, 0.022, 8.02, 6.35, 28.47),
-            "Wav2Lip": (31.07, 0.859, 0.079, 7.83, 6.65, 90.67),
-            "SadTalker": (29.27, 0.543, 0.109, 5.45, 8.34, 110.64),
-            "TalkLip": (31.16, 0.850, 0.084, 8.53, 5.70, 23.43),
-            "DiffTalk": (32.36, 0.873, 0.056, 6.11, 7.93, 114.34),
-            "SyncDiff": (32.39, 0.874, 0.049, 7.80, 6.58, 67.40),
-        },
-        "LRS3": {
-            "GT": (None, 1.000, 0.000, 7.63, 6.89, 41.04),
-            "GT-Rec": (36.06, 0.958, 0.015, 7.48, 6.95, 44.44),
-            "Wav2Lip": (31.04, 0.846, 0.079, 8.10, 6.68, 91.58),
-            "SadTalker": (29.08, 0.641, 0.144, 5.27, 8.65, 107.13),
-            "TalkLip": (31.10, 0.852, 0.084, 8.11, 6.41, 22.01),
-            "DiffTalk": (31.12, 0.779, 0.076, 4.80, 9.20, 114.16),
-            "SyncDiff": (32.18, 0.846, 0.058, 6.82, 7.58, 83.94),
-        },
-    }.items()
-}
 
 
 # --- pictures
 
 
 def faces_of(images: list[np.ndarray], boxes: np.ndarray) -> np.ndarray:
-    """The face boxes [T, 4] cut out of frames, [T', 96, 96, 3] uint8; frames without a box are left out."""
+    """The face boxes [T, 4] cut out of frames, [T', 96, 96, 3] uint8; frames without a box are left out.
+
+    Raises InputError where no frame has one."""
     cut = []
     for image, box in zip(images, boxes, strict=False):
         if np.isfinite(box).all():
             x0, y0, x1, y1 = (max(0, round(float(v))) for v in box)
             cut.append(cv2.resize(image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)], (SIDE, SIDE)))
+    if not cut:
+        raise InputError("none of its frames has a face box.")
     return np.stack(cut)
 
 
@@ -111,48 +90,6 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.square(mean_a - mean_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * roots)
 
 
-# --- other people's networks, where they are
-
-
-def _missing(package: str, file: str, what: str) -> str | None:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / file
-    if find_spec(package) and path.is_file():
-        return None
-    return f"{what} is not told: it needs the package {package} and {file} in {path.parent}."
-
-
-def load_lpips() -> Callable[[np.ndarray, np.ndarray], float] | str:
-    """LPIPS on AlexNet over pictures uint8 [T, 96, 96, 3], or what it needs."""
-    if needed := _missing("lpips", "alexnet-owt-7be5be79.pth", "LPIPS"):
-        return needed
-    import lpips
-
-    net = lpips.LPIPS(net="alex", verbose=False).eval()
-
-    @torch.inference_mode()
-    def distance(drawn: np.ndarray, truth: np.ndarray) -> float:
-        a, b = (torch.from_numpy(x).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (drawn, truth))
-        return float(net(a, b).mean())
-
-    return distance
-
-
-def load_inception() -> Callable[[np.ndarray], np.ndarray] | str:
-    """FID's features [T, 2048] of pictures uint8 [T, 96, 96, 3], or what they need."""
-    if needed := _missing("pytorch_fid", "pt_inception-2015-12-05-6726825d.pth", "FID"):
-        return needed
-    from pytorch_fid.inception import InceptionV3
-
-    net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
-
-    @torch.inference_mode()
-    def features(pictures: np.ndarray) -> np.ndarray:
-        parts = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255).split(32)
-        return np.concatenate([net(part)[0].flatten(1).numpy() for part in parts])
-
-    return features
-
-
 # --- words
 
 
@@ -169,19 +106,29 @@ def word_errors(said: str, read: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class LipReading:
-    """What a lip reader of the caller's made of the films in RUN/matched."""
+    """What a lip reader of the caller's made of the films in RUN/matched, and of the corpus's own films."""
 
     reader: str
-    read: dict[str, str]  # SPEAKER/CLIP -> words
+    read: dict[str, str]  # SPEAKER/CLIP, or GT/SPEAKER/CLIP for the film as it was -> words
 
     @classmethod
     def of(cls, spec: str) -> LipReading:
-        """NAME=FILE; the file has a line a film: SPEAKER/CLIP, a tab, the words. Raises InputError."""
+        """NAME=FILE; the file has a line a film: SPEAKER/CLIP, a tab, the words. Raises InputError.
+
+        Lines that begin with GT/ are of the corpus's own films: their errors are the reader's."""
         name, _, file = spec.partition("=")
         if not name or not Path(file).is_file():
             raise InputError(f"--read is {spec!r}: give the lip reader's name, =, and a file of what it read.")
         lines = [line.split("\t", 1) for line in Path(file).read_text().splitlines() if "\t" in line]
         return cls(name, {film.removesuffix(".mp4"): words for film, words in lines})
+
+    def errors(self, film: Utterance, maker: str) -> dict[str, int]:
+        """Errors and words, where maker's film was read and its text is known; else nothing."""
+        read = self.read.get({"ours": "", "GT": "GT/"}.get(maker, f"{maker}/") + film.name)
+        if read is None or not film.text:
+            return {}
+        errors, words = word_errors(film.text, read)
+        return {"errors": errors, "words": words}
 
 
 # --- the films
@@ -197,7 +144,10 @@ class Bench:
         self.net, lpips, inception = lse.load(), load_lpips(), load_inception()
         self.missing = [said for said in (lpips, inception) if isinstance(said, str)]
         self.missing += [] if self.net else [f"LSE-C and LSE-D are not told. {lse.how_to_get()}"]
-        self.missing += [] if reading else ["WER is not told: give a lip reader's words by --read NAME=FILE."]
+        said = (
+            f"WER is of {reading.reader}." if reading else "WER is not told: give a lip reader's by --read NAME=FILE."
+        )
+        self.missing.append(said)
         self.lpips = None if isinstance(lpips, str) else lpips
         self.inception = None if isinstance(inception, str) else inception
         self.features: dict[str, list[np.ndarray]] = {}
@@ -207,27 +157,32 @@ class Bench:
         for i, film in enumerate(films):
             others = films[i + 1 :] + films[:i]
             stranger = next((o for o in others if o.name.split("/")[0] != film.name.split("/")[0]), None)
+            seen: dict[str, np.ndarray] = {}  # features of its faces, a maker
             try:
-                yield from list(self._film(film, stranger))  # all of its rows or none: the means are over one set
+                rows = list(self._film(film, stranger, seen))
             except InputError as sentence:
                 self.missing.append(f"{film.name} is left out: {sentence}")
+                continue
+            for maker, features in seen.items():
+                self.features.setdefault(maker, []).append(features)
+            yield from rows
 
-    def _film(self, film: Utterance, stranger: Utterance | None) -> Iterator[dict]:
+    def _film(self, film: Utterance, stranger: Utterance | None, seen: dict[str, np.ndarray]) -> Iterator[dict]:
         truth, sound = read_frames(film.video), read_sound(film.video)
         if sound is None:
             raise InputError("it has no sound.")
         boxes = find_boxes(film.video, self.finder)
-        own = read_frames(self._drawn("matched", film, film.video))
-        about = {"film": film.name, "frames": len(truth)}
-        yield about | {"maker": "GT"} | self._scored("GT", truth, truth, sound, boxes)
+        makers = {"GT": truth}
         if self.pipe.vae is not None:
-            there_and_back = self._reconstructed(truth, boxes)
-            yield about | {"maker": "GT-Rec"} | self._scored("GT-Rec", there_and_back, truth, sound, boxes)
-        row = about | {"maker": "ours"} | self._scored("ours", own, truth, sound, boxes)
-        lips = opening(truth)
+            makers["GT-Rec"] = self._reconstructed(truth, boxes)
+        makers["ours"] = own = read_frames(self._drawn("matched", film, film.video))
+        rows = {}
+        for maker, images in makers.items():
+            rows[maker] = {"film": film.name, "frames": len(truth), "maker": maker}
+            rows[maker] |= self._scored(maker, images, truth, sound, boxes, seen)
+            rows[maker] |= self.reading.errors(film, maker) if self.reading else {}
+        row, lips = rows["ours"], opening(truth)
         row["lips r"] = _r(opening(own), lips)
-        if self.reading and film.text and film.name in self.reading.read:
-            row["errors"], row["words"] = word_errors(film.text, self.reading.read[film.name])
         if stranger is not None:
             foreign = read_frames(self._drawn("foreign", film, stranger.video))
             row["foreign LSE-C"], row["foreign LSE-D"] = self._lse(foreign, read_sound(stranger.video))
@@ -237,15 +192,17 @@ class Bench:
             still = read_frames(self._drawn("silence", film, hush))
         row["silence LSE-C"], _ = self._lse(still, sound)
         row["silence lips r"] = _r(opening(still), lips)
-        yield row
+        yield from rows.values()
 
     def _drawn(self, kind: str, film: Utterance, voice: Path) -> Path:
         path = self.out / kind / f"{film.name}.mp4"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            for _ in self.pipe(film.video, voice, path, self.options):
+            part = path.with_name(f".{path.name}")  # a run that is killed leaves no half film to be scored
+            for _ in self.pipe(film.video, voice, part, self.options):
                 pass
-            path.with_name(path.stem + ".source.mp4").unlink()
+            part.with_name(part.stem + ".source.mp4").unlink()
+            part.replace(path)
         return path
 
     def _reconstructed(self, images: list[np.ndarray], boxes: np.ndarray) -> list[np.ndarray]:
@@ -261,12 +218,18 @@ class Bench:
         return made
 
     def _scored(
-        self, maker: str, made: list[np.ndarray], truth: list[np.ndarray], sound: np.ndarray, boxes: np.ndarray
+        self,
+        maker: str,
+        made: list[np.ndarray],
+        truth: list[np.ndarray],
+        sound: np.ndarray,
+        boxes: np.ndarray,
+        seen: dict[str, np.ndarray],
     ) -> dict:
         T = min(len(made), len(truth))
         drawn, real = faces_of(made[:T], boxes[:T]), faces_of(truth[:T], boxes[:T])
         if self.inception:
-            self.features.setdefault(maker, []).append(self.inception(drawn))
+            seen[maker] = self.inception(drawn)
         row = {"PSNR": psnr(drawn, real), WRAPPED: wrapped_psnr(drawn, real), "SSIM": similarity(drawn, real)}
         row["LPIPS"] = self.lpips(drawn, real) if self.lpips else None
         row["LSE-C"], row["LSE-D"] = self._lse(made, sound)
@@ -315,20 +278,31 @@ def means(bench: Bench, rows: list[dict]) -> dict[str, dict[str, float | None]]:
         here = [row for row in rows if row["maker"] == maker]
         known = {c: [row[c] for row in here if row.get(c) is not None] for c in COLUMNS}
         told[maker] = {c: float(np.mean(values)) if values else None for c, values in known.items()}
+        told[maker]["films"] = len(here)
         words = sum(row.get("words", 0) for row in here)
         told[maker]["WER"] = 100 * sum(row.get("errors", 0) for row in here) / words if words else None
         told[maker]["FID"] = bench.fid(maker)
     return told
 
 
-def table(told: dict[str, dict[str, float | None]], corpus: str) -> list[list[str]]:
-    """Head and rows, ours first, then Table 1; "-" where nothing is known."""
+def table(told: dict[str, dict[str, float | None]], beside: dict[str, dict[str, float | None]]) -> list[list[str]]:
+    """Head and rows, ours first, then the published; "-" where nothing is known."""
     rows = [["maker", *COLUMNS]]
-    published = {f"{maker} (published, {corpus})": figures for maker, figures in PUBLISHED[corpus].items()}
-    for maker, figures in (told | published).items():
-        known = [figures.get(column) for column in COLUMNS]
-        rows.append([maker, *("-" if value is None else f"{value:.3f}" for value in known)])
+    for maker, figures in (told | beside).items():
+        known = {column: figures.get(column) for column in COLUMNS}
+        cells = ["-" if value is None else f"{value:{'.0f' if c == 'films' else '.3f'}}" for c, value in known.items()]
+        rows.append([maker, *cells])
     return rows
+
+
+def other_run(folder: Path) -> dict[str, dict[str, float | None]]:
+    """Our row of another run's table, by the name of its folder. Raises InputError where there is none."""
+    try:
+        with (folder / "table.csv").open(newline="") as file:
+            (row,) = [row for row in csv.DictReader(file) if row["maker"] == "ours"]
+        return {f"ours, {folder.name}": {c: None if row[c] == "-" else float(row[c]) for c in COLUMNS}}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} holds no table of a run: give an earlier run's --out.") from error
 
 
 def markdown(rows: list[list[str]], missing: list[str]) -> str:
@@ -344,12 +318,23 @@ def evaluate_as_published(
     options: SampleOptions,
     *,
     listed: Path | None = None,
-    corpus: str = "LRS2",
+    corpus: Corpus = "LRS2",
+    number: Table = "1",
+    others: Sequence[Path] = (),
     limit: int | None = None,
     finder: Finder = "face-alignment",
     read: str | None = None,
 ) -> str:
-    """The whole run; returns the Markdown table, which also lies in `out`. Raises InputError."""
+    """The whole run; returns the Markdown table, which also lies in `out`. Raises InputError.
+
+    Args:
+        corpus: whose published rows stand beside.
+        number: of the paper's table that they are from.
+        others: folders of earlier runs, with other weights, whose rows stand beside too.
+    """
+    beside = {name: row for folder in others for name, row in other_run(folder).items()}
+    beside |= {f"{row} (published, {corpus})": figures for row, figures in published(number, corpus).items()}
+    pipe.syncnet, pipe.marking = None, False  # what is drawn is scored here, and PSNR would count the invisible mark
     bench = Bench(pipe, out, options, finder, LipReading.of(read) if read else None)
     out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -361,7 +346,7 @@ def evaluate_as_published(
     with (out / "films.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader(), writer.writerows(rows)
-    whole = table(means(bench, rows), corpus)
+    whole = table(means(bench, rows), beside)
     with (out / "table.csv").open("w", newline="") as file:
         csv.writer(file).writerows(whole)
     (out / "table.md").write_text(markdown(whole, bench.missing) + "\n")

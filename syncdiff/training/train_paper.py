@@ -28,6 +28,7 @@ from syncdiff.media import InputError
 from syncdiff.paper import VQ_F4_AT, PaperDenoiser, Priors, masked, paper_schedule, to_latents
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.training.lrs import Film, Finder, Utterance, find_boxes, read_film, utterances
+from syncdiff.weights import read_network
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ class PaperPreset:
 
 PAPER_PRESETS = {
     "paper": PaperPreset(),
+    # What Tables 3, 5 and 6 take away or change. Table 2's AV-HuBERT row is Table 3's "Rnd".
+    "paper-rnd": PaperPreset(denoiser={"bottleneck": 0}),
+    "paper-prv": PaperPreset(denoiser={"bottleneck": 3, "identity": False}),
+    "paper-prv-squeezed": PaperPreset(denoiser={"identity": False}),
+    "paper-np5": PaperPreset(denoiser={"previous": 5}),
+    "paper-np10": PaperPreset(denoiser={"previous": 10}),
+    "paper-nf3": PaperPreset(tuned=9),
+    "paper-nf6": PaperPreset(tuned=6),
+    "paper-nf12": PaperPreset(tuned=0),
     # To see the whole line work: with an AV-HuBERT of 64 and any VQ autoencoder of factor 4, on no special films.
     "paper-tiny": PaperPreset(
         denoiser={"widths": (32, 64), "layers": 1, "head": 16, "speech_width": 64},
@@ -72,7 +82,7 @@ class Films:
         self.cached = cached
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """clean, masked, identity, pose [B, 3, 64, 64]; heard [B, T25, 104 or D], lengths [B], frame [B]."""
+        """What `Learner` takes: latents [B, 3, 64, 64], pose [B, 3 NP, 64, 64], heard [B, T25, 104 or D], frame [B]."""
         rows = [self._row(self.found[int(rng.integers(len(self.found)))], rng) for _ in range(self.preset.batch)]
         heard = [row.pop("heard") for row in rows]
         batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
@@ -86,22 +96,24 @@ class Films:
         if not usable.size:
             raise InputError(f"{one.video} shows no face after its first frame: leave it out of the list.")
         t = int(rng.choice(usable))
+        before = [max(0, t - k) for k in range(1, self.preset.denoiser.get("previous", 1) + 1)]
         far = np.flatnonzero(np.abs(np.arange(len(boxes)) - t) >= min(self.preset.apart, len(boxes) // 3))
         other = int(rng.choice(far))
         if self.cached:
             latents, heard = self._kept(one)
-            clean, hidden, identity, pose = (
+            clean, hidden, identity, *pose = (
                 torch.from_numpy(np.array(latents[i, k], np.float32))
-                for i, k in ((t, 0), (t, 1), (other, 0), (t - 1, 0))
+                for i, k in ((t, 0), (t, 1), (other, 0), *((j, 0) for j in before))
             )
             heard = torch.from_numpy(np.array(heard, np.float32))
         else:
             film = read_film(one.video, self.preset.finder, boxes)
-            pictures = [film.frames[t], masked(film.frames[t], film.boxes[t]), film.frames[other], film.frames[t - 1]]
-            clean, hidden, identity, pose = self._encoded(np.stack(pictures))
+            pictures = [film.frames[t], masked(film.frames[t], film.boxes[t]), film.frames[other]]
+            clean, hidden, identity, *pose = self._encoded(np.stack([*pictures, *(film.frames[j] for j in before)]))
             heard = stacked(film.sound)
         frame = torch.tensor(min(t, len(heard) - 1))
-        return {"clean": clean, "masked": hidden, "identity": identity, "pose": pose, "heard": heard, "frame": frame}
+        told = {"masked": hidden, "identity": identity, "pose": torch.cat(pose)}
+        return {"clean": clean, "heard": heard, "frame": frame} | told
 
     def _boxes(self, one: Utterance) -> np.ndarray:
         path = self._at(one, "boxes.npy")
@@ -111,7 +123,7 @@ class Films:
 
     def _kept(self, one: Utterance) -> tuple[np.ndarray, np.ndarray]:
         """Latents [T, 2, 3, 64, 64] of every frame and of it masked, and what the frozen layers hear [T25, D]."""
-        pictures, sounds = self._at(one, "latents.npy"), self._at(one, "heard.npy")
+        pictures, sounds = self._at(one, "latents.npy"), self._at(one, f"heard-{self.preset.tuned}.npy")
         if not (pictures.exists() and sounds.exists()):
             film = read_film(one.video, self.preset.finder, self._boxes(one))
             _write(pictures, np.stack(list(self._both(film))).astype(np.float16))
@@ -144,7 +156,8 @@ def _write(path: Path, rows: np.ndarray) -> None:
 def frozen_part(speech: AVHubert, frames: Tensor, tuned: int) -> Tensor:
     """Stacked filterbanks [B, T25, 104] -> what goes into the last `tuned` layers [B, T25, D]."""
     held: list[Tensor] = []
-    hook = speech.encoder.layers[-tuned].register_forward_pre_hook(lambda _, given: held.append(given[0]))
+    parts = [*speech.encoder.layers, speech.encoder.layer_norm]
+    hook = parts[-1 - tuned].register_forward_pre_hook(lambda _, given: held.append(given[0]))
     was, _ = speech.training, speech.eval()  # a layer that is left out would not be asked
     try:
         speech(frames)
@@ -157,7 +170,7 @@ def frozen_part(speech: AVHubert, frames: Tensor, tuned: int) -> Tensor:
 def tuned_part(speech: AVHubert, hidden: Tensor, lengths: Tensor, tuned: int) -> Tensor:
     """The rest of the way, [B, T25, D] -> features [B, T25, D]."""
     seen = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-    for layer in speech.encoder.layers[-tuned:]:
+    for layer in speech.encoder.layers[len(speech.encoder.layers) - tuned :]:
         if not (speech.training and torch.rand(()) < speech.encoder.layerdrop):
             hidden = layer(hidden, seen[:, None, None])
     return speech.encoder.layer_norm(hidden)
@@ -274,7 +287,7 @@ def train(
 
 def read_speech_net(path: Path) -> AVHubert:
     """A released AV-HuBERT file, or a folder of ours. Raises CheckpointError."""
-    return AVHubert.from_pretrained(path) if path.is_dir() else AVHubert.read(path)
+    return read_network(AVHubert, path) if path.is_dir() else AVHubert.read(path)
 
 
 def read_vae(folder: Path | None) -> VQModel:
@@ -285,10 +298,4 @@ def read_vae(folder: Path | None) -> VQModel:
             f"VQ-f4 is not in {folder or '--vae'}: fetch the sub-folder {part} of {hub} from the Hugging Face hub "
             f"(hf download {hub} --include '{part}/*') and give that folder as --vae."
         )
-    try:
-        vae, found = VQModel.from_pretrained(folder, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds no VQ-f4 that can be read: {error}") from error
-    if wrong := [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]:
-        raise InputError(f"{folder} holds another network than VQ-f4: {len(wrong)} keys differ, as {wrong[0]}.")
-    return vae
+    return read_network(VQModel, folder)
