@@ -95,6 +95,7 @@ ROWS = {
     "bottleneck of 12": Row("plain: bottleneck", _plain(bottleneck=12)),
     "log mel": Row("plain: audio features", _plain(), "log mel"),
     "distilled": Row("plain: audio features", _plain(), "distilled"),
+    "log mel, whole previous": Row("plain: neither", _plain(bottleneck=WHOLE), "log mel"),
     "as the product": Row("bent", _bent()),
     "without rendered heads": Row("bent: data", _bent({"grid-s1": 0.4, "puppets": 0.6})),
     "without puppets": Row("bent: data", _bent({"grid-s1": 0.5, "rendered": 0.5})),
