@@ -49,6 +49,13 @@ def test_prepare_does_not_do_it_twice(prepared):
     assert (prepared / "heads" / "ines.mp4").stat().st_mtime_ns == before
 
 
+def test_a_folder_is_a_person_where_no_list_says_who_it_is(tmp_path):
+    clips = [(tmp_path / "s1" / "video" / "a.mpg", "s1__video__a"), (tmp_path / "b.mp4", "b")]
+    assert prepare._people(tmp_path, clips) == [("s1__video__a", "s1")]
+    (tmp_path / "MANIFEST.tsv").write_text("file\tspeaker\nx/b.mp4\tkim\n")
+    assert prepare._people(tmp_path, clips) == [("b", "kim")]
+
+
 def test_records_and_crops_agree(prepared):
     records = data.load_set(prepared, "heads")
     crops, starts = data.load_crops(prepared, records)

@@ -3,7 +3,8 @@
     python -m syncdiff.training.prepare OUT SET=FOLDER [SET=FOLDER ...] [--workers 2]
 
 For every video `OUT/SET/NAME.mp4` (the 128 px crop, H.264, 25 fps) and `OUT/SET/NAME.npz` (sound, lip landmarks, viseme
-curves where the folder has a visemes.npz); for every sound file `OUT/SET/NAME.npz` with the sound alone.
+curves where the folder has a visemes.npz); for every sound file `OUT/SET/NAME.npz` with the sound alone. Any folder of
+videos will do, LRS2, LRS3 and GRID as they are unpacked too: DIR/NAME.mp4 becomes DIR__NAME, and DIR who it shows.
 `OUT/SET/report.tsv` says what was kept, what was dropped, and why. Files that are already there are not made again.
 The folders are trusted: visitors' files go through `syncdiff.media` instead.
 """
@@ -48,7 +49,7 @@ def prepare_set(name: str, folder: Path, out: Path, workers: int = 1) -> list[di
     else:
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             rows = list(pool.map(_prepare_one, *zip(*jobs, strict=True), chunksize=8)) if jobs else []
-    if people := _people(folder):
+    if people := _people(folder, [(path, target.name) for path, target, _ in jobs]):
         with (out / name / "identities.tsv").open("w", newline="") as file:
             csv.writer(file, delimiter="\t").writerows([("clip", "identity"), *people])
     with (out / name / "report.tsv").open("w", newline="") as file:
@@ -58,14 +59,18 @@ def prepare_set(name: str, folder: Path, out: Path, workers: int = 1) -> list[di
     return rows
 
 
-def _people(folder: Path) -> list[tuple[str, str]]:
-    """Clip names and who is in them, from the columns `file` and `identity` or `speaker` of a MANIFEST.tsv."""
+def _people(folder: Path, clips: list[tuple[Path, str]]) -> list[tuple[str, str]]:
+    """Clip names and who is in them: from the columns `file` and `identity` or `speaker` of a MANIFEST.tsv.
+
+    Without one, whoever shares a folder is one person: GRID has a folder a speaker, LRS2 and LRS3 one a video.
+    """
     for place in (folder, folder.parent):
         if (place / "MANIFEST.tsv").exists():
             with (place / "MANIFEST.tsv").open(newline="") as file:
                 rows = list(csv.DictReader(file, delimiter="\t"))
             return [(Path(r["file"]).stem, who) for r in rows if (who := r.get("identity") or r.get("speaker"))]
-    return []
+    inside = ((path.relative_to(folder), clip) for path, clip in clips)
+    return [(clip, path.parts[0]) for path, clip in inside if len(path.parts) > 1]
 
 
 def _prepare_one(path: Path, target: Path, curves: Path) -> dict:
