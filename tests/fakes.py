@@ -4,8 +4,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from threading import Event
 
 import av
 import numpy as np
@@ -63,6 +65,7 @@ class FakePipeline:
         self.calls: list[tuple[Path, Path, Path, SampleOptions]] = []
         self.folders: list[Path] = []  # the private folder of each call: gone when the call is over
         self.finished = 0
+        self.offset = 0  # frames, of the result, where nobody asks to have it corrected
         self.running = {"profile": "compact", "device": "cpu", "precision": "float32", "attention": "sdpa"}
 
     def attend(self, attention: str) -> None:
@@ -96,6 +99,8 @@ class FakePipeline:
             curve = tuple((float(s), float(level + np.sin(level + 4 * s))) for s in t)
             return Scores("syncdiff-judge", level, 12 - level, 0 if level > 4 else 2, curve)
 
+        off = 0 if options.correct_offset else self.offset
+
         return Result(
             video=out,
             source=source,
@@ -106,7 +111,8 @@ class FakePipeline:
             silent=((1.0, 1.4),),
             notes=("The voice is longer than the video: the video runs forward and back until the voice ends.",),
             source_scores=scores(3.2),
-            result_scores=scores(5.6),
+            result_scores=replace(scores(5.6), offset_frames=off, steady=True),
+            earlier_frames=self.offset if options.correct_offset else 0,
             peak_memory_mib=812.0,
             options=options,
             running=self.running,
@@ -119,6 +125,8 @@ class FakeLook:
 
     def __init__(self, people: int = 1, error: Exception | None = None) -> None:
         self.people, self.error = people, error
+        self.free = Event()  # a trial waits for it
+        self.free.set()
         self.looked: list[Path] = []
         self.tried: list[tuple[Path, Path, SampleOptions]] = []
 
@@ -132,6 +140,7 @@ class FakeLook:
 
     def trial(self, face_file: Path, voice: Path, options: SampleOptions) -> Trial:
         self.tried.append((face_file, voice, options))
+        self.free.wait()
         if self.error:
             raise self.error
         crop = np.array([[80, 20], [240, 20], [240, 180], [80, 180]], np.float32)

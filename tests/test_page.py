@@ -415,3 +415,62 @@ def test_whoever_comes_second_is_told_so_and_is_next(serve, visit) -> None:
     second.wait_for_selector(SHOWN.format("done"))
     assert [path.name for path in (call[0] for call in pipe.calls)] == ["ines.mp4", "malik.mp4"]
     assert wait_for(lambda: first.is_visible(SHOWN.format("empty")))
+
+
+@pytest.mark.browser
+def test_lips_that_come_late_are_corrected_with_one_click(serve, visit) -> None:
+    pipe = FakePipeline()
+    pipe.offset = 4
+    tab = visit(serve(pipe))
+    tab.locator(".offered button").first.click()
+    tab.wait_for_selector("[data-part=offset]:has-text('In the result the lips come 160 ms late.')")
+    tab.click("[data-part=correct]")
+    tab.wait_for_selector(
+        "[data-part=offset]:has-text('the lips came 160 ms late.')"
+    )
+    assert [call[3].correct_offset for call in pipe.calls] == [False, True]
+    assert not tab.is_visible("[data-part=correct]")
+    assert tab.input_value("[data-part=link]").endswith("&correct=yes")
+    tab.click("#advanced button")
+    assert tab.is_checked("#correct input")  # and can be turned off again
+
+
+@pytest.mark.browser
+def test_a_slow_trial_takes_nothing_from_a_finished_video(serve, visit) -> None:
+    look = FakeLook()
+    tab = visit(serve(FakePipeline(), look))
+    tab.evaluate("""() => {
+        const view = document.querySelector(".view"), seen = (window.seen = []);
+        new MutationObserver(() => {
+            const now = view.querySelector("[data-state]:not([hidden])").dataset.state;
+            if (now !== seen.at(-1)) seen.push(now);
+        }).observe(view, { attributes: true, subtree: true, attributeFilter: ["hidden"] });
+    }""")
+    for pick in ("Ines", "By the river"):
+        tab.locator(f".pick-row >> text={pick}").click()
+    tab.wait_for_selector("#voice .timestamps, #voice #waveform")
+    look.free.clear()
+    tab.click("#test")
+    assert wait_for(lambda: len(look.tried) == 1)
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    look.free.set()
+    tab.click("#test")  # one at a time: when this one is seen, the first is long over
+    tab.wait_for_selector(SHOWN.format("trial"))
+    states = tab.evaluate("window.seen")
+    assert states.index("trial") > states.index("done")
+    assert states[states.index("done") :] == ["done", "looking", "trial"]
+    tab.click("[data-part=back]")
+    tab.wait_for_selector(SHOWN.format("done"))
+
+
+@pytest.mark.browser
+def test_a_trial_that_finds_no_place_says_so(serve, visit) -> None:
+    tab = visit(serve(FakePipeline()))
+    visit.expected.append("Failed to load resource: the server responded with a status of 503 (Service Unavailable)")
+    serve.opened[-1]._queue.max_size = 0
+    tab.click("#test")
+    tab.wait_for_selector("[data-part=message]:has-text('Too many people are here')")
+    serve.opened[-1]._queue.max_size = None
+    tab.click("#test")
+    tab.wait_for_selector(SHOWN.format("trial") + ", [data-part=message]:has-text('There is no face yet')")

@@ -118,6 +118,19 @@ def test_a_link_fills_the_form_and_a_copied_link_does_it_again(serve, visit) -> 
     tab.click("[data-part=copy]")
     tab.wait_for_selector("[data-part=copy]:has-text('Copied')")
     assert tab.evaluate("navigator.clipboard.readText()") == f"{url}?example=malik&preset=best&seed=7"
+    tab.goto(f"{url}?example=malik&seed=7&tail=trim&label=no")
+    tab.wait_for_selector("[data-part=settings]:has-text('the rest cut off · no label, if you promise')")
+    tab.wait_for_selector("#face video")
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert (pipe.calls[1][3].tail, pipe.calls[1][3].label) == ("trim", True)  # nobody has promised anything yet
+    assert tab.input_value("[data-part=link]") == f"{url}?example=malik&preset=standard&seed=7&tail=trim"
+    tab.click("#advanced button")
+    tab.check("#unlabelled input")
+    tab.click("#run")
+    assert wait_for(lambda: len(pipe.calls) == 3)
+    tab.wait_for_selector("[data-part=link]", state="visible")
+    assert not pipe.calls[2][3].label
     tab.goto(f"{url}?example=nobody&seed=7")
     tab.wait_for_selector("[data-part=message]:has-text(\"asks for the example 'nobody'\")")
     assert tab.is_visible("#run")

@@ -1,6 +1,6 @@
 // Shows what syncdiff/page/views.py tells: `element` is view.html, `props.value` one dict, `watch` tells of a new one.
 // Everything from the server goes in as text or as a number, never as markup. player.js and timeline.js come before.
-let shown = null;
+let shown = null, finished = null;  // the state that is seen, and the last finished video
 
 const all = (tag, texts) => texts.map((words) => Object.assign(document.createElement(tag), { textContent: words }));
 
@@ -51,12 +51,14 @@ const states = {
     part("where").setAttribute("viewBox", `0 0 ${width} ${height}`);
     for (const shape of ["crop", "mask"]) part("where").querySelector(`.${shape}`).setAttribute("points", value[shape]);
     part("trial-note").textContent = value.message;
+    part("back").hidden = !finished;
   },
   error(value) {
     part("title").textContent = value.title;
     part("message").textContent = value.message;
   },
   done(value) {
+    finished = value;
     if (result.src !== value.result.url) {
       [original.src, result.src] = [value.source.url, value.result.url];
       compare(false);
@@ -65,6 +67,9 @@ const states = {
     curves = value.curves;
     spans = value.spans;
     part("verdict").textContent = value.verdict;
+    part("in-step").hidden = !value.in_step.words.length;
+    part("offset").replaceChildren(...all("p", value.in_step.words));
+    part("correct").hidden = !value.in_step.correctable;
     scores(value.table);
     part("judges").replaceChildren(...all("p", value.judges));
     part("notes").replaceChildren(...all("li", value.notes));
@@ -83,6 +88,9 @@ part("outlines").addEventListener("click", (event) => {
   part("where").toggleAttribute("hidden", !pressed(event.currentTarget));
 });
 
+part("correct").addEventListener("click", () => trigger("submit"));
+part("back").addEventListener("click", () => show(finished));
+
 function copied(yes) {
   part("copy").textContent = yes ? "Copied" : "Copy link";
 }
@@ -96,8 +104,8 @@ part("copy").addEventListener("click", async () => {
   }
 });
 
-function show() {
-  const value = props.value, fresh = value.state !== shown;
+function show(value) {
+  const fresh = value.state !== shown;
   for (const card of element.querySelectorAll("[data-state]")) card.hidden = card.dataset.state !== value.state;
   if (value.state !== "done") result.pause();
   states[value.state]?.(value);
@@ -105,5 +113,5 @@ function show() {
   if (fresh && shown !== null && value.state !== "empty") element.scrollIntoView({ behavior: "smooth", block: "nearest" });
   shown = value.state;
 }
-watch("value", show);
-show();
+watch("value", () => show(props.value));
+show(props.value);

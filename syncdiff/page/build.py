@@ -11,7 +11,6 @@ from typing import Any
 import gradio as gr
 
 from syncdiff.faces import Spot
-from syncdiff.fit import SECONDS as FIT_SECONDS
 from syncdiff.look import Look
 from syncdiff.media import InputError
 from syncdiff.page import views
@@ -19,12 +18,13 @@ from syncdiff.page.check import build_check
 from syncdiff.page.examples import examples, poster, recognise
 from syncdiff.page.form import PAGE, Form, build_form
 from syncdiff.page.links import PRESETS, Settings, preset_of, restored
-from syncdiff.page.pace import Clock, estimate, in_words
+from syncdiff.page.pace import Clock, estimate
 from syncdiff.page.programs import add_endpoints
 from syncdiff.page.runs import KEPT, Asked, Desk, Pipeline, Waiting
 from syncdiff.pipeline import Result, SampleOptions
 
 WHAT = "Give a face a new voice. Its lips are redrawn to speak it, and both videos are scored."
+TOO_MANY = "Too many people are here, or the connection broke: please try once more."
 REFRESH = 0.25  # seconds between two messages to the browser
 RUNS = {"concurrency_id": "runs", "concurrency_limit": None}  # the line is ours (see queue), not gradio's
 HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
@@ -39,7 +39,7 @@ def build_page(pipe: Pipeline, look: Look) -> gr.Blocks:
         with gr.Tabs(elem_id="rooms"):
             with gr.Tab("Make a video"), gr.Row(equal_height=False, elem_id="columns"):
                 with gr.Column(scale=4, min_width=300, elem_id="inputs"):
-                    form = build_form(told(desk, None, None, None))
+                    form = build_form(told(desk, None, None, SampleOptions()))
                 with gr.Column(scale=7, min_width=300, elem_id="side"):
                     view = build_view()
             with gr.Tab("Check a video"):
@@ -89,33 +89,38 @@ def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
     form.preset.input(lambda name: PRESETS[name], form.preset, form.steps, **NOW)
     form.steps.input(preset_of, form.steps, form.preset, **NOW)
 
+    filled = [*form.files, form.preset, *form.settings, form.unlabelled]
+
     def restore(request: gr.Request) -> list:
-        outputs = 8
         try:
             settings = restored(request.query_params)
         except InputError as sentence:
-            return [*[gr.skip()] * (outputs - 1), views.failed(str(sentence), "This link cannot be followed")]
+            return [*[gr.skip()] * len(filled), views.failed(str(sentence), "This link cannot be followed")]
         if settings is None:
-            return [gr.skip()] * outputs
-        return [*filled(settings), views.ready(settings)]
+            return [gr.skip()] * (len(filled) + 1)
+        return [*values_of(settings), views.ready(settings)]
 
-    page.load(restore, None, [video, photo, sound, film, form.preset, form.steps, form.seed, view], **NOW)
+    page.load(restore, None, [*filled, view], **NOW)
 
 
-def filled(settings: Settings) -> list:
-    """Values of video, photo, sound, film, preset, steps and seed."""
+def values_of(settings: Settings) -> list:
+    """What the form holds after a link: files, preset, settings, and the promise, which no link can make."""
     face = str(examples()[settings.face].face) if settings.face else None
     voice = str(examples()[settings.voice].voice) if settings.voice else None
-    return [face, None, voice, None, preset_of(settings.steps), settings.steps, settings.seed]
+    options = settings.options
+    turned = [options.steps, options.seed, options.tail, options.correct_offset, options.fit, options.label]
+    return [face, None, voice, None, preset_of(options.steps), *turned, gr.update(visible=not options.label)]
 
 
 def tell_the_time(form: Form, desk: Desk, runs: list) -> None:
     """Under the presets stands what a run should take. The browser knows how long its files are: nothing is opened."""
 
-    def tell(lengths: list[float | None], steps: float | None, fit: bool) -> str:
+    def tell(lengths: list[float | None], steps: float | None, correct: bool, fit: bool) -> str:
         video, photo, sound, film = lengths
         seen, voice = 0.0 if photo is not None else video, sound or film
-        return told(desk, seen, voice, steps, fit=fit)
+        return told(
+            desk, seen, voice, SampleOptions(whole(steps) or SampleOptions().steps, correct_offset=correct, fit=fit)
+        )
 
     lengths = gr.JSON([None] * 4, visible=False)
     measured = gr.on(
@@ -127,14 +132,14 @@ def tell_the_time(form: Form, desk: Desk, runs: list) -> None:
         trigger_mode="always_last",
         api_visibility="private",
     )
-    for happens in (measured.then, form.steps.change, form.fit.change, *(run.then for run in runs)):
-        happens(tell, [lengths, form.steps, form.fit], form.estimate, **NOW)
+    turned = [form.steps, form.correct, form.fit]
+    for happens in (measured.then, *(part.change for part in turned), *(run.then for run in runs)):
+        happens(tell, [lengths, *turned], form.estimate, **NOW)
 
 
-def told(desk: Desk, video: float | None, voice: float | None, steps: float | None, *, fit: bool = False) -> str:
+def told(desk: Desk, video: float | None, voice: float | None, options: SampleOptions) -> str:
     """The estimate as it stands on the page."""
-    more = f" Practising takes {in_words(FIT_SECONDS)} more." if fit else ""
-    return f"<p>{estimate(desk.pace, video, voice, whole(steps) or SampleOptions().steps)}{more}</p>"
+    return f"<p>{estimate(desk.pace, video, voice, options)}</p>"
 
 
 def look_at_faces(desk: Desk, form: Form) -> gr.State:
@@ -179,7 +184,7 @@ def buttons(*, running: bool) -> tuple[dict, dict, dict]:
 
 def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> list:
     """The primary button, the complete examples, the trial of one frame, and Cancel. Returns the runs, as events."""
-    asks = [*form.files, form.agreed, form.steps, form.seed, form.tail, form.fit, form.label, form.unlabelled, chosen]
+    asks = [*form.files, form.agreed, *form.settings, form.unlabelled, chosen]
     answers = [view, form.go, form.test, form.stop]
     cancelled = gr.Checkbox(False, visible=False)
 
@@ -207,12 +212,13 @@ def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> lis
         if cancelled:
             seen = views.EMPTY
         elif seen["state"] in ("waiting", "running"):
-            seen = views.failed("Too many people are here, or the connection broke: please try once more.")
+            seen = views.failed(TOO_MANY)
         return seen, *buttons(running=False)
 
     picked = view.click(take, None, [*form.files, form.faces, form.voices], **NOW)
+    corrected = view.submit(lambda: True, None, form.correct, **NOW)  # the button beside an offset that was found
     runs = []
-    for trigger in (form.go.click, picked.then):
+    for trigger in (form.go.click, picked.then, corrected.then):
         started = trigger(
             lambda: ({"state": "waiting", "message": ""}, *buttons(running=True), False),
             None,
@@ -224,8 +230,15 @@ def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> lis
     # Noted in the browser, at once: what is cancelled ends as if it had failed, its last pictures still on the way.
     form.stop.click(None, None, cancelled, js="() => true", api_visibility="private")
     form.stop.click(lambda: (views.EMPTY, *buttons(running=False)), None, answers, cancels=runs, **NOW)
+    tried = gr.JSON(visible=False)
     looking = form.test.click(lambda: {"state": "looking"}, None, view, **NOW)
-    looking.then(try_out, asks, view, concurrency_id="looks", concurrency_limit=1, **HIDDEN)
+    trial = looking.then(try_out, asks, tried, concurrency_id="looks", concurrency_limit=1, **HIDDEN)
+    # Seen only where it is still waited for: a run may have begun, and ended, in the meantime.
+    still = "(tried, seen) => seen.state === 'looking' ? tried : seen"
+    trial.success(None, [tried, view], view, js=still, api_visibility="private")
+    trial.failure(lambda: views.failed(TOO_MANY), None, tried, **NOW).then(
+        None, [tried, view], view, js=still, api_visibility="private"
+    )
     return runs
 
 
@@ -238,13 +251,15 @@ def asked_for(
     steps: float | None,
     seed: float | None,
     tail: str | None,
+    correct: bool,
     fit: bool,
     label: bool,
     unlabelled: bool,
     face: Spot | None,
 ) -> Asked:
     """The form as it stands when somebody presses a button."""
-    options = {"steps": whole(steps), "seed": whole(seed), "tail": tail, "face": face, "fit": fit}
+    options = {"steps": whole(steps), "seed": whole(seed), "tail": tail, "face": face}
+    options |= {"correct_offset": correct, "fit": fit}
     return Asked(video or photo, sound or film, agreed, options | {"label": label or not unlabelled})
 
 
@@ -265,7 +280,7 @@ def watched(desk: Desk, asked: Asked, visitor: str) -> Iterator[dict[str, Any]]:
             if isinstance(item, Waiting):
                 seen = views.waiting(item)
             else:
-                clock = clock or Clock(stages_of(desk, asked))
+                clock = clock or Clock(desk.pace.stages(100, asked.chosen()))
                 fraction, left = clock(item)
                 preview = preview if item.preview is None else item.preview
                 if not due:
@@ -276,20 +291,10 @@ def watched(desk: Desk, asked: Asked, visitor: str) -> Iterator[dict[str, Any]]:
                 sent = time.monotonic()
 
 
-def stages_of(desk: Desk, asked: Asked) -> dict[str, float]:
-    """What share each stage should have, in the order they come."""
-    options = asked.chosen()
-    stages = desk.pace.stages(100, options.steps)
-    if options.fit:
-        drawing = [(stage, stages.pop(stage)) for stage in ("drawing", "scoring")]
-        stages |= {"fitting": FIT_SECONDS, **dict(drawing)}
-    return stages
-
-
 def settings_of(asked: Asked, options: SampleOptions) -> Settings:
     """What a link to this run may hold: examples by name, never a visitor's file."""
     face, voice = recognise(Path(asked.face), "face"), recognise(Path(asked.voice), "voice")
-    return Settings(face, voice, options.steps, options.seed)
+    return Settings(face, voice, options)
 
 
 def write_report(result: Result) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from syncdiff.page.form import video_slot
 from syncdiff.page.runs import errors_as_sentences
 from syncdiff.provenance import Verification, verify, verifying
 
@@ -20,9 +21,7 @@ def build_check() -> None:
     """The tab's parts, and what they do: a file is looked at as soon as it is there."""
     with gr.Column(elem_id="check"):
         gr.HTML(f"<p>{WHAT}</p>")
-        video = gr.Video(
-            sources=["upload"], label="Video to check", show_label=False, height=240, buttons=[], elem_id="suspect"
-        )
+        video = video_slot("Video to check", "suspect")
         answer = gr.HTML(elem_id="found")
     video.change(
         watched, video, answer, concurrency_id="checks", concurrency_limit=1,

@@ -1,8 +1,10 @@
 """The form: three numbered steps, and what lies behind them. Only parts and their looks; `build` says what they do."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import gradio as gr
 
@@ -17,6 +19,7 @@ CONSENT = "Everyone who is seen or heard has agreed to this"
 LABEL = f"Label the video: “{TEXT}”"
 UNLABELLED = "Leave it out: I will say so myself wherever I show it, since people have a right to know"
 FIT = "Practise on this face first: an experiment without a measured gain, up to a minute longer"
+CORRECT = "Correct lips that come early or late: they are rehearsed first, which takes a little longer"
 TAILS = [("Keep the rest of the video as it is", "keep"), ("Cut the rest off", "trim")]
 
 
@@ -38,9 +41,10 @@ class Form:
     steps: gr.Slider
     seed: gr.Number
     tail: gr.Radio
+    correct: gr.Checkbox
+    fit: gr.Checkbox
     label: gr.Checkbox
     unlabelled: gr.Checkbox  # the promise without which the label stays
-    fit: gr.Checkbox
     estimate: gr.HTML
     agreed: gr.Checkbox
     go: gr.Button
@@ -52,29 +56,24 @@ class Form:
         """The four slots: a face as video or photo, a voice as sound or film."""
         return [self.video, self.photo, self.sound, self.film]
 
+    @property
+    def settings(self) -> list:
+        """What a link can set beside the files, in the order of `links.Settings`."""
+        return [self.steps, self.seed, self.tail, self.correct, self.fit, self.label]
+
 
 def build_form(began: str) -> Form:
     """The parts, laid out in the column they are built in. began: what the estimate says at first."""
     with gr.Column(elem_classes="step"):
         heading(1, "Face", limits())
-        faces, video, photo = face()
-        face_note = gr.HTML(elem_id="face-note")
-        found = picks("Which face should speak?", [])
-        face_picks = picks(
-            "Faces to try", [{"key": e.key, "label": e.face_label, "poster": poster(e)} for e in examples().values()]
-        )
+        parts = face()
     with gr.Column(elem_classes="step"):
         heading(2, "Voice", "Any language. Silence keeps the lips closed.")
-        voices, sound, film = voice()
-        voice_picks = picks("Voices to try", [{"key": e.key, "label": e.voice_label} for e in examples().values()])
+        parts |= voice()
     with gr.Column(elem_classes="step"):
         heading(3, "Make it speak")
-        preset, estimate, agreed, go, test, stop = last_step(began)
-        steps, seed, tail, label, unlabelled, fit = advanced()
-    return Form(
-        faces, video, photo, face_note, found, face_picks, voices, sound, film, voice_picks,
-        preset, steps, seed, tail, label, unlabelled, fit, estimate, agreed, go, test, stop,
-    )  # fmt: skip
+        parts |= last_step(began) | advanced()
+    return Form(**parts)
 
 
 def heading(number: int, name: str, hint: str = "") -> None:
@@ -91,60 +90,65 @@ def limits() -> str:
     )
 
 
-def face() -> tuple[gr.Tabs, gr.Video, gr.Image]:
-    """The face as a video or a photo. Gradio wants ffmpeg and ffprobe for webcam recordings. `format` stays None: else
-    gradio would run ffmpeg on the raw upload before anyone has looked at it."""
-    webcam = shutil.which("ffmpeg") and shutil.which("ffprobe")
-    with gr.Tabs(elem_classes="choice") as tabs:
-        with gr.Tab("Video", id="video"):
-            video = gr.Video(
-                sources=["upload", "webcam"] if webcam else ["upload"],
-                include_audio=True,
-                label="Face video",
-                show_label=False,
-                height=240,
-                buttons=[],
-                elem_id="face",
-            )
-        with gr.Tab("Photo", id="photo"):
-            photo = gr.Image(
-                sources=["upload"],
-                type="filepath",
-                image_mode=None,
-                label="Face photo",
-                show_label=False,
-                height=240,
-                buttons=[],
-                elem_id="photo",
-            )
-    # gr.Image would open the upload to check it; only the pipeline's guarded reader may do that.
-    photo.preprocess = lambda upload: upload.path if upload else None
-    return tabs, video, photo
+def face() -> dict[str, Any]:
+    """The face as a video or a photo. Gradio wants ffmpeg and ffprobe for webcam recordings."""
+    webcam = bool(shutil.which("ffmpeg") and shutil.which("ffprobe"))
+    faces, video, photo = either(
+        ("video", "Video", lambda: video_slot("Face video", "face", webcam=webcam)), ("photo", "Photo", photo_slot)
+    )
+    note = gr.HTML(elem_id="face-note")
+    found = picks("Which face should speak?", [])
+    offered = [{"key": e.key, "label": e.face_label, "poster": poster(e)} for e in examples().values()]
+    face_picks = picks("Faces to try", offered)
+    return {
+        "faces": faces, "video": video, "photo": photo, "face_note": note, "found": found, "face_picks": face_picks,
+    }  # fmt: skip
 
 
-def voice() -> tuple[gr.Tabs, gr.Audio, gr.Video]:
+def voice() -> dict[str, Any]:
     """The voice as a sound, a recording, or the sound of another video."""
+    voices, sound, film = either(
+        ("sound", "Sound", sound_slot),
+        ("film", "From a video", lambda: video_slot("Video with the voice", "film", height=150)),
+    )
+    offered = [{"key": e.key, "label": e.voice_label} for e in examples().values()]
+    return {"voices": voices, "sound": sound, "film": film, "voice_picks": picks("Voices to try", offered)}
+
+
+def either(*ways: tuple[str, str, Callable[[], Any]]) -> tuple:
+    """Tabs, one for each way to give a file: (id, name, what makes its slot). Returns the tabs and the slots."""
+    slots = []
     with gr.Tabs(elem_classes="choice") as tabs:
-        with gr.Tab("Sound", id="sound"):
-            sound = gr.Audio(
-                sources=["upload", "microphone"],
-                type="filepath",
-                format=None,
-                label="Voice",
-                show_label=False,
-                buttons=[],
-                elem_id="voice",
-            )
-        with gr.Tab("From a video", id="film"):
-            film = gr.Video(
-                sources=["upload"],
-                label="Video with the voice",
-                show_label=False,
-                height=150,
-                buttons=[],
-                elem_id="film",
-            )
-    return tabs, sound, film
+        for key, name, slot in ways:
+            with gr.Tab(name, id=key):
+                slots.append(slot())
+    return tabs, *slots
+
+
+def video_slot(label: str, elem_id: str, height: int = 240, *, webcam: bool = False) -> gr.Video:
+    """`format` stays None: else gradio would run ffmpeg on the raw upload before anyone has looked at it."""
+    sources = ["upload", "webcam"] if webcam else ["upload"]
+    return gr.Video(
+        sources=sources, include_audio=True, label=label, show_label=False, height=height, buttons=[], elem_id=elem_id
+    )
+
+
+def photo_slot() -> gr.Image:
+    """gr.Image would open the upload to check it; only the pipeline's guarded reader may do that."""
+    photo = gr.Image(
+        sources=["upload"], type="filepath", image_mode=None, label="Face photo", show_label=False, height=240,
+        buttons=[], elem_id="photo",
+    )  # fmt: skip
+    photo.preprocess = lambda upload: upload.path if upload else None
+    return photo
+
+
+def sound_slot() -> gr.Audio:
+    """A file or a recording, handed on as it is."""
+    return gr.Audio(
+        sources=["upload", "microphone"], type="filepath", format=None, label="Voice", show_label=False, buttons=[],
+        elem_id="voice",
+    )  # fmt: skip
 
 
 def picks(label: str, items: list[dict]) -> gr.HTML:
@@ -159,43 +163,39 @@ def picks(label: str, items: list[dict]) -> gr.HTML:
     )
 
 
-def last_step(began: str) -> tuple[gr.Radio, gr.HTML, gr.Checkbox, gr.Button, gr.Button, gr.Button]:
+def last_step(began: str) -> dict[str, Any]:
     """How well, and go."""
-    preset = gr.Radio(
-        list(PRESETS),
-        value=preset_of(SampleOptions().steps),
-        label="Quality",
-        show_label=False,
-        container=False,
-        elem_id="preset",
-    )
-    estimate = gr.HTML(began, elem_id="estimate")
-    agreed = gr.Checkbox(False, label=CONSENT, container=False, elem_classes="tick", elem_id="agreed")
-    go = gr.Button("Make it speak", variant="primary", elem_id="run")
-    test = gr.Button("Try one frame first", variant="secondary", elem_id="test")
-    stop = gr.Button("Cancel", variant="secondary", visible=False, elem_id="cancel")
-    return preset, estimate, agreed, go, test, stop
+    quality = preset_of(SampleOptions().steps)
+    return {
+        "preset": gr.Radio(
+            list(PRESETS), value=quality, label="Quality", show_label=False, container=False, elem_id="preset"
+        ),
+        "estimate": gr.HTML(began, elem_id="estimate"),
+        "agreed": tick(CONSENT, on=False, elem_id="agreed"),
+        "go": gr.Button("Make it speak", variant="primary", elem_id="run"),
+        "test": gr.Button("Try one frame first", variant="secondary", elem_id="test"),
+        "stop": gr.Button("Cancel", variant="secondary", visible=False, elem_id="cancel"),
+    }
 
 
-def advanced() -> tuple[gr.Slider, gr.Number, gr.Radio, gr.Checkbox, gr.Checkbox, gr.Checkbox]:
+def advanced() -> dict[str, Any]:
     """What most people never need."""
     default = SampleOptions()
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-        steps = gr.Slider(
-            1,
-            SampleOptions.MAX_STEPS,
-            default.steps,
-            step=1,
-            label="Steps a frame",
-            info="More is slower",
-            buttons=[],
-        )
-        # No limits here: gradio would stop the run before our sentence could be shown.
-        seed = gr.Number(default.seed, label="Seed", info="The same seed makes the same video", precision=0)
-        tail = gr.Radio(TAILS, value=default.tail, label="Where the voice is shorter than the video")
-        fit = gr.Checkbox(default.fit, label=FIT, container=False, elem_classes="tick")
-        label = gr.Checkbox(default.label, label=LABEL, container=False, elem_classes="tick", elem_id="label")
-        unlabelled = gr.Checkbox(
-            False, label=UNLABELLED, container=False, visible=False, elem_classes="tick", elem_id="unlabelled"
-        )
-    return steps, seed, tail, label, unlabelled, fit
+        return {
+            "steps": gr.Slider(
+                1, default.MAX_STEPS, default.steps, step=1, label="Steps a frame", info="More is slower", buttons=[]
+            ),
+            # No limits here: gradio would stop the run before our sentence could be shown.
+            "seed": gr.Number(default.seed, label="Seed", info="The same seed makes the same video", precision=0),
+            "tail": gr.Radio(TAILS, value=default.tail, label="Where the voice is shorter than the video"),
+            "correct": tick(CORRECT, on=default.correct_offset, elem_id="correct"),
+            "fit": tick(FIT, on=default.fit, elem_id="fit"),
+            "label": tick(LABEL, on=default.label, elem_id="label"),
+            "unlabelled": tick(UNLABELLED, on=False, elem_id="unlabelled", visible=False),
+        }
+
+
+def tick(label: str, *, on: bool, elem_id: str, visible: bool = True) -> gr.Checkbox:
+    """Something to agree to, or to turn on."""
+    return gr.Checkbox(on, label=label, container=False, visible=visible, elem_classes="tick", elem_id=elem_id)

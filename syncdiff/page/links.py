@@ -1,7 +1,8 @@
 """Settings <-> a short address that restores them after any restart. Knows names and numbers, never a file of yours."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlencode
 
 from syncdiff.media import InputError
@@ -9,7 +10,8 @@ from syncdiff.page.examples import examples
 from syncdiff.pipeline import SampleOptions
 
 PRESETS = {"Draft": 1, "Standard": SampleOptions().steps, "Best": 8}  # steps a frame
-NAMES = ("example", "face", "voice", "preset", "steps", "seed")
+FILES = ("face", "voice")
+SWITCHES = {"correct": "correct_offset", "fit": "fit", "label": "label"}  # in the address -> in SampleOptions
 LONGEST = 40  # letters of a value that are shown back
 
 
@@ -19,8 +21,9 @@ class Settings:
 
     face: str | None = None  # keys of examples; None where it was the visitor's own
     voice: str | None = None
-    steps: int = SampleOptions().steps
-    seed: int = SampleOptions().seed
+    options: SampleOptions = field(
+        default_factory=SampleOptions
+    )  # the chosen face is not told: it is a place in a file
 
 
 def preset_of(steps: int | None) -> str | None:
@@ -29,15 +32,21 @@ def preset_of(steps: int | None) -> str | None:
 
 
 def query(settings: Settings) -> str:
-    """'example=malik&preset=best&seed=7': only what is not the default, the same settings always alike."""
+    """'example=malik&preset=best&seed=7&tail=trim': the same settings always alike, what is seldom turned only then."""
+    options, usual = settings.options, SampleOptions()
     pairs: dict[str, object] = {}
     if settings.face and settings.face == settings.voice:
         pairs["example"] = settings.face
     else:
-        pairs |= {name: key for name in ("face", "voice") if (key := getattr(settings, name))}
-    preset = preset_of(settings.steps)
-    pairs |= {"preset": preset.lower()} if preset else {"steps": settings.steps}
-    pairs["seed"] = settings.seed
+        pairs |= {name: key for name in FILES if (key := getattr(settings, name))}
+    preset = preset_of(options.steps)
+    pairs |= {"preset": preset.lower()} if preset else {"steps": options.steps}
+    pairs["seed"] = options.seed
+    if options.tail != usual.tail:
+        pairs["tail"] = options.tail
+    for name, option in SWITCHES.items():
+        if (on := getattr(options, option)) != getattr(usual, option):
+            pairs[name] = "yes" if on else "no"
     return urlencode(pairs)
 
 
@@ -46,28 +55,29 @@ def restored(asked: Mapping[str, str]) -> Settings | None:
 
     Raises InputError with one sentence for a value that cannot be.
     """
-    asked = {name: asked[name] for name in NAMES if name in asked}  # others are somebody else's, such as __theme
+    names = ("example", *FILES, "preset", "steps", "seed", "tail", *SWITCHES)
+    asked = {name: asked[name] for name in names if name in asked}  # others are somebody else's, such as __theme
     if not asked:
         return None
-    found = {name: _example(asked[name]) for name in ("face", "voice") if name in asked}
+    files = {name: _one_of(examples(), "example", asked[name]) for name in FILES if name in asked}
     if "example" in asked:
-        found = dict.fromkeys(("face", "voice"), _example(asked["example"])) | found
+        files = dict.fromkeys(FILES, _one_of(examples(), "example", asked["example"])) | files
+    options: dict[str, Any] = {name: _number(name, asked[name]) for name in ("steps", "seed") if name in asked}
     if "preset" in asked:
         presets = {name.lower(): steps for name, steps in PRESETS.items()}
-        if asked["preset"].lower() not in presets:
-            raise InputError(f"The link asks for the preset {_shown(asked['preset'])}: there is {_either(presets)}.")
-        found["steps"] = presets[asked["preset"].lower()]
-    for name in ("steps", "seed"):
+        options = {"steps": presets[_one_of(presets, "preset", asked["preset"].lower())]} | options
+    if "tail" in asked:
+        options["tail"] = _one_of(("keep", "trim"), "tail", asked["tail"])
+    for name, option in SWITCHES.items():
         if name in asked:
-            found[name] = _number(name, asked[name])
-    options = SampleOptions(**{name: found[name] for name in ("steps", "seed") if name in found})  # checks the ranges
-    return Settings(found.get("face"), found.get("voice"), options.steps, options.seed)
+            options[option] = _one_of(("yes", "no"), name, asked[name]) == "yes"
+    return Settings(**files, options=SampleOptions(**options))  # which checks the ranges
 
 
-def _example(key: str) -> str:
-    if key not in examples():
-        raise InputError(f"The link asks for the example {_shown(key)}: there is {_either(examples())}.")
-    return key
+def _one_of(names: Collection[str], what: str, value: str) -> str:
+    if value not in names:
+        raise InputError(f"The link asks for the {what} {_shown(value)}: there is {_either(names)}.")
+    return value
 
 
 def _number(name: str, value: str) -> int:
@@ -81,5 +91,6 @@ def _shown(value: str) -> str:
     return f"'{letters if len(letters) <= LONGEST else letters[:LONGEST] + '...'}'"
 
 
-def _either(names: Mapping[str, object]) -> str:
-    return " or ".join(filter(None, (", ".join([*names][:-1]), [*names][-1]))) if names else "none here"
+def _either(names: Collection[str]) -> str:
+    *most, last = names or ("none here",)
+    return f"{', '.join(most)} or {last}" if most else last

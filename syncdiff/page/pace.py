@@ -5,7 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from syncdiff.pipeline import Progress, Result
+from syncdiff.fit import SECONDS as FIT_SECONDS
+from syncdiff.pipeline import REHEARSED, Progress, Result, SampleOptions
 
 RATE = 25.0  # frames a second, where nobody knows better
 # Seconds a frame that `make bench ARGS=--short` measured for each stage (1280x720, two cores, 2 steps). Of the drawing
@@ -25,14 +26,19 @@ class Pace:
         self._factor = dict.fromkeys(SECONDS, 1.0)  # this machine's seconds over those above
         self._recent: deque[float] = deque(maxlen=5)
 
-    def stages(self, frames: float, steps: int) -> dict[str, float]:
-        """Seconds that each stage should take for a result of so many frames."""
+    def stages(self, frames: float, options: SampleOptions) -> dict[str, float]:
+        """Seconds that each stage should take for a result of so many frames, in the order they come."""
         with self._lock:
-            return {stage: self._factor[stage] * guess for stage, guess in _first_guess(frames, steps).items()}
+            guess = {stage: self._factor[stage] * took for stage, took in _first_guess(frames, options.steps).items()}
+            drawing = self._factor["drawing"] * _first_guess(min(frames, RATE * REHEARSED), 1)["drawing"]
+        before = {stage: guess.pop(stage) for stage in ("reading", "finding the face", "listening")}
+        before |= {"fitting": FIT_SECONDS} if options.fit else {}
+        before |= {"rehearsing": drawing} if options.correct_offset else {}  # at the most: nothing is pasted
+        return before | guess
 
-    def seconds(self, frames: float, steps: int) -> float:
+    def seconds(self, frames: float, options: SampleOptions) -> float:
         """Seconds that a whole run should take."""
-        return sum(self.stages(frames, steps).values())
+        return sum(self.stages(frames, options).values())
 
     def usual(self) -> float | None:
         """Seconds that the last few runs took on average; None before the first."""
@@ -85,9 +91,10 @@ def in_words(seconds: float) -> str:
     return f"about {seconds / 3600:.1f} h"
 
 
-def estimate(pace: Pace, video: float | None, voice: float | None, steps: int) -> str:
+def estimate(pace: Pace, video: float | None, voice: float | None, options: SampleOptions) -> str:
     """What a run should take, in a sentence. video, voice: seconds; None where nobody can tell; 0 is a photo."""
     if voice is None:
-        return f"Each second of voice takes {in_words(pace.seconds(RATE, steps) - START)}."
+        each = pace.seconds(RATE, SampleOptions(steps=options.steps)) - START
+        return f"Each second of voice takes {in_words(each)}."
     shown = max(voice, video or 0.0)
-    return f"{shown:.0f} s of video should take {in_words(pace.seconds(RATE * shown, steps))}."
+    return f"{shown:.0f} s of video should take {in_words(pace.seconds(RATE * shown, options))}."

@@ -14,7 +14,7 @@ from syncdiff.page.examples import examples
 from syncdiff.page.links import Settings, preset_of, query
 from syncdiff.page.pace import in_words
 from syncdiff.page.runs import Waiting
-from syncdiff.pipeline import Progress, Result, SampleOptions
+from syncdiff.pipeline import Progress, Result
 from syncdiff.scores import FPS, Scores
 
 PREVIEW, TRIAL, THUMB = 480, 960, 96  # px, longer side of the preview, of a trial's frame, of a face to choose
@@ -63,9 +63,10 @@ def failed(sentence: str, title: str = "This did not work") -> dict[str, Any]:
 def done(result: Result, report: Path, settings: Settings) -> dict[str, Any]:
     """The two videos and everything known about them."""
     source, now = result.source_scores, result.result_scores
+    options = settings.options
     made = (
         f"{result.redrawn} of {result.frames} frames redrawn in {sum(result.seconds.values()):.1f} s, "
-        f"steps {result.options.steps}, seed {result.options.seed}."
+        f"steps {options.steps}, seed {options.seed}."
     )
     return {
         "state": "done",
@@ -73,13 +74,14 @@ def done(result: Result, report: Path, settings: Settings) -> dict[str, Any]:
         "source": gr.FileData(path=str(result.source)).model_dump(),
         "report": gr.FileData(path=str(report)).model_dump(),
         "verdict": verdict(source, now),
+        "in_step": in_step(result),
         "curves": [source.curve, now.curve],
         "table": table(result),
         "judges": judges(result),
         "spans": spans(result),
         "notes": [*result.notes, made, made_on(result.running)],
         "link": query(settings),
-        "shared": what_is_shared(settings, result.options),
+        "shared": what_is_shared(settings),
     }
 
 
@@ -179,24 +181,48 @@ def verdict(source: Scores, now: Scores) -> str:
         words = "The lips follow the new voice, but more loosely than they followed the old one"
     else:
         words = "The lips hardly follow the new voice: a stranger's voice might fit as well"
-    late = abs(now.offset_frames) - abs(source.offset_frames)
-    if late < 2:
-        return f"{words}."
-    return f"{words}, and seem to be {abs(now.offset_frames) * 1000 // FPS} ms off."
+    return f"{words}."
+
+
+def in_step(result: Result) -> dict[str, Any]:
+    """Whether sound and lips are apart, in words, and whether that can still be corrected.
+
+    An offset between lips that follow no better than a stranger's would say nothing, and is not told."""
+    source, now = result.source_scores, result.result_scores
+    told, correctable = [], False
+    follows = now.scorable and (not source.scorable or now.confidence >= CLEARLY * source.confidence)
+    if follows and now.out_of_step:
+        told.append(f"In the result the lips come {_apart(now.out_of_step)}.")
+        if result.options.correct_offset:
+            told.append("They were corrected once: closer than this the judge cannot bring them.")
+        correctable = not result.options.correct_offset
+    if result.earlier_frames:
+        told.append(f"Corrected: as the model drew them, the lips came {_apart(result.earlier_frames)}.")
+    if source.scorable and source.out_of_step:
+        told.append(
+            f"In the original the lips come {_apart(source.out_of_step)}. That does not carry over: the new lips are "
+            "drawn after the voice, not after the old picture."
+        )
+    return {"words": told, "correctable": correctable}
+
+
+def _apart(frames: int) -> str:
+    """'80 ms late', of lips against their sound; frames with SyncNet's sign."""
+    return f"{abs(frames) * 1000 // FPS} ms {'late' if frames > 0 else 'early'}"
 
 
 def _because(scores: Scores) -> str:
     return (scores.reason or "").removeprefix("not scorable: ")
 
 
-def what_is_shared(settings: Settings, options: SampleOptions) -> str:
+def what_is_shared(settings: Settings) -> str:
     """What a copied link gives away, and what it does not."""
     own = [name for name, key in (("face", settings.face), ("voice", settings.voice)) if key is None]
-    if not own and options == SampleOptions(steps=options.steps, seed=options.seed):
-        return "The link holds the example and the settings: whoever opens it can make the same video."
-    if not own:
-        return "The link holds the example, the steps and the seed, not what else was changed under Advanced."
-    return f"The link holds the steps and the seed only. Your {' and your '.join(own)} and this video stay here."
+    if own:
+        held = "the example and the settings" if len(own) == 1 else "the settings only"
+        return f"The link holds {held}. Your {' and your '.join(own)} and this video stay here."
+    video = "a video much like this one" if settings.options.fit else "the same video"
+    return f"The link holds the example and the settings: whoever opens it can make {video}."
 
 
 def public_report(result: Result) -> dict[str, Any]:
@@ -206,6 +232,13 @@ def public_report(result: Result) -> dict[str, Any]:
 
 def ready(settings: Settings) -> dict[str, Any]:
     """A link has filled the form."""
-    preset = preset_of(settings.steps) or f"{settings.steps} steps"
-    what = [*(examples()[key].label for key in dict.fromkeys((settings.face, settings.voice)) if key), preset]
-    return {"state": "ready", "message": f"{' · '.join(what)} · seed {settings.seed}"}
+    options = settings.options
+    what = [examples()[key].label for key in dict.fromkeys((settings.face, settings.voice)) if key]
+    what += [preset_of(options.steps) or f"{options.steps} steps", f"seed {options.seed}"]
+    turned = {
+        "the rest cut off": options.tail == "trim",
+        "offset corrected": options.correct_offset,
+        "practised first": options.fit,
+        "no label, if you promise to say it yourself": not options.label,
+    }
+    return {"state": "ready", "message": " · ".join(what + [words for words, on in turned.items() if on])}
