@@ -23,6 +23,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,7 +109,7 @@ def read_manifest(video: str | Path) -> Manifest:
 
 
 def credentials() -> Credentials:
-    """The host's from the environment, else this process's own. Raises InputError for a file that cannot be read."""
+    """The host's from the environment, else this process's own. Raises InputError for what cannot be read or sign."""
     given = [os.environ.get(name) for name in (CERTIFICATE, KEY)]
     if not any(given):
         return _own()
@@ -118,7 +119,30 @@ def credentials() -> Credentials:
         chain, key = (Path(path).read_bytes() for path in given)
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read ({error.strerror}): see {CERTIFICATE} and {KEY}.") from error
-    return Credentials(chain, key, os.environ.get(ALGORITHM, "es256"))
+    return _proven(Credentials(chain, key, os.environ.get(ALGORITHM, "es256")))
+
+
+@cache
+def _proven(ours: Credentials) -> Credentials:
+    """The same, after a try: key, certificates and algorithm are looked at only when something is signed."""
+    import c2pa
+    from PIL import Image
+
+    picture = BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "JPEG")
+    try:
+        info = c2pa.C2paSignerInfo(ours.algorithm, ours.chain, ours.key, None)
+        with (
+            c2pa.Context(c2pa.Settings.from_dict(SETTINGS)) as context,
+            c2pa.Signer.from_info(info) as signer,
+            c2pa.Builder(_said(labelled=False), context=context) as builder,
+        ):
+            builder.sign(signer, "image/jpeg", picture, BytesIO())
+    except (c2pa.C2paError, UnicodeError, ValueError) as error:
+        raise InputError(
+            f"Results cannot be signed with {CERTIFICATE}, {KEY} and the algorithm {ours.algorithm}: {error}."
+        ) from error
+    return ours
 
 
 @cache
