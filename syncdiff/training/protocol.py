@@ -144,10 +144,8 @@ class Bench:
         self.net, lpips, inception = lse.load(), load_lpips(), load_inception()
         self.missing = [said for said in (lpips, inception) if isinstance(said, str)]
         self.missing += [] if self.net else [f"LSE-C and LSE-D are not told. {lse.how_to_get()}"]
-        said = (
-            f"WER is of {reading.reader}." if reading else "WER is not told: give a lip reader's by --read NAME=FILE."
-        )
-        self.missing.append(said)
+        known = f"WER is of {reading.reader}." if reading else "WER is not told: give a lip reader's words by --read."
+        self.missing.append(known)
         self.lpips = None if isinstance(lpips, str) else lpips
         self.inception = None if isinstance(inception, str) else inception
         self.features: dict[str, list[np.ndarray]] = {}
@@ -238,7 +236,7 @@ class Bench:
     def _lse(self, images: list[np.ndarray], sound: np.ndarray | None) -> tuple[float | None, float | None]:
         if self.net is None or sound is None:
             return None, None
-        seen = [*lse.see(self.net, lse.squashed(lse.jpegs(images)))]
+        seen = [np.zeros((0, 1024)), *lse.see(self.net, lse.squashed(lse.jpegs(images)))]  # a film may be too short
         told = lse.lse(np.concatenate(seen), lse.hear(self.net, sound), lse.NAMES["frame"])
         return told.confidence, told.distance
 
