@@ -27,7 +27,6 @@ class CompactArtist:
     side = crops.S
     finder = "mediapipe"
     upright = True  # its crops are those that the judge looks at and the invisible mark lies in
-    notes = ()
     cut, paste = staticmethod(crops.cut), staticmethod(crops.paste)
 
     def __init__(self, denoiser: Denoiser, speech: SpeechEncoder, scheduler: DDIMScheduler) -> None:

@@ -478,8 +478,8 @@ def _finder(artist: CompactArtist | PaperArtist) -> tuple[str, tuple[str, ...]]:
             check_files()
         except InputError as missing:
             instead = f"The face box is that of mediapipe's points, not S3FD's as in the paper. {missing}"
-            return "mediapipe", (*artist.notes, instead)
-    return artist.finder, artist.notes
+            return "mediapipe", (instead,)
+    return artist.finder, ()
 
 
 def _track(clip: Clip, finder: str) -> Generator[Progress, None, list[FaceTrack]]:

@@ -36,7 +36,6 @@ class PaperArtist:
     side = frames.SIDE
     finder = "face-alignment"  # section 4.2: S3FD's boxes
     upright = False  # squares of whole faces: judge and mark look at the upright crops beside them
-    notes = ()
     cut, paste = staticmethod(frames.cut), staticmethod(frames.paste)
 
     def __init__(self, denoiser: PaperDenoiser, speech: AVHubert, vae: VQModel, scheduler: DDIMScheduler) -> None:
