@@ -12,10 +12,20 @@ import torch
 from diffusers import VQModel
 
 from syncdiff.avhubert import AVHubert, stacked
+from syncdiff.checkpoints import CheckpointError
 from syncdiff.media import InputError
-from syncdiff.paper import VQ_F4
+from syncdiff.paper import VQ_F4, PaperDenoiser, paper_schedule
 from syncdiff.training import lrs
-from syncdiff.training.train_paper import PAPER_PRESETS, Films, Learner, frozen_part, read_vae, train, tuned_part
+from syncdiff.training.train_paper import (
+    PAPER_PRESETS,
+    Films,
+    Learner,
+    frozen_part,
+    read_speech_net,
+    read_vae,
+    train,
+    tuned_part,
+)
 from tests.fakes import write_video
 
 TINY = replace(PAPER_PRESETS["paper-tiny"], updates=3)
@@ -70,12 +80,49 @@ def test_the_cache_holds_what_would_be_computed(corpus, nets, tmp_path):
     assert torch.allclose(whole, rest, atol=0.02)
 
 
-def test_the_frozen_and_the_tuned_part_are_the_whole(nets):
+@pytest.mark.parametrize("tuned", [0, 1, 2])  # of two layers
+def test_the_frozen_and_the_tuned_part_are_the_whole(nets, tuned):
     speech, _ = nets
     frames = stacked(np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32))[None]
     lengths = torch.tensor([frames.shape[1]])
     with torch.inference_mode():
-        assert torch.allclose(tuned_part(speech, frozen_part(speech, frames, 1), lengths, 1), speech(frames), atol=1e-5)
+        hidden = frozen_part(speech, frames, tuned)
+        assert torch.allclose(tuned_part(speech, hidden, lengths, tuned), speech(frames), atol=1e-5)
+
+
+def test_the_presets_are_the_papers_variants():
+    """Channels that go into the U-Net, pose frames among them, and layers of AV-HuBERT that learn."""
+    told = {}
+    for name, preset in PAPER_PRESETS.items():
+        with torch.device("meta"):
+            net = PaperDenoiser(**preset.denoiser)
+        told[name] = (net.unet.conv_in.in_channels, net.config.previous, preset.tuned)
+    del told["paper-tiny"]
+    assert told == {
+        "paper": (10, 1, 3),
+        "paper-rnd": (9, 1, 3),
+        "paper-prv": (9, 1, 3),
+        "paper-prv-squeezed": (7, 1, 3),
+        "paper-np5": (14, 5, 3),
+        "paper-np10": (19, 10, 3),
+        "paper-nf3": (10, 1, 9),
+        "paper-nf6": (10, 1, 6),
+        "paper-nf12": (10, 1, 0),
+    }
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_variant_learns(corpus, nets, tmp_path, cached):
+    """Five frames before, all of AV-HuBERT frozen: what Tables 5 and 6 change, in one."""
+    speech, vae = nets
+    variant = replace(TINY, denoiser=TINY.denoiser | {"previous": 5}, tuned=0)
+    films = Films(lrs.utterances(corpus), tmp_path / "kept", vae, speech, variant, cached=cached)
+    batch = films.batch(np.random.default_rng(1))
+    assert batch["pose"].shape == (2, 15, 64, 64)
+    learner = Learner(PaperDenoiser(**variant.denoiser), speech, paper_schedule(), variant.tuned)
+    learner(**batch).backward()
+    assert learner.denoiser.squeeze.weight.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in speech.parameters())
 
 
 def test_it_learns_one_clip_stops_and_goes_on(corpus, nets, tmp_path):
@@ -102,6 +149,17 @@ def test_it_learns_one_clip_stops_and_goes_on(corpus, nets, tmp_path):
     assert losses[1] < 0.7 * losses[0], losses
 
 
+def test_av_hubert_is_fetched_by_name_only_after_its_licence_and_a_yes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("builtins.input", lambda _: "no")
+    with pytest.raises(CheckpointError, match=r"base_vox_iter5\.pt is refused: nobody agreed to its licence"):
+        read_speech_net(Path("base"))
+    assert "non-commercial research only" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        read_speech_net(Path("bass"))
+
+
 def test_without_the_autoencoder_one_sentence_says_where_it_is(tmp_path):
     with pytest.raises(InputError, match="CompVis/ldm-celebahq-256"):
         read_vae(tmp_path)
@@ -123,10 +181,10 @@ def test_the_autoencoder_is_read_with_the_names_of_its_time_and_nothing_else(net
     assert all(torch.equal(value, again[key]) for key, value in vae.state_dict().items())
     del old["quant_conv.weight"]
     torch.save(old, tmp_path / "diffusion_pytorch_model.bin")
-    with pytest.raises(InputError, match=r"1 keys differ, as quant_conv\.weight"):
+    with pytest.raises(CheckpointError, match=r"it lacks quant_conv\.weight; expected VQModel's"):
         read_vae(tmp_path)
     (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="holds no VQ-f4 that can be read"):
+    with pytest.raises(CheckpointError, match=r"is refused: .*; expected VQModel's config\.json"):
         read_vae(tmp_path)
 
 
