@@ -37,17 +37,22 @@ def test_sync_prints_one_object_and_writes_one_file(pipe, tmp_path, capsys) -> N
         "--face",
         "1",
         "--trim",
+        "--correct-offset",
+        "--job",
+        "77",
         "--json",
     ]
     assert main(command) == 0
     assert pipe.calls[0][:2] == (Path("face.mp4"), Path("voice.wav"))
-    assert pipe.calls[0][3] == SampleOptions(steps=7, seed=3, face=1, tail="trim")
+    assert pipe.calls[0][3] == SampleOptions(steps=7, seed=3, face=1, tail="trim", correct_offset=True, job=77)
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert report["frames"] == 50
     assert report["video"] == str(out)
     assert "source" not in report
     assert report["peak_memory_mib"] == 812.0
+    assert (report["device"], report["attention"]) == ("cpu", "sdpa")
+    assert "SyncNet" in report["lse_needs"]
     assert "drawing" in printed.err
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     with av.open(str(out)) as written:
@@ -59,6 +64,7 @@ def test_sync_in_words_with_the_default_options(pipe, tmp_path, capsys) -> None:
     assert pipe.calls[0][3] == SampleOptions()
     printed = capsys.readouterr().out
     assert "0.4 to 0.7 s is left as it was" in printed
+    assert printed.splitlines()[-1] == pipeline.NO_SYNCNET
     assert "result: confidence 5.60, distance 6.40, offset +0 frames at 25 fps (syncdiff-judge)" in printed
 
 

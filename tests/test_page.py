@@ -171,6 +171,7 @@ def test_errors_are_sentences(serve, visit, files, private_temp, caplog) -> None
     tab = visit(serve(pipe))
     tab.click("#run")
     tab.wait_for_selector("[data-part=message]:has-text('add a video or a photo')")
+    assert tab.locator("#face.wanted").count() == 1
 
     fill(tab, files)
     tab.click("#run")
@@ -197,6 +198,7 @@ def test_nothing_is_made_of_a_visitors_files_without_the_tick(serve, visit, file
     tab.uncheck("#agreed input")
     tab.click("#run")
     tab.wait_for_selector("[data-part=message]:has-text('Did everyone who is seen or heard agree?')")
+    assert tab.evaluate("document.activeElement.closest('#agreed.wanted') !== null")  # the tick is what is pointed at
     assert pipe.calls == []
     tab.check("#agreed input")
     tab.click("#run")
@@ -425,9 +427,7 @@ def test_lips_that_come_late_are_corrected_with_one_click(serve, visit) -> None:
     tab.locator(".offered button").first.click()
     tab.wait_for_selector("[data-part=offset]:has-text('In the result the lips come 160 ms late.')")
     tab.click("[data-part=correct]")
-    tab.wait_for_selector(
-        "[data-part=offset]:has-text('the lips came 160 ms late.')"
-    )
+    tab.wait_for_selector("[data-part=offset]:has-text('the lips came 160 ms late.')")
     assert [call[3].correct_offset for call in pipe.calls] == [False, True]
     assert not tab.is_visible("[data-part=correct]")
     assert tab.input_value("[data-part=link]").endswith("&correct=yes")
@@ -474,3 +474,20 @@ def test_a_trial_that_finds_no_place_says_so(serve, visit) -> None:
     serve.opened[-1]._queue.max_size = None
     tab.click("#test")
     tab.wait_for_selector(SHOWN.format("trial") + ", [data-part=message]:has-text('There is no face yet')")
+
+
+@pytest.mark.browser
+def test_a_phone_hands_the_video_itself_on(serve, visit) -> None:
+    pipe = FakePipeline()
+    tab = visit(serve(pipe), width=390, height=844)
+    assert not tab.is_visible("[data-part=send]")
+    tab.add_init_script("""
+        navigator.canShare = () => true;
+        navigator.share = async ({ files }) => { window.handed = [files[0].name, files[0].type, files[0].size]; };
+    """)
+    tab.reload()
+    tab.locator(".offered button").first.click()
+    tab.wait_for_selector(SHOWN.format("done"))
+    tab.click("[data-part=send]")
+    assert wait_for(lambda: tab.evaluate("window.handed") is not None)
+    assert tab.evaluate("window.handed") == ["syncdiff.mp4", "video/mp4", pipe.calls[0][2].stat().st_size]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from syncdiff.compact import CompactArtist
 from syncdiff.crops import mouth_mask
 from syncdiff.denoiser import Denoiser
 from syncdiff.media import InputError
@@ -18,6 +19,7 @@ from syncdiff.pipeline import Progress, Result, SampleOptions, SyncDiffPipeline,
 from syncdiff.provenance import read_manifest
 from syncdiff.provenance.label import ALIKE, sees_label
 from syncdiff.sampler import compact_schedule
+from syncdiff.scores import Scores
 from syncdiff.speech import SpeechEncoder
 from syncdiff.syncnet import JudgeNet
 
@@ -135,6 +137,29 @@ def test_inputs_are_never_overwritten(pipe, short, tmp_path):
         with pytest.raises(InputError, match=words):
             run(pipe, *short, out)
     assert short[0].stat().st_size > 1000
+
+
+def test_what_a_rehearsal_found_moves_what_every_frame_hears(pipe, short, tmp_path, monkeypatch):
+    rehearsed = [Scores("judge", 0.3, 1.0, 5, steady=True), Scores("judge", 0.3, 1.0, 5), Scores("judge", reason="why")]
+    score, draw, heard = pipe._score, CompactArtist.draw_chunk, []
+
+    def listens(artist, scene, *told, **options):
+        heard.append(scene.middles)
+        return draw(artist, scene, *told, **options)
+
+    monkeypatch.setattr(CompactArtist, "draw_chunk", listens)
+    for word, moved, said in zip(
+        rehearsed, (5, 0, 0), ("200 ms earlier", "in step as they are", "not be told"), strict=True
+    ):
+        words = iter([word])
+        monkeypatch.setattr(pipe, "_score", lambda *told, words=words: next(words, None) or score(*told))
+        heard.clear()
+        progress, result = run(pipe, *short, tmp_path / "out.mp4", correct_offset=True)
+        assert "rehearsing" in {p.stage for p in progress}
+        first, second = heard
+        np.testing.assert_allclose(second - first, moved / 25, atol=1e-9)
+        assert result.earlier_frames == moved
+        assert any(said in note for note in result.notes)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,8 @@ def test_planted_offset_is_found(late: int) -> None:
     assert found.confidence > 0.5
     assert found.judge == "level"
     assert found.scorable
+    assert found.steady
+    assert found.out_of_step == (-late if abs(late) >= 2 else 0)
 
 
 def test_confidence_is_median_minus_minimum_of_the_means() -> None:
@@ -90,6 +92,16 @@ def test_foreign_sound_has_little_confidence() -> None:
     matched = score(*clip(), LevelJudge())
     foreign = score(clip(seed=1)[0], clip(seed=2)[1], LevelJudge())
     assert foreign.confidence < 0.3 * matched.confidence
+
+
+def test_an_offset_that_only_a_part_of_the_clip_has_is_not_steady() -> None:
+    crops, samples = clip(4, frames=120)
+    assert score(crops, samples, LevelJudge()).steady
+    elsewhere = np.concatenate([samples[: 24 * FRAME], clip(-9, frames=120)[1][24 * FRAME :]])
+    parts = [score(crops, sound, LevelJudge()) for sound in (elsewhere, clip(seed=2, frames=120)[1])]
+    assert [part.steady for part in parts] == [True, False]  # four fifths agree; a stranger's sound agrees nowhere
+    assert parts[0].offset_frames == 9
+    assert parts[1].out_of_step == 0
 
 
 def test_crops_may_come_from_a_generator() -> None:

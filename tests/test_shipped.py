@@ -15,7 +15,8 @@ from safetensors import safe_open
 from syncdiff.faces import track_faces
 from syncdiff.media import open_clip
 from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
-from syncdiff.scores import correlation, lip_opening
+from syncdiff.scene import Scene
+from syncdiff.scores import FPS, correlation, lip_opening
 from syncdiff.weights import COMPACT
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
@@ -61,9 +62,22 @@ def test_the_lips_follow_the_voice_and_not_the_picture(pipe, tmp_path):
 
 def test_the_judge_scores_source_and_result(pipe, tmp_path):
     face = EXAMPLES / "ines.mp4"
-    *_, result = pipe(face, face, tmp_path / "out.mp4", SampleOptions(steps=1))
+    *_, result = pipe(face, face, tmp_path / "out.mp4", SampleOptions(steps=1, correct_offset=True))
+    assert result.earlier_frames == 0  # in step as they are
     for scores in (result.source_scores, result.result_scores):
         assert scores.reason is None
         assert scores.judge == "syncdiff-judge"
         assert scores.confidence > 0
     assert abs(result.source_scores.offset_frames) <= 1  # a rendered head speaks exactly in time
+
+
+@pytest.mark.parametrize("late", [4, -4])
+def test_lips_that_come_late_or_early_are_found_in_a_rehearsal_and_drawn_in_step(pipe, tmp_path, monkeypatch, late):
+    made = Scene.of
+    monkeypatch.setattr(Scene, "of", lambda *told: made(*told).ahead(-late / FPS))  # as if the model drew them so
+    options = SampleOptions(steps=1, correct_offset=True)
+    *_, result = pipe(EXAMPLES / "ines.mp4", EXAMPLES / "voice-river.wav", tmp_path / "out.mp4", options)
+    assert abs(result.earlier_frames - late) <= 1
+    assert abs(result.result_scores.offset_frames) <= 1
+    assert result.result_scores.steady
+    assert any(f"{abs(result.earlier_frames) * 1000 // FPS} ms" in note for note in result.notes)

@@ -56,6 +56,7 @@ const states = {
   error(value) {
     part("title").textContent = value.title;
     part("message").textContent = value.message;
+    point(value.where);
   },
   done(value) {
     finished = value;
@@ -91,6 +92,23 @@ part("outlines").addEventListener("click", (event) => {
 part("correct").addEventListener("click", () => trigger("submit"));
 part("back").addEventListener("click", () => show(finished));
 
+// What has to be filled in first is brought into sight and marked, until something else is shown.
+function point(id) {
+  const place = id && document.getElementById(id);
+  if (!place) return;
+  place.classList.add("wanted");
+  place.scrollIntoView({ behavior: "smooth", block: "center" });
+  place.querySelector("input, button")?.focus({ preventScroll: true });
+}
+
+// Phones can hand the file itself on to another app; where that cannot be done there is the download.
+const film = (content) => ({ files: [new File([content], "syncdiff.mp4", { type: "video/mp4" })] });
+part("send").hidden = !navigator.canShare?.(film(""));
+part("send").addEventListener("click", async () => {
+  const content = await (await fetch(result.src)).blob();
+  navigator.share(film(content)).catch(() => {});  // thought better of it
+});
+
 function copied(yes) {
   part("copy").textContent = yes ? "Copied" : "Copy link";
 }
@@ -108,9 +126,10 @@ function show(value) {
   const fresh = value.state !== shown;
   for (const card of element.querySelectorAll("[data-state]")) card.hidden = card.dataset.state !== value.state;
   if (value.state !== "done") result.pause();
+  for (const place of document.querySelectorAll(".wanted")) place.classList.remove("wanted");
   states[value.state]?.(value);
   // On a phone the view lies below the form: bring it into sight when a run starts, ends or fails.
-  if (fresh && shown !== null && value.state !== "empty") element.scrollIntoView({ behavior: "smooth", block: "nearest" });
+  if (fresh && shown !== null && value.state !== "empty" && !value.where) element.scrollIntoView({ behavior: "smooth", block: "nearest" });
   shown = value.state;
 }
 watch("value", () => show(props.value));

@@ -20,7 +20,7 @@ from syncdiff.page.form import PAGE, Form, build_form
 from syncdiff.page.links import PRESETS, Settings, preset_of, restored
 from syncdiff.page.pace import Clock, estimate
 from syncdiff.page.programs import add_endpoints
-from syncdiff.page.runs import KEPT, Asked, Desk, Pipeline, Waiting
+from syncdiff.page.runs import KEPT, Asked, Desk, Pipeline, Waiting, files_of
 from syncdiff.pipeline import Result, SampleOptions
 
 WHAT = "Give a face a new voice. Its lips are redrawn to speak it, and both videos are scored."
@@ -194,14 +194,15 @@ def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> lis
             for seen in watched(desk, asked, request.session_hash):
                 yield seen, *(buttons(running=False) if seen["state"] == "done" else [gr.skip()] * 3)
         except gr.Error as error:  # the toast goes away, the view keeps the sentence
-            yield views.failed(unescape(error.message)), *buttons(running=False)
+            yield views.failed(unescape(error.message), where=missing(asked)), *buttons(running=False)
             raise
 
     def try_out(*values: Any) -> dict[str, Any]:
+        asked = asked_for(*values)
         try:
-            return views.trial(desk.trial(asked_for(*values)))
+            return views.trial(desk.trial(asked))
         except gr.Error as error:
-            return views.failed(unescape(error.message))
+            return views.failed(unescape(error.message), where=missing(asked))
 
     def take(event: gr.EventData) -> list:
         example = examples()[event.key]
@@ -261,6 +262,15 @@ def asked_for(
     options = {"steps": whole(steps), "seed": whole(seed), "tail": tail, "face": face}
     options |= {"correct_offset": correct, "fit": fit}
     return Asked(video or photo, sound or film, agreed, options | {"label": label or not unlabelled})
+
+
+def missing(asked: Asked) -> str | None:
+    """The part of the form without which nothing can begin."""
+    try:
+        files_of(asked)
+    except InputError:
+        return "agreed" if asked.face and asked.voice else "voice" if asked.face else "face"
+    return None
 
 
 def whole(number: float | None) -> int | None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
+from syncdiff import provenance
 from syncdiff.page.form import video_slot
 from syncdiff.page.runs import errors_as_sentences
-from syncdiff.provenance import Verification, verify, verifying
 
 WHAT = (
     "Give any video, and read what its makers left in it: the visible label, the invisible mark in the mouth, and the "
@@ -36,7 +36,7 @@ def watched(video: str | None) -> Iterator[str]:
         return
     try:
         with errors_as_sentences():
-            steps = verifying(video)
+            steps = provenance.verifying(video)
             with closing(steps):
                 found = None
                 while found is None:
@@ -54,13 +54,13 @@ def card(inside: str) -> str:
     return f'<div class="view"><div class="card" role="status">{inside}</div></div>'
 
 
-def in_markup(found: Verification) -> str:
+def in_markup(found: provenance.Verification) -> str:
     """The verdict, and what it rests on."""
     rows = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences)
     return f"<h2>{escape(found.verdict)}</h2><ul>{rows}</ul>"
 
 
-def answer(video: str) -> dict[str, Any]:
+def verify(video: str) -> dict[str, Any]:
     """Tell whether a video's lips were redrawn by AI with syncdiff, and what in the file says so.
 
     Reads the visible label, the invisible watermark in the mouth and the signed C2PA note back from any video file.
@@ -71,4 +71,4 @@ def answer(video: str) -> dict[str, Any]:
         video: any video file, up to 10 minutes and 200 MB.
     """
     with errors_as_sentences():
-        return verify(video).report()
+        return provenance.verify(video).report()

@@ -65,5 +65,5 @@ def add_endpoints(desk: Desk) -> None:
         gr.Button("sync").click(sync, inputs, outputs, api_name="sync", concurrency_id="runs", concurrency_limit=None)
         suspect, found = gr.File(label="video"), gr.JSON(label="report")
         gr.Button("verify").click(
-            check.answer, suspect, found, api_name="verify", concurrency_id="checks", concurrency_limit=1
+            check.verify, suspect, found, api_name="verify", concurrency_id="checks", concurrency_limit=1
         )

@@ -55,9 +55,9 @@ def running(progress: Progress, fraction: float, left: float | None, preview: np
     }
 
 
-def failed(sentence: str, title: str = "This did not work") -> dict[str, Any]:
-    """One sentence that says why."""
-    return {"state": "error", "title": title, "message": sentence}
+def failed(sentence: str, title: str = "This did not work", where: str | None = None) -> dict[str, Any]:
+    """One sentence that says why. where: id of the part of the form that is to be filled in first."""
+    return {"state": "error", "title": title, "message": sentence, "where": where}
 
 
 def done(result: Result, report: Path, settings: Settings) -> dict[str, Any]:
