@@ -19,7 +19,6 @@ from torch import Tensor
 from syncdiff import codec
 from syncdiff.crops import WINDOW
 from syncdiff.denoiser import Condition, Denoiser, autocast
-from syncdiff.lips import SHAPE
 from syncdiff.media import InputError
 from syncdiff.objective import Objective
 from syncdiff.scene import Sitter
@@ -85,7 +84,7 @@ def _practice(
     """Frames of the clip and what the network is told of them, as when it draws."""
     mask = codec.latent_mask()
     clean, previous = (codec.encode(np.stack([sitter.crops[i - back][WINDOW] for i in frames])) for back in (0, 1))
-    shapes = np.stack([sitter.shapes[frames], np.broadcast_to(sitter.shapes[sitter.identity], (len(frames), SHAPE))], 1)
+    shapes = np.stack([sitter.shapes[frames], sitter.shown(sitter.shapes[frames])], 1)
     usable = np.flatnonzero(sitter.usable)
     near = usable[
         np.clip(np.searchsorted(usable, frames) + rng.integers(-NEAR, NEAR + 1, len(frames)), 0, len(usable) - 1)

@@ -15,7 +15,7 @@ import numpy as np
 
 from syncdiff.crops import WINDOW, S
 from syncdiff.faces import OK, FaceTrack, Gap
-from syncdiff.lips import Talker, implanted, lip_shape, moved
+from syncdiff.lips import Talker, implanted, lip_shape, moved, open_share
 from syncdiff.media import Clip, Timeline
 
 GAIN = 1.3  # a forecast is a mean, and moves 0.58 to 0.80 times as far as the lips it stands for (held-out people)
@@ -74,15 +74,23 @@ class Sitter(Portrait):
 
     @cached_property
     def identity(self) -> int:
-        """The frame that says who this is: turned as the head mostly is, mouth rather open.
+        """The frame that says who this is: turned as the head mostly is, mouth rather open, so that teeth are seen.
 
         One frame for the whole clip, so it cannot tell when the lips moved (the paper takes the first frame).
         """
+        return self._usual(80)
+
+    @cached_property
+    def resting(self) -> int:
+        """The same with the mouth rather closed: a mouth that is bent less far stays a better one."""
+        return self._usual(10)
+
+    def _usual(self, percentile: float) -> int:
         usable = np.flatnonzero(self.usable)
         turned = np.abs(self.yaw[usable] - np.median(self.yaw[usable]))
         usual = usable[turned <= np.percentile(turned, 30)]
         opening = self.shapes[usual, 0]
-        return int(usual[np.abs(opening - np.percentile(opening, 80)).argmin()])
+        return int(usual[np.abs(opening - np.percentile(opening, percentile)).argmin()])
 
     @cached_property
     def talker(self) -> Talker:
@@ -103,15 +111,26 @@ class Sitter(Portrait):
 
         The whole of one identity frame smears jaws and collars where the head moves; the whole of the frame itself lets
         its own lips shine through (measured: docs/training-log.md). So the lips come from one and all else from the
-        other.
+        other. The identity's mouth is that of two moments, the resting one fading into the open one as a wider gap is
+        wanted: both are bent to the same shape, so they lie on each other.
         """
-        mouth = self.bent(self.identity, wanted), self.landmarks(self.identity)
-        return implanted(*mouth, self.bent(frame, wanted), self.landmarks(frame), wanted)
+        around, here = self.bent(frame, wanted), self.landmarks(frame)
+        share = float(open_share(wanted, *self.shapes[[self.resting, self.identity]]))
+        mixed = np.zeros(around.shape, np.float32)
+        for one, weight in ((self.resting, 1 - share), (self.identity, share)):
+            if weight:
+                mixed += weight * implanted(self.bent(one, wanted), self.landmarks(one), around, here, wanted)
+        return mixed.round().astype(np.uint8)
+
+    def shown(self, wanted: np.ndarray) -> np.ndarray:
+        """Shapes [B, SHAPE] crop px -> the shape that the identity's mouth has, before it is bent to them."""
+        closed, opened = self.shapes[[self.resting, self.identity]]
+        return closed + open_share(wanted, closed, opened)[:, None] * (opened - closed)
 
     def lips(self, forecast: np.ndarray) -> np.ndarray:
         """A forecast [B, SHAPE] in a talker's units -> what the network is told [B, 2, SHAPE], crop px."""
         wanted = self.talker.pixels(GAIN * forecast)
-        return np.stack([wanted, np.broadcast_to(self.shapes[self.identity], wanted.shape)], axis=1)
+        return np.stack([wanted, self.shown(wanted)], axis=1)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from syncdiff.lips import CONTOURS, CORNERS, SHAPE, Talker, implanted, lip_shape, moved
+from syncdiff.lips import CONTOURS, CORNERS, SHAPE, Talker, implanted, lip_shape, moved, open_share
 
 GAP, LOWER_LIP = 8, 6
 
@@ -78,3 +78,11 @@ def test_implanted_lips_lie_on_the_others_mouth_in_its_tone():
     assert np.abs(set_in[:, 67].astype(int)[5:] - crop[:, 64].astype(int)[:-5] - 32)[88:105].max() <= 1
     assert (set_in[:70] == 160).all()
     assert (set_in[:, :35] == 160).all()
+
+
+def test_the_open_mouth_fades_in_with_the_gap():
+    closed, opened = np.array([1.0, 5, 6, 34, 30]), np.array([11.0, 5, 6, 34, 30])
+    shapes = np.tile(closed, (4, 1))
+    shapes[:, 0] = (0, 3, 5, 7)
+    assert open_share(shapes, closed, opened) == pytest.approx([0, 0, 0.5, 1])
+    assert open_share(closed, closed, closed) == 0  # one frame for both, as of a photo: no matter

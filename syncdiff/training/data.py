@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from syncdiff.crops import WINDOW, S, mouth_mask
-from syncdiff.lips import SHAPE, implanted, lip_shape, moved
+from syncdiff.lips import SHAPE, implanted, lip_shape, moved, open_share
 from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS, SAMPLE_RATE
 
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
@@ -31,7 +31,7 @@ NEAR = (
     2,
     11,
 )  # frames away is the one whose jaw the hint shows: in use it is the frame's own, here that tells too much
-SHOWN_OPEN = 0.5  # how often the identity's mouth is the widest open of four, as in use: it shows the teeth
+TWO_MOMENTS = 0.7  # how often the identity's mouth fades from the least to the widest open of four, as in use
 OPENER = 0.3  # how often the widest open of three frames is taken: open mouths are rare and matter most
 
 # What the identity picture is: the mouth of another moment bent and set in, that other moment whole, or no help at all.
@@ -195,14 +195,21 @@ class TalkingFaces:
             t = min(int(rng.integers(1, max(2, len(record) - CHAIN))) + link, len(record) - 1)
         first = t - (link or 0)  # the identity frame of a chain stays the same
         far = np.flatnonzero(np.abs(np.arange(len(record)) - first) >= min(self.gap, len(record) // 3))
-        some = rng.choice(far, 4 if rng.random() < SHOWN_OPEN else 1)
-        other = int(some[record.shape[some, 0].argmax()])
+        some = rng.choice(far, 4 if self.reference == "bent" and rng.random() < TWO_MOMENTS else 1)
+        closed, other = (int(some[place]) for place in (record.shape[some, 0].argmin(), record.shape[some, 0].argmax()))
         near = int(np.clip(t + rng.choice([-1, 1]) * rng.integers(*NEAR), 0, len(record) - 1))
         frames = pixels[start + np.array([t, other, t - 1])]
-        told = record.shape[[t, other]] + rng.normal(0, LIPS_NOISE, (2, SHAPE)).astype(np.float32)
+        known = record.shape[[t, closed, other]] + rng.normal(0, LIPS_NOISE, (3, SHAPE)).astype(np.float32)
+        share = open_share(*known) if closed != other else 1.0
+        told = np.stack([known[0], known[1] + share * (known[2] - known[1])])
         if self.reference == "bent":
-            bent = (moved(p, record.face(i), told[0]) for p, i in ((frames[1], other), (pixels[start + near], near)))
-            frames[1] = implanted(next(bent), record.face(other), next(bent), record.face(near), told[0])
+            around, here = moved(pixels[start + near], record.face(near), told[0]), record.face(near)
+            mixed = np.zeros(around.shape, np.float32)
+            for one, weight in ((closed, 1 - share), (other, share)):
+                if weight:
+                    bent = moved(pixels[start + one], record.face(one), told[0])
+                    mixed += weight * implanted(bent, record.face(one), around, here, told[0])
+            frames[1] = mixed.round()
         elif self.reference == "none":
             frames[1] = np.where(mouth_mask()[..., None], GREY, frames[0])
         matrix = _wobble(rng)
