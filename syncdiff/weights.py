@@ -65,6 +65,7 @@ def read_network(kind: type[Network], folder: Path) -> Network:
     expected = f"{kind.__name__}'s config.json and its weights, whole, in {folder}"
     told = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)  # what it would warn of is refused below
+    logging.disable_progress_bar()  # a few small files: nothing to watch
     try:
         net, found = kind.from_pretrained(folder, output_loading_info=True, torch_dtype=torch.float32)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
