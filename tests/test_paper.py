@@ -22,7 +22,7 @@ from syncdiff import pipeline
 from syncdiff.__main__ import main
 from syncdiff.avhubert import AVHubert
 from syncdiff.checkpoints import CheckpointError
-from syncdiff.media import InputError
+from syncdiff.media import LIMITS, InputError
 from syncdiff.paper import (
     SIDE,
     STEPS,
@@ -44,6 +44,7 @@ from syncdiff.paper.artist import FaceFrames
 from syncdiff.pipeline import PaperOptions, Result, SyncDiffPipeline
 from syncdiff.provenance import verify
 from syncdiff.scene import Scene
+from syncdiff.scores import Scores
 from syncdiff.syncnet import JudgeNet
 from syncdiff.weights import COMPACT, chosen, read_network
 
@@ -338,7 +339,16 @@ def test_several_frames_before_are_told_newest_first(pipe):
     assert torch.equal(told[3].pose, latents(out[3], face.crops[2]))
 
 
-def test_the_whole_way(pipe, clip, tmp_path, private_temp):
+def test_the_whole_way(pipe, clip, tmp_path, private_temp, monkeypatch):
+    asked = {}
+
+    def score_video(video, net, limits=LIMITS):
+        asked[Path(video).name] = limits
+        yield 1.0
+        return (Scores(net, 8.0, 6.5, 0),)
+
+    monkeypatch.setattr(pipe, "syncnet", "SyncNet v2")
+    monkeypatch.setattr(pipeline.lse, "score_video", score_video)
     *progress, result = pipe(*clip, tmp_path / "out.mp4", PaperOptions(steps=2, label=False))
     assert isinstance(result, Result)
     assert result.frames == result.redrawn == FRAMES
@@ -348,6 +358,9 @@ def test_the_whole_way(pipe, clip, tmp_path, private_temp):
     changed = np.abs(before.astype(int) - after).max((0, 3)) > 8
     assert changed.mean() > 0.9  # untrained weights: the whole frame is another
     assert "mediapipe's points, not S3FD's" in " ".join(result.notes)
+    assert result.source_lse == result.result_lse == (Scores("SyncNet v2", 8.0, 6.5, 0),)
+    assert asked["face.mp4"] == LIMITS
+    assert asked["out.mp4"].bytes > 1000 * LIMITS.bytes  # a result may be larger than any upload
     assert not any(private_temp.iterdir())
 
 
