@@ -1,24 +1,28 @@
 """The page of syncdiff: `python app.py`, or a Hugging Face Space."""
 
-import atexit
 import os
-import shutil
 import signal
 import sys
-import tempfile
+
+from syncdiff.home import settle
 
 # Read when gradio is imported: no calls home, and a folder for uploads and results that is ours alone and goes with us.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="syncdiff-")
+os.environ["GRADIO_TEMP_DIR"] = str(settle() / "gradio")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads that spin steal cores from the encoder
 import spaces  # on a ZeroGPU Space it has to come before torch
 
 from syncdiff.look import Look
+from syncdiff.media import InputError
 from syncdiff.page import build_page, gpu_seconds, launch_options
 from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.provenance import credentials
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # a stopped container tidies up as well
-atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+try:
+    credentials()
+except InputError as sentence:  # a key that cannot sign is said at once, and not after somebody's whole run
+    sys.exit(f"app.py: {sentence}")
 pipe = SyncDiffPipeline.ready()
 
 

@@ -1,6 +1,5 @@
 """The smaller parts of the page: whose turn it is, how long it takes, what a link holds, what scores mean."""
 
-import threading
 from dataclasses import replace
 
 import pytest
@@ -9,59 +8,10 @@ from syncdiff.media import InputError
 from syncdiff.page import gpu_seconds, views
 from syncdiff.page.links import PRESETS, Settings, query, restored
 from syncdiff.page.pace import Clock, Pace, estimate, in_words
-from syncdiff.page.queue import Queue
 from syncdiff.pipeline import NO_SYNCNET, Progress, SampleOptions
 from syncdiff.scores import Scores
 from tests.browsing import write_voice
 from tests.fakes import FakePipeline
-
-
-def test_first_come_first_served_and_a_place_is_given_back() -> None:
-    queue = Queue()
-    with queue.place("ann") as ann:
-        with queue.place("ben") as ben, queue.place("cho") as cho:
-            assert [place.ahead for place in (ann, ben, cho)] == [0, 1, 2]
-        with queue.place("dan") as dan:
-            assert dan.ahead == 1
-    with queue.place("eve") as eve:
-        assert eve.ahead == 0
-
-
-def test_the_line_ends_somewhere_for_everybody_and_for_one() -> None:
-    queue = Queue(places=3, each=2)
-    with queue.place("ann"), queue.place("ann"):
-        with pytest.raises(InputError, match="You have 2 videos in the making"), queue.place("ann"):
-            pass
-        with queue.place("ben"), pytest.raises(InputError, match="3 people are in line"), queue.place("cho"):
-            pass
-        with queue.place("cho") as cho:
-            assert cho.ahead == 2
-
-
-def test_nobody_overtakes_and_no_two_work_at_once() -> None:
-    queue, order, working, most = Queue(each=40), [], [0], [0]
-
-    def visitor(n: int, joined: threading.Event) -> None:
-        with queue.place("all") as place:
-            joined.set()
-            while place.ahead:
-                pass
-            working[0] += 1
-            most[0] = max(most[0], working[0])
-            order.append(n)
-            working[0] -= 1
-
-    threads = []
-    with queue.place("first"):
-        for n in range(12):
-            joined = threading.Event()
-            threads.append(threading.Thread(target=visitor, args=(n, joined)))
-            threads[-1].start()
-            joined.wait()
-    for thread in threads:
-        thread.join()
-    assert order == list(range(12))
-    assert most[0] == 1
 
 
 def test_the_clock_never_runs_backwards_and_finds_the_end() -> None:

@@ -17,16 +17,19 @@ from syncdiff.page import views
 from syncdiff.page.check import build_check
 from syncdiff.page.examples import examples, poster, recognise
 from syncdiff.page.form import PAGE, Form, build_form
+from syncdiff.page.gate import Page
 from syncdiff.page.links import PRESETS, Settings, preset_of, restored
 from syncdiff.page.pace import Clock, estimate
 from syncdiff.page.programs import add_endpoints
-from syncdiff.page.runs import KEPT, Asked, Desk, Pipeline, Waiting, files_of
+from syncdiff.page.queue import Visitor
+from syncdiff.page.runs import KEPT, Asked, Desk, Pipeline, Waiting, files_of, visitor_of
 from syncdiff.pipeline import Result, SampleOptions
 
 WHAT = "Give a face a new voice. Its lips are redrawn to speak it, and both videos are scored."
 TOO_MANY = "Too many people are here, or the connection broke: please try once more."
 REFRESH = 0.25  # seconds between two messages to the browser
-RUNS = {"concurrency_id": "runs", "concurrency_limit": None}  # the line is ours (see queue), not gradio's
+RUNS = {"concurrency_id": "runs", "concurrency_limit": None}  # the lines are ours (see queue), not gradio's
+LOOKS = {"concurrency_id": "looks", "concurrency_limit": None}
 HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
 NOW = {"queue": False, **HIDDEN}
 
@@ -34,7 +37,7 @@ NOW = {"queue": False, **HIDDEN}
 def build_page(pipe: Pipeline, look: Look) -> gr.Blocks:
     """The page over one loaded pipeline."""
     desk = Desk(pipe, look)
-    with gr.Blocks(title="syncdiff", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
+    with Page(title="syncdiff", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
         gr.HTML(f"<h1>syncdiff</h1><p>{WHAT}</p>", elem_id="head")
         with gr.Tabs(elem_id="rooms"):
             with gr.Tab("Make a video"), gr.Row(equal_height=False, elem_id="columns"):
@@ -148,12 +151,12 @@ def look_at_faces(desk: Desk, form: Form) -> gr.State:
     answers = [form.face_note, form.found, spots, chosen]
     nobody = {"label": "", "items": []}
 
-    def look(video: str | None, photo: str | None) -> tuple:
+    def look(video: str | None, photo: str | None, request: gr.Request) -> tuple:
         face = video or photo
         if face is None or recognise(Path(face), "face"):
             return "", gr.update(value=nobody, visible=False), [], None
         try:
-            found = desk.faces(face)
+            found = desk.faces(face, visitor_of(request))
         except gr.Error as error:
             return f"<p>{error.message}</p>", gr.update(value=nobody, visible=False), [], None
         many = len(found) > 1
@@ -168,8 +171,7 @@ def look_at_faces(desk: Desk, form: Form) -> gr.State:
         look,
         [form.video, form.photo],
         answers,
-        concurrency_id="looks",
-        concurrency_limit=1,
+        **LOOKS,
         trigger_mode="always_last",
         **HIDDEN,
     )
@@ -191,16 +193,16 @@ def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> lis
     def show(request: gr.Request, *values: Any) -> Iterator[tuple]:
         asked = asked_for(*values)
         try:
-            for seen in watched(desk, asked, request.session_hash):
+            for seen in watched(desk, asked, visitor_of(request)):
                 yield seen, *(buttons(running=False) if seen["state"] == "done" else [gr.skip()] * 3)
         except gr.Error as error:  # the toast goes away, the view keeps the sentence
             yield views.failed(unescape(error.message), where=missing(asked)), *buttons(running=False)
             raise
 
-    def try_out(*values: Any) -> dict[str, Any]:
+    def try_out(request: gr.Request, *values: Any) -> dict[str, Any]:
         asked = asked_for(*values)
         try:
-            return views.trial(desk.trial(asked))
+            return views.trial(desk.trial(asked, visitor_of(request)))
         except gr.Error as error:
             return views.failed(unescape(error.message), where=missing(asked))
 
@@ -233,7 +235,7 @@ def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> lis
     form.stop.click(lambda: (views.EMPTY, *buttons(running=False)), None, answers, cancels=runs, **NOW)
     tried = gr.JSON(visible=False)
     looking = form.test.click(lambda: {"state": "looking"}, None, view, **NOW)
-    trial = looking.then(try_out, asks, tried, concurrency_id="looks", concurrency_limit=1, **HIDDEN)
+    trial = looking.then(try_out, asks, tried, **LOOKS, **HIDDEN)
     # Seen only where it is still waited for: a run may have begun, and ended, in the meantime.
     still = "(tried, seen) => seen.state === 'looking' ? tried : seen"
     trial.success(None, [tried, view], view, js=still, api_visibility="private")
@@ -278,7 +280,7 @@ def whole(number: float | None) -> int | None:
     return None if number is None else int(number)
 
 
-def watched(desk: Desk, asked: Asked, visitor: str) -> Iterator[dict[str, Any]]:
+def watched(desk: Desk, asked: Asked, visitor: Visitor) -> Iterator[dict[str, Any]]:
     """One run as the view shows it, not oftener than every REFRESH seconds."""
     clock, sent, preview = None, -REFRESH, None
     with closing(desk.run(asked, visitor)) as items:

@@ -1,5 +1,6 @@
 """The second tab: was a video's mouth redrawn here? Asks `syncdiff.provenance` and shows its sentences."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from html import escape, unescape
@@ -8,13 +9,16 @@ from typing import Any
 import gradio as gr
 
 from syncdiff import provenance
+from syncdiff.media import InputError
 from syncdiff.page.form import video_slot
-from syncdiff.page.runs import errors_as_sentences
+from syncdiff.page.queue import Queue
+from syncdiff.page.runs import LOOK_AGAIN, errors_as_sentences, in_turn, visitor_of
 
 WHAT = (
     "Give any video, and read what its makers left in it: the visible label, the invisible mark in the mouth, and the "
     "signed note in the file."
 )
+LINE = Queue(12, 2, 4, "videos being checked")
 
 
 def build_check() -> None:
@@ -24,18 +28,21 @@ def build_check() -> None:
         video = video_slot("Video to check", "suspect")
         answer = gr.HTML(elem_id="found")
     video.change(
-        watched, video, answer, concurrency_id="checks", concurrency_limit=1,
+        watched, video, answer, concurrency_id="checks", concurrency_limit=None,
         api_visibility="private", show_progress="hidden",
     )  # fmt: skip
 
 
-def watched(video: str | None) -> Iterator[str]:
+def watched(video: str | None, request: gr.Request) -> Iterator[str]:
     """How far it is, and then what was found, as markup."""
     if video is None:
         yield ""
         return
     try:
-        with errors_as_sentences():
+        with errors_as_sentences(), LINE.place(visitor_of(request)) as place:
+            while place.ahead:
+                yield card("<p>Others come first …</p>")
+                time.sleep(LOOK_AGAIN)
             steps = provenance.verifying(video)
             with closing(steps):
                 found = None
@@ -60,7 +67,7 @@ def in_markup(found: provenance.Verification) -> str:
     return f"<h2>{escape(found.verdict)}</h2><ul>{rows}</ul>"
 
 
-def verify(video: str) -> dict[str, Any]:
+def verify(video: str, request: gr.Request) -> dict[str, Any]:
     """Tell whether a video's lips were redrawn by AI with syncdiff, and what in the file says so.
 
     Reads the visible label, the invisible watermark in the mouth and the signed C2PA note back from any video file.
@@ -71,4 +78,7 @@ def verify(video: str) -> dict[str, Any]:
         video: any video file, up to 10 minutes and 200 MB.
     """
     with errors_as_sentences():
-        return provenance.verify(video).report()
+        if not video:
+            raise InputError("There is no video yet: upload one.")
+        with in_turn(LINE, visitor_of(request)):
+            return provenance.verify(video).report()

@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from syncdiff.fit import SECONDS as FIT_SECONDS
 from syncdiff.media import LIMITS, InputError, open_speech
 from syncdiff.page.examples import ASSETS, EXAMPLES
+from syncdiff.page.gate import Gate, sweeping
 from syncdiff.pipeline import SampleOptions
+
+# Whose word about a visitor's address is taken on a Space: its proxies, which sit in private networks. Of the addresses
+# in X-Forwarded-For uvicorn takes the rightmost that is none of these; what a visitor writes there stands further left.
+# Elsewhere a host names its proxies in FORWARDED_ALLOW_IPS itself; without that, only one on this machine is believed.
+FORWARDED = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,::1,fc00::/7"
 
 
 def theme() -> gr.themes.Base:
@@ -52,6 +59,8 @@ def gpu_seconds(face: Path, voice: Path, out: Path, options: SampleOptions) -> i
 def launch_options() -> dict[str, Any]:
     """What `launch` is told: this machine only, port GRADIO_SERVER_PORT or 7860; on a Space, where its proxy looks."""
     everyone = "0.0.0.0"  # noqa: S104 -- inside a Space's container
+    if "SPACE_ID" in os.environ:
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", FORWARDED)
     return {
         "server_name": os.environ.get("GRADIO_SERVER_NAME", everyone if "SPACE_ID" in os.environ else "127.0.0.1"),
         "server_port": int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
@@ -59,6 +68,9 @@ def launch_options() -> dict[str, Any]:
         "css_paths": ASSETS / "page" / "style.css",
         "allowed_paths": [str(EXAMPLES)],
         "max_file_size": LIMITS.bytes,
+        "app_kwargs": {"middleware": [Middleware(Gate)], "lifespan": sweeping},
+        "max_threads": 64,  # everybody in line holds one
+        "state_session_capacity": 500,  # gradio keeps a copy of the page's settings for each, and anybody can make one
         "share": False,
         "strict_cors": True,
         "show_error": False,

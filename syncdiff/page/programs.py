@@ -7,7 +7,8 @@ from typing import Any
 import gradio as gr
 
 from syncdiff.page import check
-from syncdiff.page.runs import Asked, Desk, Waiting
+from syncdiff.page.pace import in_words
+from syncdiff.page.runs import Asked, Desk, Waiting, visitor_of
 from syncdiff.page.views import public_report
 from syncdiff.pipeline import Result, SampleOptions
 
@@ -40,14 +41,15 @@ def add_endpoints(desk: Desk) -> None:
             consent: true if everyone who is seen or heard has agreed to this use; nothing is made without it.
         """
         asked = Asked(face, voice, consent, {"steps": steps, "seed": seed})
-        with closing(desk.run(asked, request.session_hash or "a program")) as items:
+        with closing(desk.run(asked, visitor_of(request))) as items:
             for item in items:
                 if isinstance(item, Result):
                     item.source.unlink(missing_ok=True)  # nobody is handed it, so nobody would sweep it up
                     yield str(item.video), public_report(item)
                     return
                 if isinstance(item, Waiting):
-                    progress(None, desc=f"waiting, {item.ahead} ahead")
+                    when = "" if item.seconds is None else f", {in_words(item.seconds)}"
+                    progress(None, desc=f"waiting, {item.ahead} ahead{when}")
                 else:
                     progress((item.done, item.total), desc=item.stage)
                 yield gr.skip(), gr.skip()  # where a client's cancel takes hold
@@ -65,5 +67,5 @@ def add_endpoints(desk: Desk) -> None:
         gr.Button("sync").click(sync, inputs, outputs, api_name="sync", concurrency_id="runs", concurrency_limit=None)
         suspect, found = gr.File(label="video"), gr.JSON(label="report")
         gr.Button("verify").click(
-            check.verify, suspect, found, api_name="verify", concurrency_id="checks", concurrency_limit=1
+            check.verify, suspect, found, api_name="verify", concurrency_id="checks", concurrency_limit=None
         )

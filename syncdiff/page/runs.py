@@ -1,6 +1,7 @@
 """One request: files and options in, progress and a result out, in a private folder that never outlives its use."""
 
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -18,12 +19,13 @@ from syncdiff.look import Face, Look, Trial
 from syncdiff.media import InputError
 from syncdiff.page.examples import recognise
 from syncdiff.page.pace import Pace
-from syncdiff.page.queue import Queue
+from syncdiff.page.queue import Queue, Visitor, network
 from syncdiff.pipeline import Progress, Result, SampleOptions
 
 OUR_FAULT = "Something went wrong on our side and was noted. Your files are untouched: please try once more."
 LOOK_AGAIN = 0.25  # seconds between two looks at the line
-KEPT = 3600  # seconds that a delivered result stays on disk
+KEPT = 3600  # seconds that an upload or a delivered result stays on disk
+ABSURD = 10**12  # a number beyond any range
 Pipeline = Callable[[Path, Path, Path, SampleOptions], Generator[Progress | Result, None, None]]
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,9 @@ class Asked:
 
     def chosen(self) -> SampleOptions:
         """What was turned, over the defaults. Raises InputError."""
+        for name, value in self.options.items():
+            if isinstance(value, int | float) and abs(value) > ABSURD:  # before it stands in a sentence, digit by digit
+                raise InputError(f"The value of {name} is far out of range: give a small number.")
         return SampleOptions(**{name: value for name, value in self.options.items() if value is not None})
 
 
@@ -74,19 +79,20 @@ class Desk:
     """Where requests come in: one pipeline, one line of visitors, one idea of how long things take."""
 
     def __init__(self, pipe: Pipeline, look: Look) -> None:
-        self.pipe, self.look, self.queue, self.pace = pipe, look, Queue(), Pace()
+        self.pipe, self.look, self.pace = pipe, look, Pace()
+        self.queue, self.looks = Queue(), Queue(16, 4, 6, "files looked at")
 
-    def trial(self, asked: Asked) -> Trial:
+    def trial(self, asked: Asked, visitor: Visitor) -> Trial:
         """One frame. Raises gr.Error only."""
-        with errors_as_sentences():
+        with errors_as_sentences(), in_turn(self.looks, visitor):
             return self.look.trial(*files_of(asked), asked.chosen())
 
-    def faces(self, face: str) -> list[Face]:
+    def faces(self, face: str, visitor: Visitor) -> list[Face]:
         """Who is in the first seconds. Raises gr.Error only."""
-        with errors_as_sentences():
+        with errors_as_sentences(), in_turn(self.looks, visitor):
             return self.look.faces(face)
 
-    def run(self, asked: Asked, visitor: str) -> Iterator[Waiting | Progress | Result]:
+    def run(self, asked: Asked, visitor: Visitor) -> Iterator[Waiting | Progress | Result]:
         """One request in a fresh private folder, which is thrown away unless a Result comes of it.
 
         Raises gr.Error only. Closing it gives the place in the line back."""
@@ -100,24 +106,53 @@ class Desk:
                     while ahead := place.ahead:
                         usual = self.pace.usual()
                         yield Waiting(ahead, usual and usual * ahead)
+                        keep(folder, face, voice)
                         time.sleep(LOOK_AGAIN)
                     with closing(self.pipe(face, voice, folder / "syncdiff.mp4", options)) as items:
                         for item in items:
                             if isinstance(item, Result):
                                 finished = True
                                 self.pace.learn(item)
+                            keep(folder, face, voice)
                             yield item
         finally:
             if not finished:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def visitor_of(request: gr.Request) -> Visitor:
+    """Who asks. The address is the client's own where a proxy that is trusted names it (FORWARDED in `launch`)."""
+    return Visitor(request.session_hash or "", network(request.client.host if request.client else ""))
+
+
+@contextmanager
+def in_turn(queue: Queue, visitor: Visitor) -> Iterator[None]:
+    """Wait for one's turn, for something short. Raises InputError where the line is full."""
+    with queue.place(visitor) as place:
+        while place.ahead:
+            time.sleep(LOOK_AGAIN)
+        yield
+
+
+def keep(*paths: Path) -> None:
+    """Put off the sweep of what is in use, here and by gradio's own timer: a long line may take longer than KEPT."""
+    for path in paths:
+        if path.is_relative_to(cache_folder()):
+            with suppress(OSError):
+                os.utime(path)
+                os.utime(path.parent)
+
+
 def sweep(cache: Path) -> None:
-    """Remove the folders of results that were delivered, or could not be, more than KEPT seconds ago."""
-    for folder in cache.glob("result-*"):
+    """Remove whatever lies there for more than KEPT seconds: results, uploads, and what gradio's clients leave."""
+    for path in cache.iterdir():
         with suppress(OSError):  # another request was faster
-            if time.time() - folder.stat().st_mtime > KEPT:
-                shutil.rmtree(folder, ignore_errors=True)
+            if time.time() - path.stat().st_mtime <= KEPT:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def files_of(asked: Asked) -> tuple[Path, Path]:
@@ -127,6 +162,7 @@ def files_of(asked: Asked) -> tuple[Path, Path]:
     if not asked.voice:
         raise InputError("There is no voice yet: add a sound file or record one.")
     face, voice = Path(asked.face), Path(asked.voice)
-    if not asked.agreed and not (recognise(face, "face") and recognise(voice, "voice")):
+    agreed = asked.agreed is True  # the word "false" of some program is no yes
+    if not agreed and not (recognise(face, "face") and recognise(voice, "voice")):
         raise InputError("Did everyone who is seen or heard agree? Say so with the tick, and it can begin.")
     return face, voice
