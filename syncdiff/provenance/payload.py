@@ -51,20 +51,59 @@ def decode(soft: np.ndarray) -> Decoded:
     number = 0
     for best in likeness.argmax(1):
         number = number << BITS | int(best)
-    number &= NUMBERS - 1
+    return held_against(soft, number & NUMBERS - 1)
+
+
+def held_against(soft: np.ndarray, number: int) -> Decoded:
+    """[CHIPS] real values against the chips of one number."""
     chips = encode(number)
     z = float(chips @ soft / max(np.linalg.norm(soft), 1e-12))
     return Decoded(number, z, float(np.mean(chips * soft > 0)))
 
 
-def threshold(tries: int, false_alarms: float = FALSE_ALARMS) -> float:
-    """The least z that counts as found when the best of `tries` alignments of all 2^16 payloads is taken.
+@dataclass(frozen=True)
+class Finding:
+    """What several alignments of the same chips say together."""
+
+    likeliest: Decoded  # of all payloads
+    zero: Decoded  # the best that number 0 does
+    tries: int  # alignments
+
+    @classmethod
+    def of(cls, alignments: np.ndarray) -> Finding:
+        """[N, CHIPS] real values."""
+        nothing = Decoded(0, 0.0, 0.5)
+        likeliest = max((decode(soft) for soft in alignments), key=lambda d: d.z, default=nothing)
+        zero = max((held_against(soft, 0) for soft in alignments), key=lambda d: d.z, default=nothing)
+        return cls(likeliest, zero, max(1, len(alignments)))
+
+    def judged(self, false_alarms: float = FALSE_ALARMS) -> tuple[Decoded, float]:
+        """What the mark most probably says, and the z from which on it counts as found."""
+        any_number = threshold(self.tries, self.likeliest.number, false_alarms)
+        usual = threshold(self.tries, 0, false_alarms)
+        if self.likeliest.z < any_number and self.zero.z >= usual:
+            return self.zero, usual  # a mark, even if another number than the usual one seems likelier by chance
+        return self.likeliest, any_number
+
+    @property
+    def number(self) -> int | None:
+        """The job's, where it is sure: a faint mark may be found by number 0 and be another that is like it."""
+        said, needed = self.judged()
+        return said.number if said.z >= needed and said.number == self.likeliest.number else None
+
+
+def threshold(tries: int, number: int, false_alarms: float = FALSE_ALARMS) -> float:
+    """The least z from which a payload with `number` counts as found in `tries` alignments.
+
+    A video carries number 0 unless a host counts its jobs, so half of the false alarms are granted to that one payload,
+    half to all others together: most videos are found on much less evidence.
 
     Were the key drawn anew for a given picture, the sign of each chip would be a fair coin, whatever the picture shows;
     a weighted sum of fair coins passes t at most RADEMACHER times as often as a normal variable does. The candidates'
     chances are added up.
     """
-    return -NormalDist().inv_cdf(false_alarms / (RADEMACHER * tries * NUMBERS))
+    candidates = tries * (1 if number == 0 else NUMBERS - 1)
+    return -NormalDist().inv_cdf(false_alarms / 2 / (RADEMACHER * candidates))
 
 
 def _word(bits: int) -> np.ndarray:

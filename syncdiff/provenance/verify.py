@@ -112,8 +112,9 @@ def _of_mark(mark: WatermarkReading | None, trouble: str) -> str:
     if mark is None:
         return f"Invisible mark: not checked. {trouble}"
     if mark.found:
+        number = "too faint to read its job number" if mark.number is None else f"with the job number {mark.number}"
         return (
-            f"Invisible mark: found in the mouth, with the job number {mark.number}. Chance alone would show it in "
+            f"Invisible mark: found in the mouth, {number}. Chance alone would show it in "
             f"fewer than one of {1 / FALSE_ALARMS:,.0f} videos."
         )
     if not mark.seconds:

@@ -42,8 +42,8 @@ class WatermarkReading:
     """What was read from a video's mouths."""
 
     found: bool
-    number: int | None  # the job number, where found
-    z: float  # strength of the likeliest payload, in standard deviations of chance; found from `needed` on
+    number: int | None  # the job number, where it can be read for sure
+    z: float  # strength of the payload that is judged, in standard deviations of chance; found from `needed` on
     needed: float
     agreement: float  # 0.5 (chance) .. 1: share of the 192 chips read rightly, if that payload is there
     seconds: float  # of face that were read
@@ -87,6 +87,11 @@ def read_watermark(video: str | Path) -> WatermarkReading:
 
 def reading(clip: Clip) -> Generator[float, None, WatermarkReading]:
     """As read_watermark, of a clip that is open; yields how far it is, 0..1."""
+    return best((yield from rhythms_of(clip)))
+
+
+def rhythms_of(clip: Clip) -> Generator[float, None, list[tuple[np.ndarray, float]]]:
+    """What accumulate() gives for every face of a clip that is open; yields how far it is, 0..1."""
     times = clip.times[clip.times < WATCHED]
     frames = np.arange(len(times))
     steps = track_faces(frame.rgb() for frame in clip.frames(frames))
@@ -104,7 +109,7 @@ def reading(clip: Clip) -> Generator[float, None, WatermarkReading]:
             if track.state[i] == OK:
                 rows[i] = features(cut(image, to_frame[i]))
         yield 0.9 + 0.1 * (i + 1) / len(times)
-    return best([accumulate(rows, times, runs(track)) for rows, track in zip(seen, tracks, strict=True)])
+    return [accumulate(rows, times, runs(track)) for rows, track in zip(seen, tracks, strict=True)]
 
 
 def features(crop: np.ndarray) -> np.ndarray:
@@ -142,18 +147,23 @@ def accumulate(seen: np.ndarray, times: np.ndarray, run: np.ndarray) -> tuple[np
 
 def best(faces: Sequence[tuple[np.ndarray, float]]) -> WatermarkReading:
     """The likeliest reading among what accumulate() gave for each face."""
-    needed = payload.threshold(SHIFTS * max(1, len(faces)))
-    likeliest = WatermarkReading(False, None, 0.0, needed, 0.5, max((seconds for _, seconds in faces), default=0.0))
-    for total, seconds in faces:
-        for shift in range(SHIFTS if seconds else 0):
-            soft = _gather(_shifted(total, shift * PERIOD / SHIFTS))
-            usual = np.median(np.abs(soft)) + 1e-12
-            decoded = payload.decode(soft / (np.abs(soft) + 2 * usual))  # no few chips may decide
-            if decoded.z > likeliest.z:
-                ours = decoded.z >= needed
-                number = decoded.number if ours else None
-                likeliest = WatermarkReading(ours, number, decoded.z, needed, decoded.agreement, seconds)
-    return likeliest
+    finding = payload.Finding.of(alignments(faces))
+    said, needed = finding.judged()
+    seconds = max((seconds for _, seconds in faces), default=0.0)
+    return WatermarkReading(said.z >= needed, finding.number, said.z, needed, said.agreement, seconds)
+
+
+def alignments(faces: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
+    """What accumulate() gave for each face -> soft chips [faces * SHIFTS, CHIPS], as each alignment in time reads."""
+    read = [soft_chips(total) for total, seconds in faces if seconds]
+    return np.concatenate(read) if read else np.zeros((0, payload.CHIPS))
+
+
+def soft_chips(total: np.ndarray) -> np.ndarray:
+    """A rhythm [4, PATTERNS] -> [SHIFTS, CHIPS], as it reads from every alignment in time; no few chips may decide."""
+    chips = np.stack([_gather(_shifted(total, shift * PERIOD / SHIFTS)) for shift in range(SHIFTS)])
+    usual = np.median(np.abs(chips), axis=1, keepdims=True) + 1e-12
+    return chips / (np.abs(chips) + 2 * usual)
 
 
 def _blocks(times: np.ndarray, run: np.ndarray) -> Iterator[np.ndarray]:
