@@ -61,10 +61,11 @@ class Read:
 
 def ridge(gram: np.ndarray, moment: np.ndarray, penalty: float) -> np.ndarray:
     """[D, D], [D, Y] per frame, the last feature a one -> the map [D, Y]; the one is not penalised."""
-    gram = gram.astype(np.float64)
-    places = np.arange(len(gram) - 1)
-    gram[places, places] += penalty * gram[places, places].mean()
-    return np.linalg.solve(gram, moment.astype(np.float64)).astype(np.float32)
+    whole = torch.from_numpy(gram).double()
+    diagonal = whole.diagonal()[:-1]
+    diagonal += penalty * diagonal.mean()
+    root = torch.linalg.cholesky(whole)  # half the work of a general solver: the teacher's D is 4,609
+    return torch.cholesky_solve(torch.from_numpy(moment).double(), root).float().numpy()
 
 
 def fit_map(clips: list[tuple[np.ndarray, np.ndarray]], sets: list[str], people: list[str]) -> tuple[np.ndarray, float]:
