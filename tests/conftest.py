@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,17 @@ def seeds() -> None:
     np.random.seed(0)  # noqa: NPY002 -- the point is the global state that a library may read
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:  # noqa: F821 -- too heavy for most tests
+    """The real app, started once for whoever attacks it or crowds it."""
+    from tests.serving import Server
+
+    app = Server(tmp_path_factory.mktemp("server"))
+    app.start()
+    yield app
+    app.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
