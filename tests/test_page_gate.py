@@ -144,3 +144,8 @@ def test_no_upload_where_the_disk_is_nearly_full(monkeypatch) -> None:
 def test_what_a_route_cannot_take_is_answered_with_a_sentence() -> None:
     answer = asked(Gate(Reader()), "POST", "/gradio_api/call/broken", content=b"x")
     assert (answer.status_code, answer.json()["detail"]) == (400, gate.NOT_UNDERSTOOD)
+
+
+def test_no_session_is_saved_for_a_deep_link() -> None:
+    """It would keep a visitor's consent and files beyond what the page says (docs/page.md)."""
+    assert asked(Gate(Reader()), "GET", "/gradio_api/deep_link?session_hash=somebody").status_code == 404

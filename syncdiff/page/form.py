@@ -125,7 +125,7 @@ def either(*ways: tuple[str, str, Callable[[], Any]]) -> tuple:
     return tabs, *slots
 
 
-def video_slot(label: str, elem_id: str, height: int = 240, *, webcam: bool = False) -> gr.Video:
+def video_slot(label: str, elem_id: str, height: int = 210, *, webcam: bool = False) -> gr.Video:
     """`format` stays None: else gradio would run ffmpeg on the raw upload before anyone has looked at it."""
     sources = ["upload", "webcam"] if webcam else ["upload"]
     return gr.Video(
@@ -136,7 +136,7 @@ def video_slot(label: str, elem_id: str, height: int = 240, *, webcam: bool = Fa
 def photo_slot() -> gr.Image:
     """gr.Image would open the upload to check it; only the pipeline's guarded reader may do that."""
     photo = gr.Image(
-        sources=["upload"], type="filepath", image_mode=None, label="Face photo", show_label=False, height=240,
+        sources=["upload"], type="filepath", image_mode=None, label="Face photo", show_label=False, height=210,
         buttons=[], elem_id="photo",
     )  # fmt: skip
     photo.preprocess = lambda upload: upload.path if upload else None

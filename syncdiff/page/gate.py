@@ -32,7 +32,7 @@ from syncdiff.page.runs import KEPT, OUR_FAULT, cache_folder, sweep
 # What the page, its API and gradio's clients use of gradio's own routes. The others do not exist here.
 ROUTES = re.compile(
     r"/gradio_api/((call|run|upload|upload_progress|queue/(join|data|status)|cancel|reset|heartbeat|info|openapi\.json"
-    r"|deep_link|mcp|theme\.css|startup-events|app_id|user|login_check|token)(/.*)?|file=(?![\w+.-]+:/).*)",
+    r"|mcp|theme\.css|startup-events|app_id|user|login_check|token)(/.*)?|file=(?![\w+.-]+:/).*)",
     re.DOTALL,
 )
 LARGE = ("/gradio_api/upload", "/gradio_api/mcp")  # bodies that hold files; an MCP client may send them as base64
