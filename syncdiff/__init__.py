@@ -9,9 +9,9 @@ from typing import Any
 _ROOMS = {
     "InputError": "media",
     "Scores": "scores",
-    "Progress": "pipeline",
-    "Result": "pipeline",
-    "SampleOptions": "pipeline",
+    "Progress": "job",
+    "Result": "job",
+    "SampleOptions": "job",
     "SyncDiffPipeline": "pipeline",
 }
 

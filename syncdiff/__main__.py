@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sync(arguments: argparse.Namespace) -> int:
-    from syncdiff.pipeline import OPTIONS
+    from syncdiff.job import OPTIONS
     from syncdiff.weights import chosen
 
     weights, profile = chosen(arguments.weights, arguments.profile)
@@ -177,7 +177,7 @@ def score_folder(arguments: argparse.Namespace, net: Any) -> int:
 
 def as_progress(steps: Generator[float, None, Any]) -> Iterator[Any]:
     """Fractions 0..1 as Progress, then what the generator returns."""
-    from syncdiff.pipeline import Progress
+    from syncdiff.job import Progress
 
     while True:
         try:
@@ -218,7 +218,7 @@ def place(out: Path) -> Path:
 
 def last(items: Iterable[Any]) -> Any:
     """What comes after all progress; the progress goes to standard error, one line a stage (or one that moves)."""
-    from syncdiff.pipeline import Progress
+    from syncdiff.job import Progress
 
     moving, stage, item = sys.stderr.isatty(), None, None
     for item in items:

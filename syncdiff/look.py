@@ -15,8 +15,9 @@ import numpy as np
 from syncdiff.crops import S, align, cut, mouth_mask, paste
 from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, track_faces
 from syncdiff.faces.track import REASONS
+from syncdiff.job import SampleOptions
 from syncdiff.media import SAMPLE_RATE, Clip, open_speech, read_clip
-from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
+from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
 from syncdiff.scene import Scene, Sitter
 from syncdiff.speech import Heard, listen

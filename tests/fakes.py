@@ -13,9 +13,10 @@ import av
 import numpy as np
 
 from syncdiff.faces import Gap, Spot
+from syncdiff.job import Progress, Result, SampleOptions
 from syncdiff.look import Face, Trial
 from syncdiff.media import InputError
-from syncdiff.pipeline import NO_SYNCNET, Progress, Result, SampleOptions
+from syncdiff.pipeline import NO_SYNCNET
 from syncdiff.scores import Scores
 
 RATE = 25

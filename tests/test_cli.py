@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from syncdiff import lse, pipeline
 from syncdiff.__main__ import main
+from syncdiff.job import Progress, SampleOptions
 from syncdiff.media import InputError
-from syncdiff.pipeline import Progress, SampleOptions
 from syncdiff.scores import Scores
 from tests.fakes import FakePipeline
 

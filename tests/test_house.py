@@ -15,7 +15,7 @@ PACKAGE = ROOT / "syncdiff"
 # A later room may import an earlier one, never the other way; training sees them all and is seen by none.
 ORDER = ["home", "progress", "media", "checkpoints", "faces", "crops", "lips", "speech", "avhubert", "codec",
          "denoiser", "sampler", "objective", "syncnet", "scores", "lse", "scene", "fit", "compact", "paper", "weights",
-         "provenance", "pipeline", "look", "page", "__main__"]  # fmt: skip
+         "provenance", "job", "pipeline", "look", "page", "__main__"]  # fmt: skip
 FILES = sorted(
     path for path in PACKAGE.rglob("*.py") if path.parent.name != "training" and path != PACKAGE / "__init__.py"
 )

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from syncdiff.faces import Spot
+from syncdiff.job import SampleOptions
 from syncdiff.look import Look, _loudest
 from syncdiff.media import InputError
 from syncdiff.page.examples import EXAMPLES
-from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
+from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.weights import COMPACT
 from tests.media_fixtures import make_video
 

@@ -18,10 +18,10 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from syncdiff import page
+from syncdiff.job import SampleOptions
 from syncdiff.media import LIMITS, InputError
 from syncdiff.page import examples as shelf
 from syncdiff.page import form
-from syncdiff.pipeline import SampleOptions
 from syncdiff.weights import COMPACT
 from tests.browsing import (  # noqa: F401 -- fixtures
     SHOWN,

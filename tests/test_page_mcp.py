@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from syncdiff.pipeline import SampleOptions
+from syncdiff.job import SampleOptions
 from tests.browsing import files, serve  # noqa: F401 -- fixtures
 from tests.fakes import FakePipeline
 

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from syncdiff.job import Progress, SampleOptions
 from syncdiff.media import InputError
 from syncdiff.page import gpu_seconds, views
 from syncdiff.page.links import PRESETS, Settings, query, restored
 from syncdiff.page.pace import Clock, Pace, estimate, in_words
-from syncdiff.pipeline import NO_SYNCNET, Progress, SampleOptions
+from syncdiff.pipeline import NO_SYNCNET
 from syncdiff.scores import Scores
 from tests.browsing import write_voice
 from tests.fakes import FakePipeline

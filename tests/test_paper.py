@@ -22,6 +22,7 @@ from syncdiff import pipeline
 from syncdiff.__main__ import main
 from syncdiff.avhubert import AVHubert
 from syncdiff.checkpoints import CheckpointError
+from syncdiff.job import PaperOptions, Result
 from syncdiff.media import LIMITS, InputError
 from syncdiff.paper import (
     SIDE,
@@ -41,7 +42,7 @@ from syncdiff.paper import (
     to_square,
 )
 from syncdiff.paper.artist import FaceFrames
-from syncdiff.pipeline import PaperOptions, Result, SyncDiffPipeline
+from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.provenance import verify
 from syncdiff.scene import Scene
 from syncdiff.scores import Scores

@@ -14,8 +14,9 @@ import torch
 from syncdiff.compact import CompactArtist
 from syncdiff.crops import mouth_mask
 from syncdiff.denoiser import Denoiser
+from syncdiff.job import Progress, Result, SampleOptions
 from syncdiff.media import InputError
-from syncdiff.pipeline import Progress, Result, SampleOptions, SyncDiffPipeline, score_file
+from syncdiff.pipeline import SyncDiffPipeline, score_file
 from syncdiff.provenance import read_manifest
 from syncdiff.provenance.label import ALIKE, sees_label
 from syncdiff.sampler import compact_schedule

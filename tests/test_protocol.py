@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from syncdiff.job import SampleOptions
 from syncdiff.media import InputError
-from syncdiff.pipeline import SampleOptions
 from syncdiff.training import protocol
 from syncdiff.training.backbones import ALEXNET, INCEPTION, load_inception, load_lpips
 from syncdiff.training.evaluate import most_alike

@@ -13,8 +13,9 @@ import pytest
 from safetensors import safe_open
 
 from syncdiff.faces import track_faces
+from syncdiff.job import SampleOptions
 from syncdiff.media import open_clip
-from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
+from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.scene import Scene
 from syncdiff.scores import FPS, correlation, lip_opening
 from syncdiff.weights import COMPACT

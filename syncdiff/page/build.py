@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from syncdiff.faces import Spot
+from syncdiff.job import Result, SampleOptions
 from syncdiff.look import Look
 from syncdiff.media import InputError
 from syncdiff.page import views
@@ -23,7 +24,6 @@ from syncdiff.page.pace import Clock, estimate
 from syncdiff.page.programs import add_endpoints
 from syncdiff.page.queue import Visitor
 from syncdiff.page.runs import KEPT, Asked, Desk, Pipeline, Waiting, files_of, visitor_of
-from syncdiff.pipeline import Result, SampleOptions
 
 WHAT = "Give a face a new voice. Its lips are redrawn to speak it, and both videos are scored."
 TOO_MANY = "Too many people are here, or the connection broke: please try once more."

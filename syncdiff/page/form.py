@@ -8,10 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from syncdiff.job import SampleOptions
 from syncdiff.media import LIMITS
 from syncdiff.page.examples import ASSETS, examples, poster
 from syncdiff.page.links import PRESETS, preset_of
-from syncdiff.pipeline import SampleOptions
 from syncdiff.provenance.label import TEXT
 
 PAGE = ASSETS / "page"

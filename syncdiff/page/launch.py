@@ -10,10 +10,10 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from syncdiff.fit import SECONDS as FIT_SECONDS
+from syncdiff.job import SampleOptions
 from syncdiff.media import LIMITS, InputError, open_speech
 from syncdiff.page.examples import ASSETS, EXAMPLES
 from syncdiff.page.gate import Gate, sweeping
-from syncdiff.pipeline import SampleOptions
 
 # Whose word about a visitor's address is taken on a Space: its proxies, which sit in private networks. Of the addresses
 # in X-Forwarded-For uvicorn takes the rightmost that is none of these; what a visitor writes there stands further left.

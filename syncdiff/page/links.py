@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from syncdiff.job import SampleOptions
 from syncdiff.media import InputError
 from syncdiff.page.examples import examples
-from syncdiff.pipeline import SampleOptions
 
 PRESETS = {"Draft": 1, "Standard": SampleOptions().steps, "Best": 8}  # steps a frame
 FILES = ("face", "voice")

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from syncdiff.fit import SECONDS as FIT_SECONDS
-from syncdiff.pipeline import REHEARSED, Progress, Result, SampleOptions
+from syncdiff.job import Progress, Result, SampleOptions
+from syncdiff.pipeline import REHEARSED
 
 RATE = 25.0  # frames a second, where nobody knows better
 # Seconds a frame that `make bench ARGS=--short` measured for each stage (1280x720, two cores, 2 steps). Of the drawing

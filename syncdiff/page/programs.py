@@ -6,11 +6,11 @@ from typing import Any
 
 import gradio as gr
 
+from syncdiff.job import Result, SampleOptions
 from syncdiff.page import check
 from syncdiff.page.pace import in_words
 from syncdiff.page.runs import Asked, Desk, Waiting, visitor_of
 from syncdiff.page.views import public_report
-from syncdiff.pipeline import Result, SampleOptions
 
 PROGRESS = gr.Progress()  # gradio looks for one among a function's defaults
 

@@ -15,12 +15,12 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from syncdiff.job import Progress, Result, SampleOptions
 from syncdiff.look import Face, Look, Trial
 from syncdiff.media import InputError
 from syncdiff.page.examples import recognise
 from syncdiff.page.pace import Pace
 from syncdiff.page.queue import Queue, Visitor, network
-from syncdiff.pipeline import Progress, Result, SampleOptions
 
 OUR_FAULT = "Something went wrong on our side and was noted. Your files are untouched: please try once more."
 LOOK_AGAIN = 0.25  # seconds between two looks at the line

@@ -9,12 +9,12 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from syncdiff.job import Progress, Result
 from syncdiff.look import FIRST, Face, Trial
 from syncdiff.page.examples import examples
 from syncdiff.page.links import Settings, preset_of, query
 from syncdiff.page.pace import in_words
 from syncdiff.page.runs import Waiting
-from syncdiff.pipeline import Progress, Result
 from syncdiff.scores import FPS, Scores
 
 PREVIEW, TRIAL, THUMB = 480, 960, 96  # px, longer side of the preview, of a trial's frame, of a face to choose

@@ -30,7 +30,8 @@ import torch
 
 from syncdiff import sampler
 from syncdiff.compact import CompactArtist
-from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
+from syncdiff.job import SampleOptions
+from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.scores import correlation, lip_opening
 from syncdiff.training.data import load_crops, load_set
 from syncdiff.training.evaluate import SETS, Filmed, draw

@@ -33,10 +33,11 @@ from syncdiff.crops import paste
 from syncdiff.denoiser import Condition, Denoiser
 from syncdiff.faces.pose import yaw_of
 from syncdiff.fit import fit
+from syncdiff.job import OPTIONS, SampleOptions
 from syncdiff.lips import Talker, lip_shape
 from syncdiff.media import InputError
 from syncdiff.objective import Objective
-from syncdiff.pipeline import OPTIONS, SampleOptions, SyncDiffPipeline
+from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
 from syncdiff.scene import Scene, Sitter
 from syncdiff.scores import best_lag, correlation, lip_opening, lip_width, score

@@ -27,9 +27,10 @@ import torch
 
 from syncdiff import lse
 from syncdiff.faces import track_faces
+from syncdiff.job import SampleOptions
 from syncdiff.media import InputError
 from syncdiff.paper import cut_frame, paste_frame, place_frames, to_latents, to_pixels
-from syncdiff.pipeline import SampleOptions, SyncDiffPipeline
+from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
 from syncdiff.scores import correlation, lip_opening
 from syncdiff.training.backbones import load_inception, load_lpips
