@@ -151,7 +151,6 @@ class Tally:
     ends: Counter = field(default_factory=Counter)  # in words: how many ended so
     findings: list[str] = field(default_factory=list)
     slowest: float = 0.0  # seconds of processor, of one file
-    largest: float = 0.0  # MiB that one intake process held
 
 
 class Complaints(logging.Handler):
@@ -193,11 +192,8 @@ def attempt(path: Path, kind: str, job: Path, tally: Tally) -> list[str]:
             wrong.append(f"traceback: {' / '.join(words.splitlines()[-3:])}")
     spent = _cpu() - before
     tally.slowest = max(tally.slowest, spent)
-    tally.largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     if spent > CPU:
         wrong.append(f"{spent:.0f} s of processor")
-    if tally.largest > LIMITS.memory / 2**20:
-        wrong.append(f"{tally.largest:.0f} MiB")
     tally.ends[f"{kind}: {end}"] += 1
     return wrong
 
@@ -271,7 +267,7 @@ def main() -> int:
     for end, count in tally.ends.most_common():
         print(f"{count:6d}  {end}")
     print(f"{tally.ends.total()} files in {time.monotonic() - began:.0f} s; at most {tally.slowest:.1f} s of processor "
-          f"and {tally.largest:.0f} MiB for one; {len(tally.findings)} findings")  # fmt: skip
+          f"for one; {len(tally.findings)} findings")  # fmt: skip
     return bool(tally.findings)
 
 
