@@ -78,14 +78,14 @@ def crowd(server: Server, visitors: int, folder: Path, table: Table) -> None:
     first.run()  # what is loaded with the first run stays
     wrong = belongs_to(1, first.video) if first.video else [first.error]
     table.wrong += [f"the first visitor got {words}" for words in wrong]
-    before = server.rss()
+    before, results = server.rss(), server.results()  # of whoever came earlier, too
 
     visits = [welcome(server, number, folder) for number in range(2, visitors + 2)]
     began = time.monotonic()
     threads = [threading.Thread(target=visit.run) for visit in visits]
     for thread in threads:
         thread.start()
-    wait_until(lambda: server.results() == 1 + visitors, "not everybody is in line")
+    wait_until(lambda: server.results() == results + visitors, "not everybody is in line")
     leave_in_the_middle(server, folder, table)
     for thread in threads:
         thread.join()

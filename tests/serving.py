@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FACE = ROOT / "assets" / "examples" / "ines.mp4"
 SIDE, FRAMES = 320, 12  # px, and the fewest frames of a clip
 VOICE_RATE, VOICE_SECONDS = 16_000, 0.45
-PATIENCE = 3600.0  # seconds to wait for anything at all: this is no stopwatch, and machines are busy
+PATIENCE = 600.0  # seconds to wait for anything at all: this is no stopwatch, and machines are busy
 
 
 def wait_until(condition: Callable[[], Any], what: str, every: float = 0.05) -> float:
