@@ -7,6 +7,7 @@ talker commonly goes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -62,8 +63,8 @@ _INNER_UPPER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
 _INNER_LOWER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
 _OUTER_LOWER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)
 _CHIN = 152
-# Shares of a gap that grows, read off filmed and synthetic talkers (medians of eight sets: 0.15 to 0.34, 0.09 to 0.19,
-# 0.23 to 0.37): how far the upper lip rises, the corners fall, the chin falls. The lower lip makes the rest of the gap.
+# Shares of a gap that grows, about as filmed and synthetic talkers have them (docs/training-log.md): how far the upper
+# lip rises, the corners fall, the chin falls. The lower lip makes the rest of the gap.
 RAISED, CORNERS, CHIN = 0.25, 0.14, 0.32
 CONTOURS = (*_OUTER_UPPER, *_INNER_UPPER, *_INNER_LOWER, *_OUTER_LOWER, _CHIN)
 
@@ -138,3 +139,29 @@ def open_share(wanted: np.ndarray, closed: np.ndarray, opened: np.ndarray) -> np
     """
     way = (wanted[..., 0] - closed[0]) / max(opened[0] - closed[0], 1.0)
     return np.clip((way - 0.2) / 0.4, 0, 1)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One crop of a face and where its landmarks lie."""
+
+    crop: np.ndarray  # [S, S, 3] uint8
+    points: np.ndarray  # [478, 2] crop px
+
+    def bent(self, wanted: np.ndarray) -> np.ndarray:
+        """The crop with its mouth bent to the wanted shape (see `moved`)."""
+        return moved(self.crop, self.points, wanted)
+
+
+def hint(frame: Seen, mouths: Iterable[tuple[Seen, float]], wanted: np.ndarray) -> np.ndarray:
+    """Mouths of other moments, mixed by their shares, in a frame's jaw and surroundings [S, S, 3] uint8.
+
+    All are bent to the wanted shape [SHAPE] px first, so they lie on each other. This is what the network is shown,
+    in training and in use.
+    """
+    around = frame.bent(wanted)
+    mixed = np.zeros(around.shape, np.float32)
+    for mouth, share in mouths:
+        if share:
+            mixed += share * implanted(mouth.bent(wanted), mouth.points, around, frame.points, wanted)
+    return mixed.round().astype(np.uint8)

@@ -15,7 +15,7 @@ import numpy as np
 
 from syncdiff.crops import WINDOW, S
 from syncdiff.faces import OK, FaceTrack, Gap
-from syncdiff.lips import Talker, implanted, lip_shape, moved, open_share
+from syncdiff.lips import Seen, Talker, hint, lip_shape, open_share
 from syncdiff.media import Clip, Timeline
 
 GAIN = 1.3  # a forecast is a mean, and moves 0.58 to 0.80 times as far as the lips it stands for (held-out people)
@@ -102,9 +102,8 @@ class Sitter(Portrait):
         matrix = self.to_frame[frame]
         return (self.points[frame] - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
-    def bent(self, frame: int, wanted: np.ndarray) -> np.ndarray:
-        """The crop of a frame [S, S, 3] with its mouth bent to the wanted shape [SHAPE] crop px."""
-        return moved(self.crops[frame], self.landmarks(frame), wanted)
+    def seen(self, frame: int) -> Seen:
+        return Seen(self.crops[frame], self.landmarks(frame))
 
     def hint(self, frame: int, wanted: np.ndarray) -> np.ndarray:
         """The identity's mouth in this frame's own jaw and surroundings, both bent to the wanted shape [S, S, 3].
@@ -114,13 +113,9 @@ class Sitter(Portrait):
         other. The identity's mouth is that of two moments, the resting one fading into the open one as a wider gap is
         wanted: both are bent to the same shape, so they lie on each other.
         """
-        around, here = self.bent(frame, wanted), self.landmarks(frame)
         share = float(open_share(wanted, *self.shapes[[self.resting, self.identity]]))
-        mixed = np.zeros(around.shape, np.float32)
-        for one, weight in ((self.resting, 1 - share), (self.identity, share)):
-            if weight:
-                mixed += weight * implanted(self.bent(one, wanted), self.landmarks(one), around, here, wanted)
-        return mixed.round().astype(np.uint8)
+        mouths = (self.seen(self.resting), 1 - share), (self.seen(self.identity), share)
+        return hint(self.seen(frame), mouths, wanted)
 
     def shown(self, wanted: np.ndarray) -> np.ndarray:
         """Shapes [B, SHAPE] crop px -> the shape that the identity's mouth has, before it is bent to them."""

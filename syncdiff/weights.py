@@ -98,6 +98,9 @@ def ship(pipe: DiffusionPipeline, folder: Path, record: dict[str, object]) -> No
     pipe.to("cpu").to(dtype=torch.float16)
     for old in (path for component in pipe.components for path in (folder / component).glob("*.safetensors*")):
         old.unlink()  # shards of another number would be found beside the new ones
+    for component in pipe.components.values():
+        if isinstance(component, ModelMixin):  # diffusers would write down where the network lay on the trainer's disk
+            component.register_to_config(_name_or_path="")
     pipe.save_pretrained(folder, max_shard_size=SHARD)
     for component in pipe.components:
         for path in (folder / component).glob("*.safetensors"):

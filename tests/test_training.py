@@ -165,14 +165,14 @@ def test_ablate_trains_and_judges_rows(prepared, tmp_path, monkeypatch):
     tiny, rows = train.PRESETS["tiny"], {}
     for name in ("previous", "L1 regressor"):
         preset = ablate.ROWS[name].preset
-        small = replace(preset, share={"heads": 1.0}, batch=2, updates=2, helper_updates=1, hearings=1)
+        small = replace(preset, share={"heads": 1.0}, batch=2, helper_updates=1, hearings=1)
         recipe = replace(preset.recipe, chained=0)
         rows[name] = replace(ablate.ROWS[name], preset=replace(small, denoiser=tiny.denoiser, recipe=recipe))
     monkeypatch.setattr(ablate, "ROWS", rows)
     monkeypatch.setattr(ablate, "SETS", ("heads",))
     monkeypatch.setattr(ablate, "CLIPS", 1)
     encoders = {"facial-informative": SpeechEncoder(width=32, layers=1).eval()}
-    found = ablate.ablate(prepared, tmp_path / "out", encoders, list(rows), minutes=5)
+    found = ablate.ablate(prepared, tmp_path / "out", encoders, list(rows), updates=2)
     assert [row["maker"] for row in found] == list(rows)
     assert [row["samples"] for row in found] == [4, 4]
     lines = (tmp_path / "out" / "ablations.md").read_text().splitlines()

@@ -1,12 +1,12 @@
-"""The paper's ablations at our scale: one network per row, the same budget for each, judged on people never seen.
+"""The paper's ablations at our scale: one network per row, as many samples for each, judged on people never seen.
 
-    python -m syncdiff.training.ablate DATA OUT --speech SPEECH [--minutes 5] [--rows NAME ...] [--distilled SPEECH]
+    python -m syncdiff.training.ablate DATA OUT --speech SPEECH [--updates 800] [--rows NAME ...] [--distilled SPEECH]
 
 Every row is one change to one of two set-ups. *plain* is the paper's: the identity frame as it is, and the sound told
 by its tokens alone. *bent* is the product's: the lip shape forecast from the sound is told too, and the identity frame
-comes bent to it. OUT/ROW holds each run (cut off, it goes on), OUT/ablations.md and .csv the table: r of lip opening
-with the true lips to the clip's own voice, and with the speaker's lips to a foreign one; the judge's confidence; what
-moves under silence; sharpness, jitter.
+comes bent to it. OUT/ROW holds each run (cut off, it goes on), OUT/helpers what rows of the same features share, and
+OUT/ablations.md and .csv the table: r of lip opening with the true lips to the clip's own voice, and with the speaker's
+lips to a foreign one; the judge's confidence; what moves under silence; sharpness, jitter.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from syncdiff.training.learner import Recipe
 from syncdiff.training.train import Preset, train
 
 SETS, CLIPS = ("val-grid-multi", "val-voxceleb2", "val-hdtf"), 2  # whom the rows are judged on: so many of each set
-WIDTHS = (32, 64, 128)
+WIDTHS, BATCH, CHAINED = (32, 64, 128), 16, 5  # half the product's batch: more updates of as many samples
 COLUMNS = (
     "matched_r",
     "best_r",
@@ -75,13 +75,19 @@ class Row:
 
 
 def _plain(*, bottleneck: int = 4, **changes) -> Preset:
-    recipe = Recipe(lips_told=False, speech_dropout=0.0)
-    return Preset(denoiser={"widths": WIDTHS, "bottleneck": bottleneck}, recipe=recipe, reference="plain", **changes)
+    recipe = Recipe(lips_told=False, speech_dropout=0.0, chained=CHAINED)
+    return Preset(
+        denoiser={"widths": WIDTHS, "bottleneck": bottleneck},
+        batch=BATCH,
+        recipe=recipe,
+        reference="plain",
+        **changes,
+    )
 
 
 def _bent(share: dict[str, float] | None = None, **recipe) -> Preset:
     changes = {} if share is None else {"share": share}
-    return Preset(denoiser={"widths": WIDTHS}, recipe=Recipe(**recipe), **changes)
+    return Preset(denoiser={"widths": WIDTHS}, batch=BATCH, recipe=Recipe(**{"chained": CHAINED} | recipe), **changes)
 
 
 WHOLE = 48  # channels: the previous frame without a bottleneck
@@ -102,7 +108,7 @@ ROWS = {
     "without the critic": Row("bent: losses", _bent(critic=0.0)),
     "sync loss 0.02": Row("bent: losses", _bent(sync=0.02)),
     "sync loss 0.1": Row("bent: losses", _bent(sync=0.1)),
-    "L1 regressor": Row("bent: losses", _bent(regressor=True, chained=0, pose_dropout=1.0), steps=1),
+    "L1 regressor": Row("bent: losses", _bent(regressor=True, critic=0.0, chained=0, pose_dropout=1.0), steps=1),
 }
 
 
@@ -151,14 +157,14 @@ def maker(row: Row, denoiser: Denoiser, encoder: nn.Module) -> Maker:
     return make
 
 
-def ablate(data: Path, out: Path, encoders: dict[str, nn.Module], names: list[str], minutes: float) -> list[dict]:
+def ablate(data: Path, out: Path, encoders: dict[str, nn.Module], names: list[str], updates: int) -> list[dict]:
     """Train and judge row after row; the rows of every clip, as they came."""
     judge, found = SyncDiffPipeline.from_pretrained().judge, []
     for name in names:
         row, folder = ROWS[name], out / name.replace(" ", "-")
         encoder = encoders[row.features]
-        folder.mkdir(parents=True, exist_ok=True)
-        denoiser = train(data, folder, encoder, row.preset, minutes / 60)
+        preset = replace(row.preset, updates=updates)
+        denoiser = train(data, folder, encoder, preset, helpers=out / "helpers" / row.features.replace(" ", "-"))
         samples = torch.load(folder / "state.pt", weights_only=True, mmap=True)["samples"]
         for figures in evaluate({name: maker(row, denoiser, encoder)}, judge, data, SETS, CLIPS):
             found.append({"group": row.group, "samples": samples, **figures})
@@ -190,7 +196,7 @@ def main() -> None:
         "--speech", type=Path, required=True, help="the facial-informative encoder: distill's OUT/speech"
     )
     parser.add_argument("--distilled", type=Path, help="one that only the teacher taught: distill --only-teacher")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of training, each row")
+    parser.add_argument("--updates", type=int, default=800, help=f"of each row, {BATCH} samples each")
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
     args = parser.parse_args()
     encoders: dict[str, nn.Module] = {"log mel": LogMel()}
@@ -200,7 +206,7 @@ def main() -> None:
     rows = [name for name in args.rows if ROWS[name].features in encoders]
     for name in set(args.rows) - set(rows):
         print(f"{name}: left out, since its encoder was not given (--distilled).", flush=True)
-    ablate(args.data, args.out, encoders, rows, args.minutes)
+    ablate(args.data, args.out, encoders, rows, args.updates)
     print((args.out / "ablations.md").read_text())
 
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from syncdiff.crops import WINDOW, S, mouth_mask
-from syncdiff.lips import SHAPE, implanted, lip_shape, moved, open_share
+from syncdiff.lips import SHAPE, Seen, hint, lip_shape, open_share
 from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS, SAMPLE_RATE
 
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
@@ -203,13 +203,8 @@ class TalkingFaces:
         share = open_share(*known) if closed != other else 1.0
         told = np.stack([known[0], known[1] + share * (known[2] - known[1])])
         if self.reference == "bent":
-            around, here = moved(pixels[start + near], record.face(near), told[0]), record.face(near)
-            mixed = np.zeros(around.shape, np.float32)
-            for one, weight in ((closed, 1 - share), (other, share)):
-                if weight:
-                    bent = moved(pixels[start + one], record.face(one), told[0])
-                    mixed += weight * implanted(bent, record.face(one), around, here, told[0])
-            frames[1] = mixed.round()
+            seen = {i: Seen(pixels[start + i], record.face(i)) for i in (near, closed, other)}
+            frames[1] = hint(seen[near], ((seen[closed], 1 - share), (seen[other], share)), told[0])
         elif self.reference == "none":
             frames[1] = np.where(mouth_mask()[..., None], GREY, frames[0])
         matrix = _wobble(rng)

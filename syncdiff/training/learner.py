@@ -64,7 +64,8 @@ class Learner:
     def __init__(
         self, model: Denoiser, recipe: Recipe, accelerator: Accelerator, reader: LipReader, matcher: SyncMatcher | None
     ) -> None:
-        self.recipe, self.accelerator, self.reader, self.matcher = recipe, accelerator, reader, matcher
+        self.recipe, self.accelerator, self.reader = recipe, accelerator, reader.to(accelerator.device)
+        self.matcher = matcher and matcher.to(accelerator.device)
         self.update, self.samples, self.mask = 0, 0, codec.latent_mask().to(accelerator.device)
         self.own = torch.zeros(recipe.chained, *self.mask.shape[1:], device=accelerator.device)
         self.average = Denoiser.from_config(model.config).to(accelerator.device)
@@ -76,7 +77,7 @@ class Learner:
             critic,
             torch.optim.Adam(critic.parameters(), 5e-4, betas=(0.5, 0.99)),
         )
-        self.objective = Objective(sampler.compact_schedule(), reader)
+        self.objective = Objective(sampler.compact_schedule(), self.reader)
         self.began = time.time()
 
     @property
@@ -108,7 +109,7 @@ class Learner:
             if self.matcher is not None:
                 features = self.reader(F.pixel_shuffle(estimate, codec.FACTOR))[1][-1]
                 terms["sync"] = recipe.sync * self.matcher(features, told.speech)
-            if recipe.critic and not recipe.regressor:
+            if recipe.critic:
                 self.critic.requires_grad_(False)
                 terms["critic"] = -recipe.critic * self.critic(drawn, told.identity).mean()
                 self.critic.requires_grad_(True)

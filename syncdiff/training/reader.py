@@ -5,8 +5,10 @@ It learns from the half of the people that the judge does not see.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from syncdiff import codec
-from syncdiff.training.data import LIPS, TalkingFaces
+from syncdiff.training.data import LIPS, FaceBatch, TalkingFaces
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class LipReader(nn.Module):
@@ -35,23 +39,47 @@ class LipReader(nn.Module):
         return self.head(x.flatten(1)).view(-1, LIPS, 2) * 8 + 48, features
 
 
-def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LipReader:
-    """Read OUT/reader.pt, or train: L1 on landmarks; noisy pixels, so that it stays sensible on rough estimates."""
-    reader, path = LipReader(), out / "reader.pt"
+def taught(
+    net: Net,
+    path: Path,
+    faces: TalkingFaces,
+    loss: Callable[[Tensor, FaceBatch], Tensor],
+    updates: int,
+    *,
+    seed: int,
+    rate: float,
+    decay: float,
+) -> Net:
+    """A small net for the denoiser's losses, frozen: read from `path`, or trained now on true frames.
+
+    Args:
+        loss: of windows [B, 3, 80, 96] and the batch they are from. The pixels are noisy, so that the net stays
+            sensible on rough estimates.
+        rate: the highest of a one-cycle schedule.
+    """
     if path.exists():
-        reader.load_state_dict(torch.load(path, weights_only=True))
-    else:
-        optimizer = torch.optim.AdamW(reader.parameters(), 1e-3, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, updates)
-        for update in range(1, updates + 1):
-            batch = faces.batch(64, np.random.default_rng([7, update]))
-            x = F.pixel_shuffle(codec.encode(batch.clean), codec.FACTOR)
-            x = x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1) * 0.2
-            with torch.autocast("cpu", torch.bfloat16):
-                points, _ = reader(x)
-            loss = F.l1_loss(points.float(), torch.from_numpy(batch.lips))
-            optimizer.zero_grad(), loss.backward(), optimizer.step(), schedule.step()
-            if update % 100 == 0:
-                print(f"lip reader {update}: {loss.item():.3f} px", flush=True)
-        torch.save(reader.state_dict(), path)
-    return reader.eval().requires_grad_(False)
+        net.load_state_dict(torch.load(path, weights_only=True))
+        return net.eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, updates)
+    for update in range(1, updates + 1):
+        batch = faces.batch(64, np.random.default_rng([seed, update]))
+        x = F.pixel_shuffle(codec.encode(batch.clean), codec.FACTOR)
+        found = loss(x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1) * 0.2, batch)
+        optimizer.zero_grad(), found.backward(), optimizer.step(), schedule.step()
+        if update % 100 == 0:
+            print(f"{path.stem} {update}: {found.item():.3f}", flush=True)
+    torch.save(net.state_dict(), path)
+    return net.eval().requires_grad_(False)
+
+
+def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LipReader:
+    """The lip reader: L1 on landmarks, in window px."""
+    reader = LipReader()
+
+    def loss(windows: Tensor, batch: FaceBatch) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            points, _ = reader(windows)
+        return F.l1_loss(points.float(), torch.from_numpy(batch.lips))
+
+    return taught(reader, out / "reader.pt", faces, loss, updates, seed=7, rate=2e-3, decay=0.01)

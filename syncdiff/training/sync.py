@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from syncdiff import codec
-from syncdiff.training.data import TalkingFaces
-from syncdiff.training.reader import LipReader
+from syncdiff.training.data import FaceBatch, TalkingFaces
+from syncdiff.training.reader import LipReader, taught
 
 SPACE, TEMPERATURE = 64, 0.1
 
@@ -37,24 +35,15 @@ class SyncMatcher(nn.Module):
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
-def train_matcher(faces: TalkingFaces, reader: LipReader, out: Path, updates: int, tokens: int) -> SyncMatcher:
-    """Train on true frames, or read OUT/matcher.pt; frozen."""
-    path, batch = out / "matcher.pt", faces.batch(64, np.random.default_rng([8, 0]))
-    matcher = SyncMatcher(tokens, batch.speech.shape[2])
-    if path.exists():
-        matcher.load_state_dict(torch.load(path, weights_only=True))
-    else:
-        optimizer = torch.optim.AdamW(matcher.parameters(), 1e-3, weight_decay=0.05)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, updates)
-        for update in range(1, updates + 1):
-            x = F.pixel_shuffle(codec.encode(batch.clean), codec.FACTOR)
-            x = x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1) * 0.2
-            with torch.no_grad():
-                features = reader(x)[1][-1]
-            loss = matcher(features, torch.from_numpy(batch.speech))
-            optimizer.zero_grad(), loss.backward(), optimizer.step(), schedule.step()
-            if update % 100 == 0:
-                print(f"matcher {update}: {loss.item():.3f} of {np.log(64):.3f}", flush=True)
-            batch = faces.batch(64, np.random.default_rng([8, update]))
-        torch.save(matcher.state_dict(), path)
-    return matcher.eval().requires_grad_(False)
+def train_matcher(
+    faces: TalkingFaces, reader: LipReader, out: Path, updates: int, tokens: int, speech_width: int
+) -> SyncMatcher:
+    """The matcher, on what the finished reader sees."""
+    matcher = SyncMatcher(tokens, speech_width)
+
+    def loss(windows: Tensor, batch: FaceBatch) -> Tensor:
+        with torch.no_grad():
+            features = reader(windows)[1][-1]
+        return matcher(features, torch.from_numpy(batch.speech))
+
+    return taught(matcher, out / "matcher.pt", faces, loss, updates, seed=8, rate=1e-3, decay=0.05)

@@ -122,7 +122,8 @@ def train_helpers(
     reader = train_reader(faces, out, preset.helper_updates)
     if not preset.recipe.sync:
         return reader, None
-    return reader, train_matcher(faces, reader, out, preset.helper_updates, model.config.tokens).to(model.device)
+    sizes = model.config.tokens, model.config.speech_width
+    return reader, train_matcher(faces, reader, out, preset.helper_updates, *sizes)
 
 
 @torch.inference_mode()
@@ -138,25 +139,30 @@ def sheet(denoiser: Denoiser, clean: Tensor, condition: Condition, path: Path) -
     cv2.imwrite(str(path), picture[..., ::-1])
 
 
-def train(data: Path, out: Path, encoder: SpeechEncoder, preset: Preset, hours: float = 24.0) -> Denoiser:
+def train(
+    data: Path, out: Path, encoder: SpeechEncoder, preset: Preset, hours: float = 24.0, helpers: Path | None = None
+) -> Denoiser:
     """Train until `preset.updates` or for `hours`, whichever ends first; returns the moving average.
 
     Args:
         data: what prepare wrote.
         out: where the run lives; one that was cut off goes on from there.
+        helpers: where the heard sounds and the losses' nets live, for runs that share an encoder; otherwise `out`.
     """
+    helpers = helpers or out
     half = "fp16" if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() else "bf16"
     watched = "tensorboard" if find_spec("tensorboard") else None
     accelerator = Accelerator(mixed_precision=half, log_with=watched, project_dir=out)
     accelerator.init_trackers("syncdiff")
-    out.mkdir(parents=True, exist_ok=True)
+    for folder in (out, helpers):
+        folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(accelerator.process_index)
     model = Denoiser(speech_width=encoder.config.width, **preset.denoiser).to(memory_format=torch.channels_last)
     model.unet.set_attn_processor(AttnProcessor())  # on a CPU the fused kernel's backward took a quarter of an update
-    hear = hearer(encoder, model.config.tokens, preset.hearings, out)
-    reader, matcher = train_helpers(TalkingFaces(data, preset.share, hear, split="generator"), out, preset, model)
+    hear = hearer(encoder, model.config.tokens, preset.hearings, helpers)
+    reader, matcher = train_helpers(TalkingFaces(data, preset.share, hear, split="generator"), helpers, preset, model)
     torch.manual_seed(accelerator.process_index)  # again: a helper trained just now has used the dice
-    learner = Learner(model, preset.recipe, accelerator, reader.to(accelerator.device), matcher)
+    learner = Learner(model, preset.recipe, accelerator, reader, matcher)
     faces = TalkingFaces(data, preset.share, hear, reference=preset.reference)
     mask, chained = codec.latent_mask(), preset.recipe.chained
     held = conditions(faces.batch(12, np.random.default_rng(99)), mask)
