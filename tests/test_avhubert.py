@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-import types
-import typing
-from argparse import Namespace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +13,7 @@ from syncdiff.avhubert import CONTEXT, LICENCE, OFFERS, PIECE, SIZES, AVHubert, 
 from syncdiff.checkpoints import CheckpointError
 from syncdiff.training.distill import teach
 from syncdiff.training.teacher import AVHubertEncoder
+from tests.released import audio_path, beside_audio, write
 
 WIDTH, LAYERS, HIDDEN, HEADS = 128, 3, 192, 2
 
@@ -97,98 +93,15 @@ def written_out_network(frames: np.ndarray, w: dict[str, np.ndarray]) -> np.ndar
 # --- files as they are released
 
 
-def shapes(D: int = WIDTH, F: int = HIDDEN, layers: int = LAYERS) -> dict[str, tuple[int, ...]]:
-    """The released keys of the audio path (section 3.3 of the notes)."""
-    linear = {
-        "feature_extractor_audio.proj": (D, 104),
-        "post_extract_proj": (D, 2 * D),
-        **{f"encoder.layers.{i}.self_attn.{n}_proj": (D, D) for i in range(layers) for n in ("k", "v", "q", "out")},
-        **{f"encoder.layers.{i}.fc1": (F, D) for i in range(layers)},
-        **{f"encoder.layers.{i}.fc2": (D, F) for i in range(layers)},
-    }
-    norms = {
-        "layer_norm": 2 * D,
-        "encoder.layer_norm": D,
-        **{f"encoder.layers.{i}.self_attn_layer_norm": D for i in range(layers)},
-        **{f"encoder.layers.{i}.final_layer_norm": D for i in range(layers)},
-    }
-    found = {
-        "encoder.pos_conv.0.bias": (D,),
-        "encoder.pos_conv.0.weight_g": (1, 1, 128),
-        "encoder.pos_conv.0.weight_v": (D, D // 16, 128),
-    }
-    for name, shape in linear.items():
-        found |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    for name, size in norms.items():
-        found |= {f"{name}.weight": (size,), f"{name}.bias": (size,)}
-    return found
-
-
 @pytest.fixture(scope="module")
 def weights() -> dict[str, torch.Tensor]:
-    random = torch.Generator().manual_seed(1)
-    made = {}
-    for key, shape in shapes().items():
-        noise = torch.randn(shape, generator=random)
-        made[key] = (
-            noise * 0.1 if key.endswith("bias") else noise / math.sqrt(shape[-1]) if len(shape) > 1 else 1 + noise / 5
-        )
-    return made
-
-
-def beside_audio() -> dict[str, torch.Tensor]:
-    """What a pre-trained file holds besides the audio path."""
-    return {
-        "mask_emb": torch.zeros(104),
-        "label_embs_concat": torch.zeros(20, 256),
-        "final_proj.weight": torch.zeros(256, WIDTH),
-        "final_proj.bias": torch.zeros(256),
-        "feature_extractor_video.resnet.frontend3D.0.weight": torch.zeros(64, 1, 5, 7, 7),
-        "feature_extractor_video.resnet.frontend3D.1.num_batches_tracked": torch.tensor(7),
-        "feature_extractor_video.resnet.trunk.layer1.0.relu1.weight": torch.zeros(64),
-        "feature_extractor_video.proj.weight": torch.zeros(WIDTH, 512),
-        "feature_extractor_video.proj.bias": torch.zeros(WIDTH),
-    }
-
-
-def foreign(module: str, name: str, **attributes: object) -> object:
-    """An object of a class in a module that exists only until `write` has pickled it."""
-    *parents, _ = module.split(".")
-    for depth in range(len(parents) + 1):
-        full = ".".join(module.split(".")[: depth + 1])
-        sys.modules.setdefault(full, types.ModuleType(full))
-    kind = getattr(sys.modules[module], name, None) or type(name, (), {"__module__": module})
-    setattr(sys.modules[module], name, kind)
-    made = kind()
-    made.__dict__.update(attributes)
-    return made
-
-
-def write(path: Path, content: dict, *, legacy: bool = False) -> Path:
-    """torch.save after adding what fairseq saves around a model: configuration, dictionaries, tokeniser, optimiser."""
-    task = foreign("fairseq.data.dictionary", "Dictionary", symbols=["<s>", "a"], indices={"<s>": 0}, count=[1, 2])
-    sentencepiece = foreign("sentencepiece", "SentencePieceProcessor", model=bytes(range(256)))
-    kind = foreign("omegaconf.base", "ContainerMetadata", ref_type=typing.Any, object_type=dict, flags=None)
-    width = foreign("omegaconf.nodes", "AnyNode", _val=768, _metadata=kind)
-    config = foreign("omegaconf.dictconfig", "DictConfig", _metadata=kind, _content={"encoder_embed_dim": width})
-    width.__dict__["_parent"] = config  # as in omegaconf, the nodes know their parents
-    around = {
-        "args": Namespace(arch="av_hubert"),
-        "cfg": {"model": config, "task": {"normalize": True, "element": typing.List[int]}},  # noqa: UP006 -- as pickled
-        "task_state": {"dictionaries": [task], "s2s_tokenizer": sentencepiece},
-        "extra_state": {"best": np.float64(1.5), "epoch": 3},
-        "last_optimizer_state": {"state": {0: {"exp_avg": torch.zeros(50)}}},
-    }
-    torch.save(around | content, path, _use_new_zipfile_serialization=not legacy)
-    for name in [name for name in sys.modules if name.split(".")[0] in {"fairseq", "omegaconf", "sentencepiece"}]:
-        del sys.modules[name]
-    return path
+    return audio_path(WIDTH, HIDDEN, LAYERS)
 
 
 @pytest.fixture(scope="module")
 def model(weights, tmp_path_factory) -> AVHubert:
     return AVHubert.read(
-        write(tmp_path_factory.mktemp("avhubert") / "pretrained.pt", {"model": weights | beside_audio()})
+        write(tmp_path_factory.mktemp("avhubert") / "pretrained.pt", {"model": weights | beside_audio(WIDTH)})
     )
 
 
@@ -326,7 +239,7 @@ def test_save_and_load(model, tmp_path):
 
 
 def test_every_released_kind_of_file_gives_the_same_network(model, weights, tmp_path):
-    inside = weights | {key: value for key, value in beside_audio().items() if not key.startswith("final_proj")}
+    inside = weights | {key: value for key, value in beside_audio(WIDTH).items() if not key.startswith("final_proj")}
     decoder = {"decoder.embed_tokens.weight": torch.zeros(4, 8), "decoder.layers.0.fc1.weight": torch.zeros(4, 8)}
     faces = {
         "face_encoder_blocks.0.0.conv_block.0.weight": torch.zeros(2),
@@ -334,7 +247,7 @@ def test_every_released_kind_of_file_gives_the_same_network(model, weights, tmp_
         "sync_net.a": torch.zeros(1),
     }
     kinds = {
-        "pretrained": {"model": weights | beside_audio()},
+        "pretrained": {"model": weights | beside_audio(WIDTH)},
         "finetuned": {"model": {f"encoder.w2v_model.{key}": value for key, value in inside.items()} | decoder},
         "talklip": {"state_dict": {f"audio_encoder.w2v_model.{key}": value for key, value in inside.items()} | faces},
     }

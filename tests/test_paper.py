@@ -48,14 +48,10 @@ from syncdiff.scene import Scene
 from syncdiff.scores import Scores
 from syncdiff.syncnet import JudgeNet
 from syncdiff.weights import COMPACT, chosen, read_network
+from tests.released import small_vq
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 FRAMES = 10
-
-
-def tiny_vae() -> VQModel:
-    small = {"block_out_channels": (8, 8, 16), "layers_per_block": 1, "num_vq_embeddings": 64, "norm_num_groups": 8}
-    return VQModel(**VQ_F4 | small).eval()
 
 
 def tiny_denoiser() -> PaperDenoiser:
@@ -66,7 +62,7 @@ def tiny_denoiser() -> PaperDenoiser:
 def pipe() -> SyncDiffPipeline:
     torch.manual_seed(0)
     speech = AVHubert(width=64, layers=2, hidden=64).eval()
-    return SyncDiffPipeline(tiny_denoiser(), speech, paper_schedule(), tiny_vae())
+    return SyncDiffPipeline(tiny_denoiser(), speech, paper_schedule(), small_vq())
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +123,7 @@ def test_the_schedule_is_latent_diffusions():
 
 def test_latents_are_taken_before_quantisation_and_quantised_in_the_decoder():
     torch.manual_seed(0)
-    vae = tiny_vae()
+    vae = small_vq()
     frame = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
     with torch.inference_mode():
         z = to_latents(vae, frame)
@@ -490,7 +486,7 @@ def pickled_code(path: Path) -> None:
     ],
 )
 def test_a_network_that_is_not_what_it_says_is_refused(spoil, reason, tmp_path):
-    tiny_vae().save_pretrained(tmp_path / "vae")
+    small_vq().save_pretrained(tmp_path / "vae")
     spoil(tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
     with pytest.raises(CheckpointError, match=reason) as caught:
         read_network(VQModel, tmp_path / "vae")

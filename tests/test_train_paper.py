@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from diffusers import VQModel
 from syncdiff.avhubert import AVHubert, stacked
 from syncdiff.checkpoints import CheckpointError
 from syncdiff.media import InputError
-from syncdiff.paper import VQ_F4, PaperDenoiser, paper_schedule
+from syncdiff.paper import PaperDenoiser, paper_schedule
 from syncdiff.training import lrs
 from syncdiff.training.train_paper import (
     PAPER_PRESETS,
@@ -27,6 +28,7 @@ from syncdiff.training.train_paper import (
     tuned_part,
 )
 from tests.fakes import write_video
+from tests.released import small_vq
 
 TINY = replace(PAPER_PRESETS["paper-tiny"], updates=3)
 BOXES = np.tile(np.array([90.0, 15, 230, 155], np.float32), (20, 1))
@@ -35,8 +37,7 @@ BOXES = np.tile(np.array([90.0, 15, 230, 155], np.float32), (20, 1))
 @pytest.fixture(scope="module")
 def nets() -> tuple[AVHubert, VQModel]:
     torch.manual_seed(0)
-    small = {"block_out_channels": (8, 8, 16), "layers_per_block": 1, "num_vq_embeddings": 64, "norm_num_groups": 8}
-    return AVHubert(width=64, layers=2, hidden=64).eval(), VQModel(**VQ_F4 | small).eval()
+    return AVHubert(width=64, layers=2, hidden=64).eval(), small_vq()
 
 
 @pytest.fixture
@@ -129,12 +130,18 @@ def test_it_learns_one_clip_stops_and_goes_on(corpus, nets, tmp_path):
     speech, vae = nets
     frozen = speech.encoder.layers[0].fc1.weight.clone()
     tuned = speech.encoder.layers[1].fc1.weight.clone()
-    out = tmp_path / "out"
-    train(corpus, out, speech, vae, TINY, listed=corpus / "train.txt", cached=True)
-    assert torch.load(out / "state.pt", weights_only=True)["update"] == 3
-    pipe = train(corpus, out, speech, vae, replace(TINY, updates=40), cached=True)
-    state = torch.load(out / "state.pt", weights_only=True)
-    assert state["update"] == 40
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    for folder, updates in ((out, 2), (out, 3), (whole, 3)):
+        learning = deepcopy(speech)  # as a new process would read it
+        train(corpus, folder, learning, vae, replace(TINY, updates=updates), listed=corpus / "train.txt", cached=True)
+    cut_off, straight = (torch.load(folder / "state.pt", weights_only=True) for folder in (out, whole))
+    assert (cut_off["update"], cut_off["samples"]) == (3, 6)
+    for name, value in straight["learner"].items():
+        assert torch.equal(value, cut_off["learner"][name]), name
+    pipe = train(corpus, out, speech, vae, replace(TINY, updates=50), cached=True)
+    head, line = (out / "log.csv").read_text().splitlines()
+    assert head == "update,samples,loss,seconds"
+    assert line.startswith("50,100,")
     assert pipe.profile == "paper"
     assert torch.equal(pipe.speech.encoder.layers[0].fc1.weight, frozen)
     assert not torch.equal(pipe.speech.encoder.layers[1].fc1.weight, tuned)
@@ -147,6 +154,14 @@ def test_it_learns_one_clip_stops_and_goes_on(corpus, nets, tmp_path):
         with torch.inference_mode():
             losses.append(learner(**batch).item())
     assert losses[1] < 0.7 * losses[0], losses
+
+
+def test_a_state_of_another_preset_is_refused(corpus, nets, tmp_path):
+    speech, vae = nets
+    train(corpus, tmp_path / "out", deepcopy(speech), vae, replace(TINY, updates=0))
+    other = replace(TINY, denoiser=TINY.denoiser | {"bottleneck": 0})
+    with pytest.raises(CheckpointError, match=r"state\.pt is refused: it also has denoiser\.squeeze\.weight"):
+        train(corpus, tmp_path / "out", deepcopy(speech), vae, other)
 
 
 def test_av_hubert_is_fetched_by_name_only_after_its_licence_and_a_yes(tmp_path, monkeypatch, capsys):

@@ -193,7 +193,8 @@ def train(
             line = {"update": learner.update, "samples": learner.samples, **means, "seconds": round(learner.seconds)}
             print(line, flush=True)
             with (out / "log.csv").open("a") as log:
-                log.write(",".join(map(str, line.values() if log.tell() else line)) + "\n")
+                rows = [line.values()] if log.tell() else [line, line.values()]
+                log.writelines(",".join(map(str, row)) + "\n" for row in rows)
             accelerator.log(line, step=learner.update)
             sums = {}
         if learner.update % preset.save_every == 0:

@@ -9,12 +9,14 @@ shown and, after a yes, it is fetched: run it once on its own, as six processes 
 The loss is the mean squared error of the noise and nothing else (section 3.4); the U-Net, the bottleneck and the last
 three layers of AV-HuBERT learn together (section 3.2). OUT/boxes holds the face boxes, found once. With --cache the
 latents (49 kB a frame) and what the frozen layers hear (1.5 kB a frame) lie there too, and neither the autoencoder nor
-those layers run again. OUT/pipeline is the moving average as `--profile paper --weights` takes it. Resumable.
+those layers run again. OUT/log.csv has a line every 50 updates; OUT/pipeline is the moving average as `--profile paper
+--weights` takes it. The same command again goes on from OUT/state.pt as if it had never stopped.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,12 +29,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from syncdiff.avhubert import OFFERS, AVHubert, stacked
-from syncdiff.checkpoints import fetch
+from syncdiff.checkpoints import fetch, load_strictly, read_tensors
 from syncdiff.media import InputError
 from syncdiff.paper import VQ_F4_AT, PaperDenoiser, Priors, masked, paper_schedule, to_latents
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.training.lrs import Film, Finder, Utterance, find_boxes, read_film, utterances
 from syncdiff.weights import read_network
+
+LOGGED = 50  # updates between two lines of OUT/log.csv
 
 
 @dataclass(frozen=True)
@@ -231,27 +235,28 @@ def train(
     left_out = DistributedDataParallelKwargs(find_unused_parameters=True)  # layers of AV-HuBERT, now and then
     accelerator = Accelerator(mixed_precision=half, kwargs_handlers=[left_out])
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(accelerator.process_index)
+    torch.manual_seed(0)  # the same in every process
     vae.to(accelerator.device).eval().requires_grad_(False)
     learner = Learner(PaperDenoiser(**preset.denoiser), speech.to(accelerator.device), paper_schedule(), preset.tuned)
     learned = [p for p in learner.parameters() if p.requires_grad]
     films = Films(utterances(data, listed), out / "boxes", vae, speech, preset, cached=cached)
     optimizer = torch.optim.AdamW(learned, preset.lr * preset.batch * accelerator.num_processes)
     learner.to(accelerator.device)
-    average, update, elapsed = EMAModel(learned, decay=preset.ema), 0, 0.0
+    average, update, samples, elapsed = EMAModel(learned, decay=preset.ema), 0, 0, 0.0
     if (out / "state.pt").exists():
-        state = torch.load(out / "state.pt", weights_only=True)
-        learner.load_state_dict(state["learner"])
+        state = read_tensors(out / "state.pt")
+        load_strictly(learner, state["learner"], out / "state.pt")
         optimizer.load_state_dict(state["optimizer"])
         average.load_state_dict(state["average"])
-        update, elapsed = state["update"], state["elapsed"]
+        update, samples, elapsed = state["update"], state["samples"], state["elapsed"]
     average.to(accelerator.device)
     model, optimizer = accelerator.prepare(learner.train(), optimizer)
-    began, total = time.time() - elapsed, 0.0
+    began, losses = time.time() - elapsed, deque(maxlen=LOGGED)
 
     def save() -> SyncDiffPipeline:
         state = {"learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state_dict()}
-        torch.save(state | {"update": update, "elapsed": time.time() - began}, out / "state.partial.pt")
+        counted = {"update": update, "samples": samples, "elapsed": time.time() - began}
+        torch.save(state | counted, out / "state.partial.pt")
         (out / "state.partial.pt").replace(out / "state.pt")
         average.store(learned)
         average.copy_to(learned)
@@ -266,26 +271,30 @@ def train(
         return bool(accelerator.gather(mine).any())
 
     while update < preset.updates and not late():
-        batch = films.batch(np.random.default_rng([accelerator.process_index, update]))
+        dice = np.random.default_rng([accelerator.process_index, update])  # a run cut off goes on as it would have
+        batch = films.batch(dice)
+        torch.manual_seed(int(dice.integers(2**63)))
         with accelerator.autocast():
             loss = model(**{key: value.to(accelerator.device) for key, value in batch.items()})
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(learned, preset.clip)
         optimizer.step(), optimizer.zero_grad()
         average.step(learned)
-        update, total = update + 1, total + loss.item()
-        if accelerator.is_main_process and update % 50 == 0:
-            rows, seconds = update * preset.batch * accelerator.num_processes, time.time() - began
-            line = f"{update},{rows},{total / 50:.5f},{seconds:.0f}"
+        losses.append(loss.item())
+        update, samples = update + 1, samples + preset.batch * accelerator.num_processes
+        if accelerator.is_main_process and update % LOGGED == 0:
+            loss, seconds = round(float(np.mean(losses)), 5), round(time.time() - began)
+            line = {"update": update, "samples": samples, "loss": loss, "seconds": seconds}
             print(line, flush=True)
             with (out / "log.csv").open("a") as log:
-                log.write(line + "\n")
-            total = 0.0
+                rows = [line.values()] if log.tell() else [line, line.values()]
+                log.writelines(",".join(map(str, row)) + "\n" for row in rows)
         if accelerator.is_main_process and update % preset.save_every == 0:
             save()
     if accelerator.is_main_process:
         save()
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return SyncDiffPipeline.from_pretrained(out / "pipeline")
 
 
