@@ -92,7 +92,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             projection_class_embeddings_input_dim=speech_width,
         )
         if residual:
-            nn.init.zeros_(self.unet.conv_out.weight)
+            for parameter in self.unet.conv_out.parameters():
+                nn.init.zeros_(parameter)
         self.place = nn.Parameter(torch.randn(tokens, speech_width) * 0.02)
         self.gather = nn.Sequential(nn.Linear(tokens * speech_width, speech_width), nn.SiLU())
         self.mouth = nn.Sequential(nn.Linear(2 * SHAPE, speech_width), nn.SiLU(), nn.Linear(speech_width, speech_width))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from syncdiff.denoiser import Condition, Denoiser
 from syncdiff.sampler import compact_schedule
 from syncdiff.speech import SpeechEncoder
 from syncdiff.training import drift, measures
-from syncdiff.training.evaluate import LOOKS, Filmed, Regressor, Sheet, draw, frozen, headline, left_alone, table
+from syncdiff.training.evaluate import LOOKS, Sheet
+from syncdiff.training.makers import Filmed, Regressor, bent_by, draw, frozen, left_alone
+from syncdiff.training.tables import headline, table
 
 
 @pytest.fixture
@@ -72,6 +76,14 @@ def test_baselines_keep_what_lies_around_the_mouth(head):
     held = frozen(head, head.sound)
     assert (held[:, :40] == head.crops[:, :40]).all()
     assert (held == held[:1]).all()
+
+
+def test_a_network_that_has_learned_nothing_draws_the_bent_mouth(head):
+    net, speech = Denoiser(widths=(16, 32, 64), speech_width=32).eval(), SpeechEncoder(width=32, layers=1).eval()
+    drawn = draw(CompactArtist(net, speech, compact_schedule()), head, head.sound, steps=2)
+    bent = bent_by(SimpleNamespace(speech=speech))(head, head.sound)
+    assert np.abs(drawn.astype(int) - bent).max() <= 1
+    assert (bent != head.crops).any()
 
 
 def test_table_averages_over_clips_that_have_a_figure():

@@ -15,7 +15,7 @@ from syncdiff.job import SampleOptions
 from syncdiff.media import InputError
 from syncdiff.training import protocol
 from syncdiff.training.backbones import ALEXNET, INCEPTION, load_inception, load_lpips
-from syncdiff.training.evaluate import most_alike
+from syncdiff.training.makers import most_alike
 from syncdiff.training.protocol import (
     COLUMNS,
     LipReading,

@@ -29,8 +29,9 @@ from syncdiff.sampler import compact_schedule
 from syncdiff.scene import Scene, Sitter
 from syncdiff.speech import MEL_MEAN, MEL_STD, MELS, SpeechEncoder
 from syncdiff.training.data import GREY, Reference
-from syncdiff.training.evaluate import Filmed, Maker, Regressor, draw, evaluate
+from syncdiff.training.evaluate import evaluate
 from syncdiff.training.learner import Recipe
+from syncdiff.training.makers import Filmed, Maker, Regressor, draw
 from syncdiff.training.train import Preset, train
 
 SETS, CLIPS = ("val-grid-multi", "val-voxceleb2", "val-hdtf"), 2  # whom the rows are judged on: so many of each set

@@ -34,7 +34,8 @@ from syncdiff.job import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.scores import correlation, lip_opening
 from syncdiff.training.data import load_crops, load_set
-from syncdiff.training.evaluate import SETS, Filmed, draw
+from syncdiff.training.evaluate import SETS
+from syncdiff.training.makers import Filmed, draw
 from syncdiff.training.measures import colour_shift, jitter, joint, read_lips, seam, sharpness
 from syncdiff.training.prepare import FPS, SAMPLE_RATE
 from syncdiff.weights import COMPACT
