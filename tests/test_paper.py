@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +24,10 @@ from syncdiff import pipeline
 from syncdiff.__main__ import main
 from syncdiff.avhubert import AVHubert
 from syncdiff.checkpoints import CheckpointError
-from syncdiff.job import PaperOptions, Result
+from syncdiff.job import PaperOptions, Progress, Result
 from syncdiff.media import LIMITS, InputError
+from syncdiff.page.queue import Visitor
+from syncdiff.page.runs import Asked, Desk
 from syncdiff.paper import (
     SIDE,
     STEPS,
@@ -374,6 +378,62 @@ def test_saved_and_loaded_it_draws_the_same_from_the_command_line(pipe, clip, tm
     report = json.loads(capsys.readouterr().out)
     assert (report["profile"], report["attention"], report["device"]) == ("paper", "sdpa", "cpu")
     assert (pixels(tmp_path / "out.mp4") == pixels(result.video)).all()
+
+
+class Interrupted(PaperDenoiser):
+    """Counts its evaluations, and is stopped by hand in the one asked for."""
+
+    evaluations, last = 0, 10**9
+
+    def forward(self, noisy, timestep, told):
+        self.evaluations += 1
+        if self.evaluations > self.last:
+            raise KeyboardInterrupt
+        return super().forward(noisy, timestep, told)
+
+
+@pytest.fixture
+def slow(pipe) -> SyncDiffPipeline:
+    net = Interrupted(**{key: value for key, value in pipe.denoiser.config.items() if not key.startswith("_")})
+    return SyncDiffPipeline(net.eval(), pipe.speech, pipe.scheduler, pipe.vae)
+
+
+def in_the_second_frame(updates: Iterator[Progress | Result]) -> None:
+    """Work until three of the second frame's 20 steps are done, then close."""
+    with closing(updates):
+        for update in updates:
+            if update.stage == "drawing" and update.done == 23:
+                return
+    pytest.fail("it ended before")
+
+
+def test_cancel_stops_between_two_steps_and_leaves_nothing(slow, clip, tmp_path, private_temp):
+    in_the_second_frame(slow(*clip, tmp_path / "out.mp4", PaperOptions(steps=20)))
+    assert slow.denoiser.evaluations == 23
+    assert not any(private_temp.iterdir())
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_pages_cancel_stops_it_as_well(slow, clip, private_temp):
+    """What closing a tab or the page's button does: the run is closed where it is."""
+    asked = Asked(str(clip[0]), str(clip[1]), True, {"steps": 20})
+    in_the_second_frame(Desk(slow, None).run(asked, Visitor("ann", "192.0.2.1")))
+    assert slow.denoiser.evaluations == 23
+    assert [path.name for path in private_temp.rglob("*")] == ["gradio"]
+
+
+def test_interrupted_on_the_command_line_it_leaves_nothing(
+    pipe, slow, clip, tmp_path, private_temp, monkeypatch, capsys
+):
+    pipe.save_config(tmp_path)
+    before = set(tmp_path.iterdir())
+    slow.denoiser.last = 5
+    monkeypatch.setattr(SyncDiffPipeline, "ready", lambda *_: slow)
+    given = ["--weights", str(tmp_path), "--profile", "paper", "--steps", "20"]
+    assert main(["sync", *map(str, clip), str(tmp_path / "out.mp4"), *given]) == 130
+    assert "Interrupted: nothing was written." in capsys.readouterr().err
+    assert set(tmp_path.iterdir()) == before
+    assert not any(private_temp.iterdir())
 
 
 class Shrinks(nn.Module):

@@ -6,15 +6,20 @@ import csv
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from syncdiff.avhubert import AVHubert
 from syncdiff.job import SampleOptions
 from syncdiff.media import InputError
-from syncdiff.training import protocol
+from syncdiff.paper import PaperDenoiser, paper_schedule
+from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.training import leaning, lrs, protocol
 from syncdiff.training.backbones import ALEXNET, INCEPTION, load_inception, load_lpips
+from syncdiff.training.leaning import evaluate_leaning
 from syncdiff.training.makers import most_alike
 from syncdiff.training.protocol import (
     COLUMNS,
@@ -27,7 +32,8 @@ from syncdiff.training.protocol import (
     word_errors,
     wrapped_psnr,
 )
-from syncdiff.training.published import WRAPPED, published
+from syncdiff.training.published import TOLD_BY_4, WRAPPED, published
+from tests.released import small_vq
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 
@@ -258,6 +264,33 @@ def test_a_run_over_two_films(corpus, tmp_path):
     assert makers[5:] == [f"{row} (published, LRS2)" for row in published("3")]
     with pytest.raises(InputError, match="holds no table of a run"):
         evaluate_as_published(pipe, corpus, tmp_path / "x", SampleOptions(), others=[tmp_path])
+
+
+def test_what_the_u_net_is_not_told_does_not_move_it(corpus, tmp_path, monkeypatch):
+    """Table 4: a network without the identity frame, and one that is deaf to everything else that shows the pose."""
+    monkeypatch.setattr(lrs, "_boxes", lambda images, finder: np.tile([90.0, 15, 230, 155], (15, 1)))
+    monkeypatch.setattr(leaning, "SPREAD", 2)
+    small = {"widths": (32, 64), "layers": 1, "head": 16, "speech_width": 64}
+    without, deaf = PaperDenoiser(**small, identity=False), PaperDenoiser(**small)
+    with torch.no_grad():
+        deaf.unet.conv_in.weight[:, 3:6] = 0  # the masked frame
+        deaf.unet.conv_in.weight[:, 9:] = 0  # the previous one
+    speech = AVHubert(width=64, layers=1, hidden=8).eval()
+    figures = {}
+    for name, net in (("without", without), ("deaf", deaf)):
+        pipe = SyncDiffPipeline(net.eval(), speech, paper_schedule(), small_vq())
+        others = [tmp_path / "without"] if name == "deaf" else []
+        evaluate_leaning(pipe, corpus, tmp_path / name, listed=corpus / "test.txt", others=others)
+        with (tmp_path / name / "table-4.csv").open() as file:
+            rows = {row.pop("maker"): row for row in csv.DictReader(file)}
+        figures[name] = [float(rows["ours"][column]) for column in TOLD_BY_4]
+    assert figures["without"][0] == figures["deaf"][1] == 0
+    assert figures["without"][1] > 0.001 < figures["deaf"][0]
+    assert rows["ours"]["films"] == "2"
+    assert list(rows)[1:] == ["ours, without", "Rnd (published)", "Rnd + Prv- (published)"]
+    assert rows["Rnd + Prv- (published)"] == {"films": "-", "identity alone": "0.075", "pose alone": "0.328"}
+    with pytest.raises(InputError, match="Table 4 is about the paper's U-Net"):
+        evaluate_leaning(SimpleNamespace(profile="compact"), corpus, tmp_path / "x")
 
 
 def test_a_film_that_fails_late_counts_for_no_row(corpus, tmp_path, monkeypatch):

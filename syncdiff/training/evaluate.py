@@ -17,6 +17,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from syncdiff.media import InputError
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.scores import best_lag, correlation, lip_opening, lip_width, score
 from syncdiff.training.data import ClipRecord, load_crops, load_set
+from syncdiff.training.leaning import evaluate_leaning
 from syncdiff.training.makers import (
     Filmed,
     Maker,
@@ -40,6 +42,7 @@ from syncdiff.training.makers import (
 from syncdiff.training.measures import closure, jitter, lip_distance, psnr, read_lips, sharpness, ssim
 from syncdiff.training.prepare import FPS, SAMPLE_RATE
 from syncdiff.training.protocol import evaluate_as_published
+from syncdiff.training.published import Table
 from syncdiff.training.tables import BENT, FROZEN, LEFT, NEAREST, OURS, REGRESSOR, headline, table
 from syncdiff.weights import COMPACT
 
@@ -135,10 +138,13 @@ def as_published(args: argparse.Namespace) -> str | None:
     """Run the protocol; what stands in its way, in words."""
     if args.out is None:
         return "--protocol needs --out, a folder for what is drawn."
-    choices = {"listed": args.list, "corpus": args.corpus, "limit": args.limit, "finder": args.boxes, "read": args.read}
-    choices |= {"number": args.table, "others": args.beside}
+    choices = {"listed": args.list, "limit": args.limit, "finder": args.boxes, "others": args.beside}
     try:
         pipe = SyncDiffPipeline.ready(args.weights)
+        if args.table == "4":
+            print(evaluate_leaning(pipe, args.data, args.out, **choices))
+            return None
+        choices |= {"corpus": args.corpus, "number": args.table, "read": args.read}
         options = OPTIONS[pipe.profile](label=False, **({} if args.steps is None else {"steps": args.steps}))
         print(evaluate_as_published(pipe, args.data, args.out, options, **choices))
     except InputError as sentence:
@@ -163,7 +169,7 @@ def main() -> None:
     ours.add_argument("--out", type=Path, help="folder for what is drawn, and for the tables")
     ours.add_argument("--list", type=Path, metavar="FILE", help="names of the films, as LRS2's test.txt")
     ours.add_argument("--corpus", choices=("LRS2", "LRS3"), default="LRS2", help="whose published rows stand beside")
-    ours.add_argument("--table", choices=("1", "2", "3", "5", "6"), default="1", help="which of the paper's tables")
+    ours.add_argument("--table", choices=get_args(Table), default="1", help="which of the paper's tables")
     ours.add_argument("--beside", type=Path, nargs="*", default=(), metavar="OUT", help="earlier runs, to compare with")
     ours.add_argument("--boxes", choices=("face-alignment", "mediapipe"), default="face-alignment")
     ours.add_argument("--read", metavar="NAME=FILE", help="what a lip reader made of the films in OUT/matched, for WER")

@@ -68,8 +68,6 @@ class Learner:
         self.matcher = matcher and matcher.to(accelerator.device)
         self.update, self.samples, self.mask = 0, 0, codec.latent_mask().to(accelerator.device)
         self.own = torch.zeros(recipe.chained, *self.mask.shape[1:], device=accelerator.device)
-        self.average = Denoiser.from_config(model.config).to(accelerator.device)
-        self.average.load_state_dict(model.state_dict())
         critic = Critic()
         self.model, self.optimizer, self.critic, self.against = accelerator.prepare(
             model,
@@ -77,6 +75,8 @@ class Learner:
             critic,
             torch.optim.Adam(critic.parameters(), 5e-4, betas=(0.5, 0.99)),
         )
+        self.average = Denoiser.from_config(model.config).to(accelerator.device)
+        self.average.load_state_dict(accelerator.unwrap_model(self.model).state_dict())  # alike in all processes by now
         self.objective = Objective(sampler.compact_schedule(), self.reader)
         self.began = time.time()
 
@@ -110,9 +110,10 @@ class Learner:
                 features = self.reader(F.pixel_shuffle(estimate, codec.FACTOR))[1][-1]
                 terms["sync"] = recipe.sync * self.matcher(features, told.speech)
             if recipe.critic:
-                self.critic.requires_grad_(False)
-                terms["critic"] = -recipe.critic * self.critic(drawn, told.identity).mean()
-                self.critic.requires_grad_(True)
+                critic = self.accelerator.unwrap_model(self.critic)  # its gradients are none of this backward pass
+                critic.requires_grad_(False)
+                terms["critic"] = -recipe.critic * critic(drawn, told.identity).mean()
+                critic.requires_grad_(True)
         self.accelerator.backward(sum(terms.values()))
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step(), self.optimizer.zero_grad()
@@ -151,13 +152,19 @@ class Learner:
         partial.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Everything as it was, to the states of the random generators."""
+        """Everything as it was, to the states of the random generators.
+
+        Those and the chains' last frames are kept of the main process: the others throw new dice and begin new chains.
+        """
         state = torch.load(path, weights_only=True, map_location="cpu")
         for name, net in self._nets().items():
             self.accelerator.unwrap_model(net).load_state_dict(state[name])
         for name, optimizer in self._optimizers().items():
             optimizer.load_state_dict(state[name])
         self.update, self.samples, self.began = state["update"], state["samples"], time.time() - state["elapsed"]
+        if not self.accelerator.is_main_process:
+            torch.manual_seed(self.update * self.accelerator.num_processes + self.accelerator.process_index)
+            return
         self.own = state["own"].to(self.accelerator.device)
         torch.set_rng_state(state["dice"][0])
         torch.cuda.set_rng_state_all(state["dice"][1:])

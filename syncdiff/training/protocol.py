@@ -270,7 +270,7 @@ def _hush(path: Path, seconds: float) -> Path:
 # --- the table
 
 
-def means(bench: Bench, rows: list[dict]) -> dict[str, dict[str, float | None]]:
+def means(bench: Bench, rows: list[dict]) -> Rows:
     """Per maker the mean of every column over its films; FID and WER over all of them together."""
     told = {}
     for maker in dict.fromkeys(row["maker"] for row in rows):
@@ -284,30 +284,38 @@ def means(bench: Bench, rows: list[dict]) -> dict[str, dict[str, float | None]]:
     return told
 
 
-def table(told: dict[str, dict[str, float | None]], beside: dict[str, dict[str, float | None]]) -> list[list[str]]:
+Rows = dict[str, dict[str, float | None]]  # figures by column, by maker
+
+
+def table(told: Rows, beside: Rows, columns: Sequence[str] = COLUMNS) -> list[list[str]]:
     """Head and rows, ours first, then the published; "-" where nothing is known."""
-    rows = [["maker", *COLUMNS]]
+    rows = [["maker", *columns]]
     for maker, figures in (told | beside).items():
-        known = {column: figures.get(column) for column in COLUMNS}
+        known = {column: figures.get(column) for column in columns}
         cells = ["-" if value is None else f"{value:{'.0f' if c == 'films' else '.3f'}}" for c, value in known.items()]
         rows.append([maker, *cells])
     return rows
 
 
-def other_run(folder: Path) -> dict[str, dict[str, float | None]]:
+def other_run(folder: Path, name: str = "table", columns: Sequence[str] = COLUMNS) -> Rows:
     """Our row of another run's table, by the name of its folder. Raises InputError where there is none."""
     try:
-        with (folder / "table.csv").open(newline="") as file:
+        with (folder / f"{name}.csv").open(newline="") as file:
             (row,) = [row for row in csv.DictReader(file) if row["maker"] == "ours"]
-        return {f"ours, {folder.name}": {c: None if row[c] == "-" else float(row[c]) for c in COLUMNS}}
+        return {f"ours, {folder.name}": {c: None if row[c] == "-" else float(row[c]) for c in columns}}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder} holds no table of a run: give an earlier run's --out.") from error
 
 
-def markdown(rows: list[list[str]], missing: list[str]) -> str:
+def write_table(out: Path, name: str, rows: list[list[str]], missing: list[str]) -> str:
+    """OUT/NAME.csv, and in OUT/NAME.md the same as Markdown with a line for all that is missing; returns the latter."""
+    with (out / f"{name}.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines.insert(1, "|---" * len(rows[0]) + "|")
-    return "\n".join([*lines, "", *missing])
+    told = "\n".join([*lines, "", *missing])
+    (out / f"{name}.md").write_text(told + "\n")
+    return told
 
 
 def evaluate_as_published(
@@ -345,8 +353,4 @@ def evaluate_as_published(
     with (out / "films.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader(), writer.writerows(rows)
-    whole = table(means(bench, rows), beside)
-    with (out / "table.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(whole)
-    (out / "table.md").write_text(markdown(whole, bench.missing) + "\n")
-    return markdown(whole, bench.missing)
+    return write_table(out, "table", table(means(bench, rows), beside), bench.missing)

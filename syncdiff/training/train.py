@@ -15,13 +15,15 @@ import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import broadcast
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
@@ -152,7 +154,8 @@ def train(
     helpers = helpers or out
     half = "fp16" if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() else "bf16"
     watched = "tensorboard" if find_spec("tensorboard") else None
-    accelerator = Accelerator(mixed_precision=half, log_with=watched, project_dir=out)
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=3))  # with a main process that makes what all then read
+    accelerator = Accelerator(mixed_precision=half, log_with=watched, project_dir=out, kwargs_handlers=[patience])
     accelerator.init_trackers("syncdiff")
     for folder in (out, helpers):
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +163,9 @@ def train(
     model = Denoiser(speech_width=encoder.config.width, **preset.denoiser).to(memory_format=torch.channels_last)
     model.unet.set_attn_processor(AttnProcessor())  # on a CPU the fused kernel's backward took a quarter of an update
     hear = hearer(encoder, model.config.tokens, preset.hearings, helpers)
-    reader, matcher = train_helpers(TalkingFaces(data, preset.share, hear, split="generator"), helpers, preset, model)
+    with accelerator.main_process_first():
+        seen = TalkingFaces(data, preset.share, hear, split="generator")
+        reader, matcher = train_helpers(seen, helpers, preset, model)
     torch.manual_seed(accelerator.process_index)  # again: a helper trained just now has used the dice
     learner = Learner(model, preset.recipe, accelerator, reader, matcher)
     faces = TalkingFaces(data, preset.share, hear, reference=preset.reference)
@@ -178,19 +183,23 @@ def train(
         shown = (part.to(accelerator.device) for part in held)
         sheet(learner.average.eval(), *shown, out / f"sheet-{learner.update:06d}.png")
 
+    def spent() -> float:
+        """Seconds by the main process's clock, for all: so they learn at one rate and stop together."""
+        return float(broadcast(torch.tensor([learner.seconds], device=accelerator.device)))
+
     sums: dict[str, float] = {}
     ahead = ThreadPoolExecutor(preset.workers)  # makes batches meanwhile; a batch's seed is its number
     coming = deque(ahead.submit(make, learner.update + i) for i in range(preset.workers))
-    while learner.update < preset.updates and learner.seconds < hours * 3600:
+    while learner.update < preset.updates and (seconds := spent()) < hours * 3600:
         coming.append(ahead.submit(make, learner.update + preset.workers))
-        progress = max(learner.update / preset.updates, learner.seconds / (hours * 3600))
+        progress = max(learner.update / preset.updates, seconds / (hours * 3600))
         for name, value in learner.learn(*coming.popleft().result(), progress).items():
             sums[name] = sums.get(name, 0.0) + value / 50
         if not accelerator.is_main_process:
             continue
         if learner.update % 50 == 0:
             means = {name: round(value, 5) for name, value in sums.items()}
-            line = {"update": learner.update, "samples": learner.samples, **means, "seconds": round(learner.seconds)}
+            line = {"update": learner.update, "samples": learner.samples, **means, "seconds": round(seconds)}
             print(line, flush=True)
             with (out / "log.csv").open("a") as log:
                 rows = [line.values()] if log.tell() else [line, line.values()]
