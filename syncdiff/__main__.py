@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -333,4 +334,5 @@ def temp(problems: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a command that is stopped tidies up as well
     sys.exit(main())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from syncdiff.checkpoints import CheckpointError, load_strictly
 
 FPS = 25  # the clock of every sync network here
 FRAME_SAMPLES = 640  # at 16 kHz
@@ -172,18 +174,20 @@ class JudgeNet(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> JudgeNet:
-        """The judge in a file that `save` wrote, ready to judge."""
-        from safetensors import safe_open
+        """The judge in a file that `save` wrote, ready to judge. Raises CheckpointError for any other file."""
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(path, framework="pt") as file:
-            stored = json.loads(file.metadata()["config"])
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-        known = {field.name for field in fields(JudgeConfig)}
-        config = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
-        if unknown := set(config) - known:
-            raise ValueError(f"{path} has settings this judge does not know: {sorted(unknown)}; known: {sorted(known)}")
-        judge = cls(JudgeConfig(**config))
-        judge.load_state_dict({key: v.float() if v.is_floating_point() else v for key, v in weights.items()})
+        try:
+            with safe_open(path, framework="pt") as file:
+                stored = json.loads((file.metadata() or {})["config"])
+                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+            config = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+            judge = cls(JudgeConfig(**config))
+        except (OSError, SafetensorError, LookupError, AttributeError, TypeError, ValueError) as error:
+            reason = f"it cannot be read ({type(error).__name__}: {error})"
+            raise CheckpointError(path, reason, "a judge and its settings, as JudgeNet.save wrote them") from error
+        whole = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+        load_strictly(judge, whole, path)
         return judge.eval()
 
 

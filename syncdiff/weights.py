@@ -67,7 +67,9 @@ def read_network(kind: type[Network], folder: Path) -> Network:
     logging.set_verbosity(logging.CRITICAL)  # what it would warn of is refused below
     logging.disable_progress_bar()  # a few small files: nothing to watch
     try:
-        net, found = kind.from_pretrained(folder, output_loading_info=True, torch_dtype=torch.float32)
+        net, found = kind.from_pretrained(
+            folder, output_loading_info=True, torch_dtype=torch.float32, local_files_only=True
+        )
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(folder, _cause(error), expected) from error
     finally:
@@ -81,7 +83,7 @@ def read_network(kind: type[Network], folder: Path) -> Network:
 def read_schedule(folder: Path) -> DDIMScheduler:
     """The noise schedule in a folder. Raises CheckpointError."""
     try:
-        return DDIMScheduler.from_pretrained(folder)
+        return DDIMScheduler.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(folder, _cause(error), f"scheduler_config.json in {folder}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ from syncdiff.job import SampleOptions
 from syncdiff.media import InputError
 from syncdiff.paper import PaperDenoiser, paper_schedule
 from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.training import backbones as module
 from syncdiff.training import leaning, lrs, protocol
-from syncdiff.training.backbones import ALEXNET, INCEPTION, load_inception, load_lpips
+from syncdiff.training.backbones import load_inception, load_lpips
 from syncdiff.training.leaning import evaluate_leaning
 from syncdiff.training.makers import most_alike
 from syncdiff.training.protocol import (
@@ -124,6 +126,14 @@ def test_the_published_rows_are_the_papers():
 def backbones(tmp_path, monkeypatch) -> Path:
     """Packages that look as theirs do from outside, and files under their names in torch's folder."""
     packages, files = tmp_path / "packages", tmp_path / "hub" / "checkpoints"
+    files.mkdir(parents=True)
+    names = {}
+    for constant in ("ALEXNET", "INCEPTION"):
+        torch.save(torch.nn.Conv2d(3, 8, 5, stride=4).state_dict(), files / "new.pth")
+        digest = hashlib.sha256((files / "new.pth").read_bytes()).hexdigest()
+        names[constant] = f"{constant.lower()}-{digest[:8]}.pth"
+        (files / "new.pth").rename(files / names[constant])
+        monkeypatch.setattr(module, constant, names[constant])
     load = f"""import torch
 def load(name):
     net = torch.nn.Conv2d(3, 8, 5, stride=4)
@@ -137,7 +147,7 @@ class LPIPS(torch.nn.Module):
     def __init__(self, net, verbose):
         super().__init__()
         assert net == "alex"
-        self.net = load("{ALEXNET}")
+        self.net = load("{names["ALEXNET"]}")
     def forward(self, a, b):
         assert -1 <= a.min() < -0.5 and 0.5 < a.max() <= 1 and a.shape[1:] == (3, 96, 96)
         return (self.net(a) - self.net(b)).square().mean((1, 2, 3), keepdim=True)
@@ -150,7 +160,7 @@ class InceptionV3(torch.nn.Module):
     def __init__(self, blocks):
         super().__init__()
         assert blocks == [3]
-        self.net = load("{INCEPTION}")
+        self.net = load("{names["INCEPTION"]}")
     def forward(self, x):
         assert 0 <= x.min() and x.max() <= 1
         return [self.net(x).mean((2, 3), keepdim=True)]
@@ -159,9 +169,6 @@ class InceptionV3(torch.nn.Module):
     for name, source in sources.items():
         (packages / name).parent.mkdir(parents=True, exist_ok=True)
         (packages / name).write_text(source)
-    files.mkdir(parents=True)
-    for name in (ALEXNET, INCEPTION):
-        torch.save(torch.nn.Conv2d(3, 8, 5, stride=4).state_dict(), files / name)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.syspath_prepend(packages)
     yield files
@@ -183,9 +190,13 @@ def test_lpips_and_fid_where_their_networks_are(backbones):
 
 
 def test_without_their_files_lpips_and_fid_say_what_they_need(backbones):
-    (backbones / ALEXNET).unlink(), (backbones / INCEPTION).unlink()
-    assert load_lpips() == f"LPIPS is not told: it needs the package lpips and {ALEXNET} in {backbones}."
-    assert load_inception() == f"FID is not told: it needs the package pytorch_fid and {INCEPTION} in {backbones}."
+    alexnet, inception = backbones / module.ALEXNET, backbones / module.INCEPTION
+    alexnet.unlink()
+    inception.write_bytes(b"another network, or a program")
+    assert load_lpips() == f"LPIPS is not told: it needs the package lpips and {alexnet.name} in {backbones}."
+    found = hashlib.sha256(inception.read_bytes()).hexdigest()
+    expected = f"FID is not told: {inception} has the sha256 {found}; expected one that begins as its name ends."
+    assert load_inception() == expected
 
 
 def test_the_most_alike_moment_is_found_a_few_at_a_time():

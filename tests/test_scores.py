@@ -248,6 +248,7 @@ def test_best_lag_finds_the_planted_one(late: int) -> None:
 
 torch = pytest.importorskip("torch")
 from syncdiff import syncnet  # noqa: E402
+from syncdiff.checkpoints import CheckpointError  # noqa: E402
 from syncdiff.syncnet import JudgeConfig, JudgeNet  # noqa: E402
 
 
@@ -320,8 +321,26 @@ def test_unknown_settings_are_refused(judge: JudgeNet, tmp_path: Path) -> None:
     judge.save(tmp_path / "a.safetensors", {})
     header = {"config": '{"name": "x", "wings": 2}', "record": "{}"}
     save_file(load_file(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", metadata=header)
-    with pytest.raises(ValueError, match="wings"):
+    with pytest.raises(CheckpointError, match=r"b\.safetensors is refused: .*wings.*; expected a judge"):
         JudgeNet.load(tmp_path / "b.safetensors")
+
+
+def test_a_judge_that_is_cut_off_or_another_network_is_refused(judge: JudgeNet, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    judge.save(tmp_path / "a.safetensors", {})
+    tensors, header = load_file(tmp_path / "a.safetensors"), {"config": "{}"}
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-50])
+    save_file(tensors, tmp_path / "bare.safetensors")
+    save_file({key: tensors[key] for key in tensors if key != "scale"}, tmp_path / "less.safetensors", metadata=header)
+    for name, reason in (
+        ("cut", "incomplete"),
+        ("bare", "config"),
+        ("less", "it lacks scale"),
+        ("none", "No such file"),
+    ):
+        with pytest.raises(CheckpointError, match=rf"{name}\.safetensors is refused: .*{reason}.*; expected"):
+            JudgeNet.load(tmp_path / f"{name}.safetensors")
 
 
 def test_chunks_do_not_show(judge: JudgeNet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from syncdiff.checkpoints import CheckpointError
 from syncdiff.media import InputError
 from syncdiff.paper import PaperDenoiser, paper_schedule
 from syncdiff.training import lrs
+from syncdiff.training.train import main
 from syncdiff.training.train_paper import (
     PAPER_PRESETS,
     Films,
@@ -173,6 +175,14 @@ def test_av_hubert_is_fetched_by_name_only_after_its_licence_and_a_yes(tmp_path,
     assert not list(tmp_path.iterdir())
     with pytest.raises(CheckpointError, match="there is no such file"):
         read_speech_net(Path("bass"))
+
+
+@pytest.mark.parametrize("preset", ["tiny", "paper-tiny"])
+def test_the_command_refuses_an_encoder_that_is_not_there_in_one_sentence(preset, tmp_path, monkeypatch):
+    given = [str(tmp_path), str(tmp_path / "out"), "--preset", preset, "--speech", str(tmp_path / "nowhere")]
+    monkeypatch.setattr(sys, "argv", ["train", *given])
+    with pytest.raises(SystemExit, match=r"^nowhere is refused: [^\n]*; expected [^\n]*$"):
+        main()
 
 
 def test_without_the_autoencoder_one_sentence_says_where_it_is(tmp_path):

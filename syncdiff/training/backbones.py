@@ -6,6 +6,7 @@ the packages; the files go into torch's folder of checkpoints.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,7 +59,13 @@ def _pieces(pictures: np.ndarray) -> list[torch.Tensor]:
 
 
 def _missing(package: str, file: str, what: str) -> str | None:
+    """Why `what` cannot be told, if it cannot. The packages would run whatever the file says, so it must be the very
+    one: its name ends in the beginning of its sha256, as torch names such files."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / file
-    if find_spec(package) and path.is_file():
-        return None
-    return f"{what} is not told: it needs the package {package} and {file} in {path.parent}."
+    if not (find_spec(package) and path.is_file()):
+        return f"{what} is not told: it needs the package {package} and {file} in {path.parent}."
+    with path.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if not found.startswith(path.stem.rsplit("-", 1)[-1]):
+        return f"{what} is not told: {path} has the sha256 {found}; expected one that begins as its name ends."
+    return None

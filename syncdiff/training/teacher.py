@@ -7,6 +7,7 @@ AV-HuBERT's files are Meta's, and what is distilled from them is under the same 
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
@@ -89,10 +90,7 @@ class WhisperEncoder:
 
     def __init__(self, path: Path, heads: int = 6) -> None:
         self.weights, self.heads = read_tensors(path), heads
-        self.layers = len(
-            {key.split("/")[0] for key in self.weights if key.startswith("layer_") and key != "layer_norm"}
-            - {"layer_norm"}
-        )
+        self.layers = len({match[0] for key in self.weights if (match := re.match(r"layer_\d+", key))})
 
     @torch.inference_mode()
     def __call__(self, samples: Tensor) -> Tensor:

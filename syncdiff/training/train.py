@@ -39,6 +39,7 @@ from syncdiff.training.reader import LipReader, train_reader
 from syncdiff.training.sync import SyncMatcher, train_matcher
 from syncdiff.training.train_paper import PAPER_PRESETS, read_speech_net, read_vae
 from syncdiff.training.train_paper import train as train_paper
+from syncdiff.weights import read_network
 
 
 @dataclass(frozen=True)
@@ -230,17 +231,16 @@ def main() -> None:
     ours.add_argument("--list", type=Path, metavar="FILE", help="names of the films, as LRS2's train.txt")
     ours.add_argument("--cache", action="store_true", help="keep latents and frozen features on disk")
     args = parser.parse_args()
-    if args.preset in PAPER_PRESETS:
-        preset = PAPER_PRESETS[args.preset]
-        print(asdict(preset), flush=True)
-        try:
+    preset = (PRESETS | PAPER_PRESETS)[args.preset]
+    print(asdict(preset), flush=True)
+    try:
+        if args.preset in PAPER_PRESETS:
             nets = read_speech_net(args.speech), read_vae(args.vae)
             train_paper(args.data, args.out, *nets, preset, hours=args.hours, listed=args.list, cached=args.cache)
-        except InputError as sentence:
-            sys.exit(str(sentence))
-        return
-    print(asdict(PRESETS[args.preset]), flush=True)
-    train(args.data, args.out, SpeechEncoder.from_pretrained(args.speech).eval(), PRESETS[args.preset], args.hours)
+        else:
+            train(args.data, args.out, read_network(SpeechEncoder, args.speech), preset, args.hours)
+    except InputError as sentence:
+        sys.exit(str(sentence))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,7 +140,8 @@ class Films:
             _write(sounds, heard[0].float().cpu().numpy().astype(np.float16))
         return np.load(pictures, mmap_mode="r"), np.load(sounds)
 
-    def _both(self, film: Film):
+    def _both(self, film: Film) -> Iterator[np.ndarray]:
+        """Latents [2, 3, 64, 64] of every frame, and of it masked where it has a face."""
         for frame, box in zip(film.frames, film.boxes, strict=True):
             hidden = masked(frame, box) if np.isfinite(box).all() else frame
             yield self._encoded(np.stack([frame, hidden])).numpy()
