@@ -39,6 +39,14 @@ from tests.browsing import (  # noqa: F401 -- fixtures
 from tests.fakes import FakeLook, FakePipeline, write_video
 
 ROOT = Path(__file__).resolve().parent.parent
+# Calls of requestAnimationFrame within three frames, after the player was told ten times that it begins.
+FRAMES_ASKED = """new Promise((done) => {
+  const real = window.requestAnimationFrame;
+  let asked = 0;
+  for (let n = 0; n < 10; n++) document.querySelector('[data-part=result]').dispatchEvent(new Event('play'));
+  window.requestAnimationFrame = (next) => (asked++, real(next));
+  real(() => real(() => real(() => { window.requestAnimationFrame = real; done(asked); })));
+})"""
 
 
 @pytest.mark.browser
@@ -113,6 +121,10 @@ def test_the_timeline_the_wipe_the_speed_and_the_loop(serve, visit) -> None:
     tab.click("[data-part=play]")
     assert wait_for(lambda: 0.05 < times(tab)[1] < 1.5)  # it went on from the beginning
     assert tab.evaluate("document.querySelector('[data-part=result]').playbackRate") == 0.5
+    # However often it began again, one frame asks for one next frame, and none where it has stopped.
+    assert tab.evaluate(FRAMES_ASKED) < 10
+    tab.click("[data-part=play]")
+    assert wait_for(lambda: tab.evaluate(FRAMES_ASKED.replace("'play'", "'nothing'")) == 0)
 
 
 @pytest.mark.browser
@@ -188,6 +200,73 @@ def test_errors_are_sentences(serve, visit, files, private_temp, caplog) -> None
     assert tab.is_visible("#run")
     assert not any(folder.exists() for folder in pipe.folders)
     assert not list((private_temp / "gradio").glob("result-*"))
+
+
+@pytest.mark.browser
+def test_the_first_screen_holds_the_three_steps_and_the_button(serve, visit) -> None:
+    url = serve(FakePipeline())
+    tab = visit(url)
+    for part in ("#face", "#voice", "#preset", "#agreed", "#run", "#test"):
+        box = tab.locator(part).bounding_box()
+        assert box["y"] + box["height"] <= 900, part
+    tab = visit(url, width=390, height=844)  # here it stays at the lower edge
+    box = tab.locator("#run").bounding_box()
+    assert box["y"] + box["height"] <= 844
+
+
+@pytest.mark.browser
+def test_whoever_presses_before_the_files_are_there_is_not_sent_away(serve, visit, files) -> None:
+    pipe, held = FakePipeline(), []
+    visit.expected += ["Failed to load resource: the server responded with a status of 404 (Not Found)", "Response"]
+    tab = visit(serve(pipe))
+
+    def hold(route) -> None:  # playwright takes no builtin
+        held.append(route)
+
+    tab.click("#run")
+    tab.wait_for_selector("[data-part=message]:has-text('There is no face yet')")
+    tab.route("**/gradio_api/upload?**", hold)  # (gradio asks how far it is, and is told 404)
+    tab.set_input_files("#face input[type=file]", str(files.face))
+    tab.set_input_files("#voice input[type=file]", str(files.voice))
+    tab.check("#agreed input")
+    for _ in range(2):  # again after Cancel: one run comes of it
+        tab.click("#run")
+        tab.wait_for_selector("[data-part=turn]:has-text('still on their way')")
+        tab.click("#cancel")
+        tab.wait_for_selector(SHOWN.format("empty"))
+    tab.click("#run")
+    tab.wait_for_selector("[data-part=turn]:has-text('still on their way')")
+    for upload in held:
+        upload.continue_()
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert len(pipe.calls) == 1
+
+    tab.route("**/gradio_api/run/**", hold)  # the answer to a pick
+    held.clear()
+    tab.locator(".pick-row >> text=Malik").click()
+    assert wait_for(lambda: tab.evaluate("coming()") and len(held) == 1)
+    tab.unroute("**/gradio_api/run/**")
+    tab.click("#run")
+    tab.wait_for_selector("[data-part=turn]:has-text('still on their way')")
+    held[0].continue_()
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert pipe.calls[1][0].name == "malik.mp4"
+
+
+@pytest.mark.browser
+def test_a_sentence_about_what_is_missing_goes_when_it_is_there(serve, visit, files) -> None:
+    tab = visit(serve(FakePipeline()))
+    for missing, give in (
+        ("no face", lambda: tab.locator(".pick-row >> text=Ines").click()),
+        ("no voice", lambda: tab.set_input_files("#voice input[type=file]", str(files.voice))),
+        ("Did everyone", lambda: tab.check("#agreed input")),
+    ):
+        tab.click("#run")
+        tab.wait_for_selector(f"[data-part=message]:has-text('{missing}')")
+        assert tab.locator(".wanted").count() == 1
+        give()
+        tab.wait_for_selector(SHOWN.format("empty"))
+        assert tab.locator(".wanted").count() == 0
 
 
 @pytest.mark.browser
@@ -277,8 +356,20 @@ def test_the_endpoint_answers_a_program(serve, files, tmp_path) -> None:
     assert report["frames"] == 50
     assert "gradio" not in json.dumps(report)  # the server's folders are nobody's business
     assert pipe.calls[0][3] == SampleOptions(steps=2, seed=7)
-    client.predict(handle_file(files.face), handle_file(files.voice), None, None, True, api_name="/sync")
+    both = {"face": handle_file(files.face), "voice": handle_file(files.voice), "consent": True, "api_name": "/sync"}
+    client.predict(**both)
     assert pipe.calls[1][3] == SampleOptions()
+    client.predict(**both, steps=None, seed=None, tail=None, correct=None, fit=None, label=None)
+    assert pipe.calls[2][3] == SampleOptions()
+    client.predict(**both, tail="trim", correct=True, fit=True, label=False, which=1)
+    assert pipe.calls[3][3] == SampleOptions(tail="trim", correct_offset=True, fit=True, label=False, face=1)
+    for wrong, sentence in (
+        ({"tail": "half"}, "The tail option is 'half': choose keep or trim"),
+        ({"label": "false"}, "The value of label is neither true nor false"),
+    ):
+        with pytest.raises(Exception, match=sentence):
+            client.predict(**both, **wrong)
+    assert len(pipe.calls) == 4
 
     pipe.error = InputError("The voice lasts 0.1 s; it needs 0.3 s.")
     with pytest.raises(Exception, match=r"The voice lasts 0\.1 s; it needs 0\.3 s\."):
@@ -322,6 +413,21 @@ def test_no_foreign_file_gets_in_or_out(serve, tmp_path) -> None:
     assert pipe.calls == []
 
 
+def test_a_request_without_a_client_may_leave_out_what_keeps_its_default(serve, files) -> None:
+    pipe = FakePipeline()
+    with httpx.Client(base_url=serve(pipe), timeout=60) as http:
+        uploads = [("files", (path.name, path.read_bytes())) for path in (files.face, files.voice)]
+        paths = http.post("/gradio_api/upload", files=uploads).json()
+        face, voice = ({"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths)
+        for route, body in (
+            ("sync", {"data": [face, voice, 4, 9, True]}),
+            ("v2/sync", {"face": face, "voice": voice, "seed": 9, "consent": True, "tail": "trim"}),
+        ):
+            event = http.post(f"/gradio_api/call/{route}", json=body).json()["event_id"]
+            assert "event: complete" in http.get(f"/gradio_api/call/sync/{event}").text
+    assert [call[3] for call in pipe.calls] == [SampleOptions(steps=4, seed=9), SampleOptions(seed=9, tail="trim")]
+
+
 def test_recordings_from_a_webcam_only_where_gradio_can_treat_them(monkeypatch) -> None:
     for tools, sources in ((("ffmpeg", "ffprobe"), ["upload", "webcam"]), (("ffmpeg",), ["upload"]), ((), ["upload"])):
         monkeypatch.setattr(form.shutil, "which", lambda name, tools=tools: name if name in tools else None)
@@ -337,6 +443,7 @@ def test_recordings_from_a_webcam_only_where_gradio_can_treat_them(monkeypatch) 
 def test_limits_stand_on_the_page_and_at_the_door() -> None:
     assert f"{LIMITS.bytes / 2**20:.0f} MB" in form.limits()
     assert f"{LIMITS.seconds / 60:.0f} minutes" in form.limits()
+    assert f"{LIMITS.pixels / 1e6:.0f} MP" in form.limits()
     options = page.launch_options()
     assert options["max_file_size"] == LIMITS.bytes
     assert not options["share"]

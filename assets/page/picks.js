@@ -12,7 +12,10 @@ function show() {
     }
     button.append(Object.assign(document.createElement("span"), { textContent: item.label }));
     if (chosen !== undefined) button.setAttribute("aria-pressed", String(item.key === chosen));
-    button.addEventListener("click", () => trigger("click", { key: item.key }));
+    button.addEventListener("click", () => {
+      row.ariaBusy = "true";  // until the server has answered: see `settled` in syncdiff/page/build.py
+      trigger("click", { key: item.key });
+    });
     return button;
   }));
 }

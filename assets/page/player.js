@@ -16,7 +16,14 @@ function follow() {
   const nudge = Math.abs(ahead) < 0.02 ? 1 : 1 - Math.max(-0.5, Math.min(0.5, 4 * ahead));
   original.playbackRate = nudge * result.playbackRate;
   position();
-  if (!result.paused && !result.ended) requestAnimationFrame(follow);
+  if (!result.paused && !result.ended) keepFollowing();
+}
+
+// One chain of frames at a time: a loop ends and begins again before the old chain has noticed.
+let frame = 0;
+function keepFollowing() {
+  cancelAnimationFrame(frame);
+  frame = requestAnimationFrame(follow);
 }
 
 function position() {
@@ -51,7 +58,7 @@ seek.addEventListener("input", () => go(Number(seek.value)));
 speed.addEventListener("change", () => { result.playbackRate = Number(speed.value); });
 loop.addEventListener("click", () => press(loop, !pressed(loop)));
 for (const video of [original, result]) video.addEventListener("click", () => play.click());
-result.addEventListener("play", () => { button(); requestAnimationFrame(follow); });
+result.addEventListener("play", () => { button(); keepFollowing(); });
 result.addEventListener("pause", () => { original.pause(); original.currentTime = result.currentTime; button(); });
 result.addEventListener("ended", () => { if (pressed(loop)) play.click(); });
 result.addEventListener("waiting", () => original.pause());

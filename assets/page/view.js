@@ -101,6 +101,9 @@ function point(id) {
   place.querySelector("input, button")?.focus({ preventScroll: true });
 }
 
+// Whether something that was given is not on the server yet: gradio marks an upload, a pick is busy until it is answered.
+window.coming = () => Boolean(document.querySelector("#inputs .uploading, #inputs [aria-busy]"));
+
 // Phones can hand the file itself on to another app; where that cannot be done there is the download.
 const film = (content) => ({ files: [new File([content], "syncdiff.mp4", { type: "video/mp4" })] });
 part("send").hidden = !navigator.canShare?.(film(""));

@@ -27,11 +27,16 @@ from syncdiff.page.runs import KEPT, Asked, Desk, Pipeline, Waiting, files_of, v
 
 WHAT = "Give a face a new voice. Its lips are redrawn to speak it, and both videos are scored."
 TOO_MANY = "Too many people are here, or the connection broke: please try once more."
+COMING = "Your files are still on their way. It begins as soon as they are here."
+ARRIVED = (PAGE / "arrived.js").read_text()
+LOOKING = {"state": "looking"}
 REFRESH = 0.25  # seconds between two messages to the browser
 RUNS = {"concurrency_id": "runs", "concurrency_limit": None}  # the lines are ours (see queue), not gradio's
 LOOKS = {"concurrency_id": "looks", "concurrency_limit": None}
+AGAIN = {"trigger_mode": "multiple"}  # gradio's "once" drops what is pressed before the last answer is all there
 HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
 NOW = {"queue": False, **HIDDEN}
+BROWSER = {"api_visibility": "private"}  # no server is asked
 
 
 def build_page(pipe: Pipeline, look: Look) -> gr.Blocks:
@@ -51,6 +56,7 @@ def build_page(pipe: Pipeline, look: Look) -> gr.Blocks:
         fill_in(page, form, view)
         chosen = look_at_faces(desk, form)
         tell_the_time(form, desk, run_and_stop(desk, form, view, chosen))
+        try_one_frame(desk, form, view, chosen)
         add_endpoints(desk)
     return page.queue(max_size=64, default_concurrency_limit=4, api_open=False)
 
@@ -78,7 +84,7 @@ def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
     """Whatever fills the form: a pick, a link, and the rule that the newest of two faces or voices counts."""
     video, photo, sound, film = form.files
     for one, other in ((video, photo), (photo, video), (sound, film), (film, sound)):
-        one.input(None, None, other, js="() => null", api_visibility="private")
+        one.input(None, None, other, js="() => null", **BROWSER)
 
     def take_face(event: gr.EventData) -> tuple:
         return str(examples()[event.key].face), None, gr.Tabs(selected="video")
@@ -86,11 +92,15 @@ def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
     def take_voice(event: gr.EventData) -> tuple:
         return str(examples()[event.key].voice), None, gr.Tabs(selected="sound")
 
-    form.face_picks.click(take_face, None, [video, photo, form.faces], **NOW)
-    form.voice_picks.click(take_voice, None, [sound, film, form.voices], **NOW)
+    settled(form.face_picks.click(take_face, None, [video, photo, form.faces], **NOW))
+    settled(form.voice_picks.click(take_voice, None, [sound, film, form.voices], **NOW))
     form.label.input(lambda on: gr.update(visible=not on, value=False), form.label, form.unlabelled, **NOW)
     form.preset.input(lambda name: PRESETS[name], form.preset, form.steps, **NOW)
     form.steps.input(preset_of, form.steps, form.preset, **NOW)
+
+    for where, parts in (("face", [video, photo]), ("voice", [sound, film]), ("agreed", [form.agreed])):
+        found = f"(seen) => seen.where === '{where}' ? {{state: 'empty'}} : seen"  # what was asked for is there
+        gr.on([part.change for part in parts], None, view, view, js=found, **BROWSER)
 
     filled = [*form.files, form.preset, *form.settings, form.unlabelled]
 
@@ -104,6 +114,14 @@ def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
         return [*values_of(settings), views.ready(settings)]
 
     page.load(restore, None, [*filled, view], **NOW)
+
+
+def settled(event: Any) -> None:
+    """A pick was answered: what it brought is there (see `arrived.js`)."""
+    event.then(
+        None, None, None, js="() => document.querySelectorAll('[aria-busy]').forEach((row) => (row.ariaBusy = null))",
+        **BROWSER,
+    )  # fmt: skip
 
 
 def values_of(settings: Settings) -> list:
@@ -133,7 +151,7 @@ def tell_the_time(form: Form, desk: Desk, runs: list) -> None:
         lengths,
         js=(PAGE / "lengths.js").read_text(),
         trigger_mode="always_last",
-        api_visibility="private",
+        **BROWSER,
     )
     turned = [form.steps, form.correct, form.fit]
     for happens in (measured.then, *(part.change for part in turned), *(run.then for run in runs)):
@@ -175,7 +193,7 @@ def look_at_faces(desk: Desk, form: Form) -> gr.State:
         trigger_mode="always_last",
         **HIDDEN,
     )
-    form.found.click(choose, [form.found, spots], [form.found, chosen], **NOW)
+    settled(form.found.click(choose, [form.found, spots], [form.found, chosen], **NOW))
     return chosen
 
 
@@ -184,27 +202,32 @@ def buttons(*, running: bool) -> tuple[dict, dict, dict]:
     return gr.update(visible=not running), gr.update(visible=not running), gr.update(visible=running)
 
 
+def asks(form: Form, chosen: gr.State) -> list:
+    """What a button sends along, as `asked_for` takes it."""
+    return [*form.files, form.agreed, *form.settings, form.unlabelled, chosen]
+
+
 def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> list:
-    """The primary button, the complete examples, the trial of one frame, and Cancel. Returns the runs, as events."""
-    asks = [*form.files, form.agreed, *form.settings, form.unlabelled, chosen]
+    """The primary button, the complete examples, and Cancel. Returns the runs, as events."""
     answers = [view, form.go, form.test, form.stop]
     cancelled = gr.Checkbox(False, visible=False)
 
-    def show(request: gr.Request, *values: Any) -> Iterator[tuple]:
+    def begin(coming: bool) -> tuple:
+        return {"state": "waiting", "message": COMING if coming else ""}, *buttons(running=True), False
+
+    def show(request: gr.Request, cancelled: bool, *values: Any) -> Iterator[tuple]:
+        if cancelled:  # before it began
+            yield (gr.skip(),) * 4
+            return
         asked = asked_for(*values)
         try:
             for seen in watched(desk, asked, visitor_of(request)):
                 yield seen, *(buttons(running=False) if seen["state"] == "done" else [gr.skip()] * 3)
-        except gr.Error as error:  # the toast goes away, the view keeps the sentence
-            yield views.failed(unescape(error.message), where=missing(asked)), *buttons(running=False)
-            raise
-
-    def try_out(request: gr.Request, *values: Any) -> dict[str, Any]:
-        asked = asked_for(*values)
-        try:
-            return views.trial(desk.trial(asked, visitor_of(request)))
         except gr.Error as error:
-            return views.failed(unescape(error.message), where=missing(asked))
+            where = missing(asked)
+            yield views.failed(unescape(error.message), where=where), *buttons(running=False)
+            if not where:  # something went wrong: the toast goes away, the view keeps the sentence
+                raise
 
     def take(event: gr.EventData) -> list:
         example = examples()[event.key]
@@ -222,27 +245,36 @@ def run_and_stop(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> lis
     corrected = view.submit(lambda: True, None, form.correct, **NOW)  # the button beside an offset that was found
     runs = []
     for trigger in (form.go.click, picked.then, corrected.then):
-        started = trigger(
-            lambda: ({"state": "waiting", "message": ""}, *buttons(running=True), False),
-            None,
-            [*answers, cancelled],
-            **NOW,
-        )
-        runs.append(started.then(show, asks, answers, **RUNS, **HIDDEN))
+        started = trigger(begin, cancelled, [*answers, cancelled], js="() => [coming()]", **NOW)
+        here = started.then(None, None, cancelled, js=ARRIVED, **AGAIN, **BROWSER)
+        runs.append(here.then(show, [cancelled, *asks(form, chosen)], answers, **RUNS, **AGAIN, **HIDDEN))
         runs[-1].failure(ended, [view, cancelled], answers, **NOW)
     # Noted in the browser, at once: what is cancelled ends as if it had failed, its last pictures still on the way.
-    form.stop.click(None, None, cancelled, js="() => true", api_visibility="private")
+    form.stop.click(None, None, cancelled, js="() => Boolean(window.asked++ || true)", **BROWSER)
     form.stop.click(lambda: (views.EMPTY, *buttons(running=False)), None, answers, cancels=runs, **NOW)
-    tried = gr.JSON(visible=False)
-    looking = form.test.click(lambda: {"state": "looking"}, None, view, **NOW)
-    trial = looking.then(try_out, asks, tried, **LOOKS, **HIDDEN)
-    # Seen only where it is still waited for: a run may have begun, and ended, in the meantime.
-    still = "(tried, seen) => seen.state === 'looking' ? tried : seen"
-    trial.success(None, [tried, view], view, js=still, api_visibility="private")
-    trial.failure(lambda: views.failed(TOO_MANY), None, tried, **NOW).then(
-        None, [tried, view], view, js=still, api_visibility="private"
-    )
     return runs
+
+
+def try_one_frame(desk: Desk, form: Form, view: gr.HTML, chosen: gr.State) -> None:
+    """The other button. What comes of it is seen only where it is still waited for: a run may have begun meanwhile."""
+    stale, tried = gr.Checkbox(False, visible=False), gr.JSON(visible=False)
+
+    def try_out(request: gr.Request, stale: bool, *values: Any) -> dict[str, Any]:
+        if stale:
+            return LOOKING
+        asked = asked_for(*values)
+        try:
+            return views.trial(desk.trial(asked, visitor_of(request)))
+        except gr.Error as error:
+            return views.failed(unescape(error.message), where=missing(asked))
+
+    still = "(tried, seen) => seen.state === 'looking' ? tried : seen"
+    looking = form.test.click(lambda: LOOKING, None, view, **NOW)
+    here = looking.then(None, None, stale, js=ARRIVED, **AGAIN, **BROWSER)
+    trial = here.then(try_out, [stale, *asks(form, chosen)], tried, **LOOKS, **AGAIN, **HIDDEN)
+    failed = trial.failure(lambda: views.failed(TOO_MANY), None, tried, **NOW)
+    for answered in (trial.success, failed.then):
+        answered(None, [tried, view], view, js=still, **BROWSER)
 
 
 def asked_for(

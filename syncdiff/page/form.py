@@ -72,7 +72,8 @@ def build_form(began: str) -> Form:
         parts |= voice()
     with gr.Column(elem_classes="step"):
         heading(3, "Make it speak")
-        parts |= last_step(began) | advanced()
+        parts |= how_well(began)
+    parts |= begin() | advanced()
     return Form(**parts)
 
 
@@ -85,8 +86,8 @@ def heading(number: int, name: str, hint: str = "") -> None:
 def limits() -> str:
     """What may be given, before anybody tries."""
     return (
-        f"Looking roughly into the camera. Up to {LIMITS.seconds / 60:.0f} minutes, {LIMITS.bytes / 2**20:.0f} MB, "
-        f"{LIMITS.pixels / 1e6:.0f} megapixels."
+        f"Facing the camera. Up to {LIMITS.seconds / 60:.0f} minutes, {LIMITS.bytes / 2**20:.0f} MB, "
+        f"{LIMITS.pixels / 1e6:.0f} MP."
     )
 
 
@@ -109,7 +110,7 @@ def voice() -> dict[str, Any]:
     """The voice as a sound, a recording, or the sound of another video."""
     voices, sound, film = either(
         ("sound", "Sound", sound_slot),
-        ("film", "From a video", lambda: video_slot("Video with the voice", "film", height=150)),
+        ("film", "From a video", lambda: video_slot("Video with the voice", "film", height=146)),
     )
     offered = [{"key": e.key, "label": e.voice_label} for e in examples().values()]
     return {"voices": voices, "sound": sound, "film": film, "voice_picks": picks("Voices to try", offered)}
@@ -125,7 +126,7 @@ def either(*ways: tuple[str, str, Callable[[], Any]]) -> tuple:
     return tabs, *slots
 
 
-def video_slot(label: str, elem_id: str, height: int = 210, *, webcam: bool = False) -> gr.Video:
+def video_slot(label: str, elem_id: str, height: int = 160, *, webcam: bool = False) -> gr.Video:
     """`format` stays None: else gradio would run ffmpeg on the raw upload before anyone has looked at it."""
     sources = ["upload", "webcam"] if webcam else ["upload"]
     return gr.Video(
@@ -136,7 +137,7 @@ def video_slot(label: str, elem_id: str, height: int = 210, *, webcam: bool = Fa
 def photo_slot() -> gr.Image:
     """gr.Image would open the upload to check it; only the pipeline's guarded reader may do that."""
     photo = gr.Image(
-        sources=["upload"], type="filepath", image_mode=None, label="Face photo", show_label=False, height=210,
+        sources=["upload"], type="filepath", image_mode=None, label="Face photo", show_label=False, height=160,
         buttons=[], elem_id="photo",
     )  # fmt: skip
     photo.preprocess = lambda upload: upload.path if upload else None
@@ -163,8 +164,8 @@ def picks(label: str, items: list[dict]) -> gr.HTML:
     )
 
 
-def last_step(began: str) -> dict[str, Any]:
-    """How well, and go."""
+def how_well(began: str) -> dict[str, Any]:
+    """What is chosen before it begins."""
     quality = preset_of(SampleOptions().steps)
     return {
         "preset": gr.Radio(
@@ -172,10 +173,17 @@ def last_step(began: str) -> dict[str, Any]:
         ),
         "estimate": gr.HTML(began, elem_id="estimate"),
         "agreed": tick(CONSENT, on=False, elem_id="agreed"),
-        "go": gr.Button("Make it speak", variant="primary", elem_id="run"),
-        "test": gr.Button("Try one frame first", variant="secondary", elem_id="test"),
-        "stop": gr.Button("Cancel", variant="secondary", visible=False, elem_id="cancel"),
     }
+
+
+def begin() -> dict[str, Any]:
+    """The primary button, and its neighbours. On a phone they stay in sight."""
+    with gr.Row(elem_id="begin"):
+        return {
+            "go": gr.Button("Make it speak", variant="primary", scale=3, elem_id="run"),
+            "test": gr.Button("Try one frame", variant="secondary", scale=2, elem_id="test"),
+            "stop": gr.Button("Cancel", variant="secondary", visible=False, elem_id="cancel"),
+        }
 
 
 def advanced() -> dict[str, Any]:

@@ -55,8 +55,9 @@ def running(progress: Progress, fraction: float, left: float | None, preview: np
     }
 
 
-def failed(sentence: str, title: str = "This did not work", where: str | None = None) -> dict[str, Any]:
+def failed(sentence: str, title: str = "", where: str | None = None) -> dict[str, Any]:
     """One sentence that says why. where: id of the part of the form that is to be filled in first."""
+    title = title or ("One thing is missing" if where else "This did not work")
     return {"state": "error", "title": title, "message": sentence, "where": where}
 
 
