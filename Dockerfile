@@ -1,6 +1,6 @@
 # docker build -t syncdiff . && docker run --rm -p 7860:7860 syncdiff
 # For the small CPU build of PyTorch: --build-arg TORCH=torch==2.13.0+cpu --build-arg PIP_EXTRA_INDEX_URL=(see Makefile)
-FROM python:3.12-slim
+FROM python:3.12-slim-bookworm
 ARG TORCH=torch==2.13.0
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /app

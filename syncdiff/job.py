@@ -45,7 +45,7 @@ class SampleOptions:
         if not 0 <= self.job <= self.MAX_JOB:
             raise InputError(f"The job number is {self.job}: choose 0 to {self.MAX_JOB}.")
         if self.tail not in ("keep", "trim"):
-            raise InputError(f"The tail option is {self.tail!r}: choose keep or trim.")
+            raise InputError(f"The tail option is {self.tail!r:.40}: choose keep or trim.")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ def test_the_tools_say_what_they_do_and_do_it(serve, files) -> None:
     assert sorted(told) == ["sync", "verify"]
     assert told["sync"].description.startswith("Redraw the lips in a video of a face (or a photo)")
     fields = told["sync"].inputSchema["properties"]
-    assert set(fields) == {"face", "voice", "steps", "seed", "consent"}
+    turned = {"steps", "seed", "tail", "correct", "fit", "label", "which"}
+    assert set(fields) == {"face", "voice", "consent", *turned}
+    assert "promises to say it" in fields["label"]["description"]
     assert "nothing is made without it" in fields["consent"]["description"]
     assert told["verify"].description.startswith("Tell whether a video's lips were redrawn by AI")
 

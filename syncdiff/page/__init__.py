@@ -11,6 +11,6 @@ What a run shows is drawn by assets/page/ from one dict.
 """
 
 from syncdiff.page.build import build_page
-from syncdiff.page.launch import gpu_seconds, launch_options
+from syncdiff.page.launch import launch_options, lent
 
-__all__ = ["build_page", "gpu_seconds", "launch_options"]
+__all__ = ["build_page", "launch_options", "lent"]

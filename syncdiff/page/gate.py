@@ -179,6 +179,8 @@ class Page(gr.Blocks):
             raise gr.Error(OUR_FAULT, print_exception=False) from None
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *more: Any, **named: Any) -> list[Any]:
+        if block_fn.api_visibility == "public":  # what a program leaves out at the end keeps its default
+            inputs = [*inputs, *(part.value for part in block_fn.inputs[len(inputs) :])]
         try:
             if not self.mcp_server_obj:  # whose clients can only name links; gradio asks no private address for them
                 traverse(inputs, _refuse_link, is_file_obj_with_meta)

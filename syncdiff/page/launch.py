@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Callable, Generator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from syncdiff.fit import SECONDS as FIT_SECONDS
-from syncdiff.job import SampleOptions
+from syncdiff.job import Progress, Result, SampleOptions
 from syncdiff.media import LIMITS, InputError, open_speech
 from syncdiff.page.examples import ASSETS, EXAMPLES
 from syncdiff.page.gate import Gate, sweeping
+from syncdiff.page.runs import Pipeline
+from syncdiff.pipeline import REHEARSED
 
 # Whose word about a visitor's address is taken on a Space: its proxies, which sit in private networks. Of the addresses
 # in X-Forwarded-For uvicorn takes the rightmost that is none of these; what a visitor writes there stands further left.
@@ -46,14 +50,54 @@ def theme() -> gr.themes.Base:
     )
 
 
+def lent(pipe: Pipeline, borrow: Callable[..., Any]) -> Pipeline:
+    """The pipeline; on a ZeroGPU Space with a GPU that is lent for as long as a run takes, elsewhere as it is.
+
+    borrow: `spaces.GPU`. On ZeroGPU the run goes on in a process of its own, out of which come whole only the values
+    that it yields: of an exception the name is left. So a visitor's sentence is yielded, and raised on this side."""
+
+    @borrow(duration=gpu_seconds)
+    def run(
+        face: Path, voice: Path, out: Path, options: SampleOptions
+    ) -> Generator[Progress | Result | InputError, None, None]:
+        if os.environ.get("SPACES_ZERO_GPU"):
+            pipe.to("cuda")
+        try:
+            yield from pipe(face, voice, out, options)
+        except InputError as sentence:
+            yield sentence
+
+    def make(face: Path, voice: Path, out: Path, options: SampleOptions) -> Generator[Progress | Result, None, None]:
+        with closing(run(face, voice, out, options)) as items:
+            for item in items:
+                if isinstance(item, InputError):
+                    raise item
+                yield item
+
+    return make
+
+
 def gpu_seconds(face: Path, voice: Path, out: Path, options: SampleOptions) -> int:  # noqa: ARG001 -- the pipeline's own
-    """For how long a ZeroGPU Space should lend its GPU to one run. A guess on the safe side: never measured on one."""
+    """For how long a ZeroGPU Space should lend its GPU to one run. A guess on the safe side: never measured on one.
+
+    All of the video is read and searched for faces, however short the voice. A video without sound counts as long as
+    the voice: how long it is nobody could tell without reading it."""
+    voiced = sound_seconds(voice)
+    if voiced is None:  # the run will say so, at once
+        return 10
+    whole = max(voiced, sound_seconds(face) or 0.0)
+    rehearsed = min(voiced, REHEARSED) if options.correct_offset else 0.0
+    spoken = voiced * 0.05 * options.steps + rehearsed * 0.3  # one step, pasted nowhere, and judged
+    return round(15 + whole + spoken + (FIT_SECONDS if options.fit else 0))
+
+
+def sound_seconds(file: Path) -> float | None:
+    """How long the sound of a file is; None where there is none that can be used."""
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
         try:
-            seconds = open_speech(voice, Path(folder)).seconds
-        except InputError:  # the run will say so, at once
-            return 10
-    return round(15 + seconds * (1.0 + 0.05 * options.steps) + (FIT_SECONDS if options.fit else 0))
+            return open_speech(file, Path(folder)).seconds
+        except InputError:
+            return None
 
 
 def launch_options() -> dict[str, Any]:

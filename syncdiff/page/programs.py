@@ -24,7 +24,12 @@ def add_endpoints(desk: Desk) -> None:
         steps: int | None,
         seed: int | None,
         consent: bool,
+        tail: str | None,
+        correct: bool | None,
+        fit: bool | None,
+        label: bool | None,
         request: gr.Request,
+        which: int | None = None,  # without this gradio's clients would have to name it: None is no value to them
         progress: gr.Progress = PROGRESS,
     ) -> Iterator[tuple[Any, Any]]:
         """Redraw the lips in a video of a face (or a photo) so that they speak a given voice: lip synchronisation.
@@ -39,8 +44,16 @@ def add_endpoints(desk: Desk) -> None:
             steps: denoising steps for each frame, 1 (draft) to 50; 2 by default. More is slower.
             seed: 0 to 2147483647; the same seed makes the same video.
             consent: true if everyone who is seen or heard has agreed to this use; nothing is made without it.
+            tail: where the voice is shorter than the video, keep (the default) or trim the rest of it.
+            correct: true to rehearse first and correct lips that would come early or late; takes a little longer.
+            fit: true to practise on this face first: an experiment without a measured gain, up to a minute longer.
+            label: false leaves out the small words in the corner that say that the lips were redrawn by AI. Whoever
+                does so promises to say it wherever the video is shown, since people have a right to know.
+            which: where there are several faces, the one to redraw: 0 is the largest over time. By default the largest
+                that can be redrawn.
         """
-        asked = Asked(face, voice, consent, {"steps": steps, "seed": seed})
+        options = {"steps": steps, "seed": seed, "tail": tail, "correct_offset": correct, "fit": fit, "label": label}
+        asked = Asked(face, voice, consent, options | {"face": which})
         with closing(desk.run(asked, visitor_of(request))) as items:
             for item in items:
                 if isinstance(item, Result):
@@ -62,6 +75,11 @@ def add_endpoints(desk: Desk) -> None:
             gr.Number(default.steps, label="steps", precision=0),
             gr.Number(default.seed, label="seed", precision=0),
             gr.Checkbox(False, label="consent"),
+            gr.Textbox(default.tail, label="tail"),  # SampleOptions says better what may stand here than a gr.Radio
+            gr.Checkbox(default.correct_offset, label="correct"),
+            gr.Checkbox(default.fit, label="fit"),
+            gr.Checkbox(default.label, label="label"),
+            gr.Number(None, label="which", precision=0),
         ]
         outputs = [gr.File(label="video"), gr.JSON(label="report")]
         gr.Button("sync").click(sync, inputs, outputs, api_name="sync", concurrency_id="runs", concurrency_limit=None)

@@ -26,6 +26,7 @@ OUR_FAULT = "Something went wrong on our side and was noted. Your files are unto
 LOOK_AGAIN = 0.25  # seconds between two looks at the line
 KEPT = 3600  # seconds that an upload or a delivered result stays on disk
 ABSURD = 10**12  # a number beyond any range
+SWITCHES = ("correct_offset", "fit", "label")
 Pipeline = Callable[[Path, Path, Path, SampleOptions], Generator[Progress | Result, None, None]]
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class Asked:
         for name, value in self.options.items():
             if isinstance(value, int | float) and abs(value) > ABSURD:  # before it stands in a sentence, digit by digit
                 raise InputError(f"The value of {name} is far out of range: give a small number.")
+            if name in SWITCHES and value is not None and not isinstance(value, bool):  # "false" would count as a yes
+                raise InputError(f"The value of {name} is neither true nor false: give one of the two.")
         return SampleOptions(**{name: value for name, value in self.options.items() if value is not None})
 
 
@@ -61,6 +64,8 @@ def errors_as_sentences() -> Iterator[None]:
     """What a visitor may read: the sentence of an InputError, or one calm sentence while the log has the rest."""
     try:
         yield
+    except gr.Error:  # ZeroGPU's: there is no GPU to lend, or not for so long
+        raise
     except InputError as error:
         raise gr.Error(escape(str(error), quote=False), print_exception=False) from None  # a toast would render markup
     except Exception:
