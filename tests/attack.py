@@ -252,7 +252,8 @@ def values(report: Report, folder: Path, *, short: bool) -> None:
     """Absurd values for every parameter of every named endpoint. Without consent nothing is made of the legal ones."""
     guest = stranger(report.server)
     face, voice = (guest.upload(path) for path in clip_of(5, folder))
-    fine = {"face": face, "voice": voice, "steps": 1, "seed": 0, "consent": False}
+    fine = {"face": face, "voice": voice, "steps": 1, "seed": 0, "consent": False, "tail": "keep", "correct": False,
+            "fit": False, "label": True, "which": None}  # fmt: skip
     for value in ABSURD[:: 4 if short else 1]:
         for name in fine:
             if name == "consent" and value is True:
@@ -396,6 +397,7 @@ def attack(server: Server, folder: Path, *, short: bool, only: Collection[str] =
     log = server.log.read_text(errors="replace")
     report.wrong += [f"the log holds a traceback: {log[log.index('Traceback') :][:2000]}"] if "Traceback" in log else []
     report.wrong += ["the log names a secret"] if SECRET in log else []
+    report.wrong += [f"it called {called}"] if (called := server.called()) else []
     return report
 
 

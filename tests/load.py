@@ -1,5 +1,5 @@
-"""Many visitors at once on the real server: `python tests/load.py [--visitors 20]`. Prints a table; exit code 1 where
-somebody got what was not theirs, was overtaken, or where something was left behind."""
+"""Many visitors at once on the real server: `python tests/load.py [--visitors 20] [--crowds 1]`. Prints a table; exit
+code 1 where somebody got what was not theirs, was overtaken, or where something was left behind."""
 
 import argparse
 import re
@@ -171,11 +171,14 @@ def farewell(server: Server, table: Table) -> None:
     if left := [path.name for path in server.temp.iterdir()]:
         table.wrong.append(f"left behind: {left}")
     table.rows.append(("left in the temporary folder after the end", ", ".join(left) or "nothing"))
+    if called := server.called():
+        table.wrong.append(f"it called {called}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--visitors", type=int, default=20)
+    parser.add_argument("--crowds", type=int, default=1, help="so many visitors, so often: does memory go on growing?")
     asked, table = parser.parse_args(), Table()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the server is not left alone
     with tempfile.TemporaryDirectory(prefix="load-") as name:
@@ -183,7 +186,8 @@ def main() -> int:
         server = Server(folder / "server")
         try:
             table.rows.append(("the first start answers after", f"{server.start():.0f} s"))
-            crowd(server, asked.visitors, folder, table)
+            for _ in range(asked.crowds):
+                crowd(server, asked.visitors, folder, table)
             power_cut(server, folder, table)
             farewell(server, table)
         finally:

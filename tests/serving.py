@@ -82,13 +82,33 @@ def belongs_to(number: int, video: bytes) -> list[str]:
 
 # ---- the app
 
+# Python runs this in the server before anything else: whom it calls, or asks the address of, is written down.
+LISTEN = """
+import os, sys
+
+def heard(event, given):
+    if event == "socket.connect":
+        host = given[1][0] if isinstance(given[1], tuple) else None
+    elif event == "socket.getaddrinfo":
+        host = given[0]
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else host
+    if host and host not in ("localhost", "::1", "0.0.0.0") and not host.startswith("127."):
+        with open(os.environ["CALLED"], "a") as log:
+            print(host, file=log)
+
+sys.addaudithook(heard)
+"""
+
 
 class Server:
     """`python app.py` on a free port, with a temporary folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.temp, self.log = folder / "temp", folder / "app.log"
+        self.temp, self.log, self._called = folder / "temp", folder / "app.log", folder / "called.log"
         self.temp.mkdir(parents=True)
+        (folder / "sitecustomize.py").write_text(LISTEN)
         self.process: psutil.Popen | None = None
         self.url = ""
 
@@ -99,6 +119,7 @@ class Server:
             port = free.getsockname()[1]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("GRADIO", "SPACE"))}
         environment |= {"GRADIO_SERVER_PORT": str(port), "TMPDIR": str(self.temp), "HF_HUB_OFFLINE": "1"}
+        environment |= {"PYTHONPATH": str(self.log.parent), "CALLED": str(self._called)}
         self.url = f"http://127.0.0.1:{port}"
         with self.log.open("ab") as log:
             self.process = psutil.Popen(
@@ -118,6 +139,10 @@ class Server:
         """Named endpoints, by gradio's number."""
         config = httpx.get(f"{self.url}/config", timeout=PATIENCE).json()
         return {one["api_name"]: one["id"] for one in config["dependencies"] if one["api_visibility"] == "public"}
+
+    def called(self) -> list[str]:
+        """Hosts beyond this machine that it called, or asked the address of."""
+        return self._called.read_text().split() if self._called.exists() else []
 
     def rss(self) -> float:
         """MiB that the process holds."""
