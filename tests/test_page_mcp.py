@@ -46,7 +46,8 @@ def test_the_tools_say_what_they_do_and_do_it(serve, files) -> None:
     fields = told["sync"].inputSchema["properties"]
     turned = {"steps", "seed", "tail", "correct", "fit", "label", "which"}
     assert set(fields) == {"face", "voice", "consent", *turned}
-    assert "promises to say it" in fields["label"]["description"]
+    assert "promises to say that AI was used" in fields["label"]["description"]
+    assert all(field["description"].endswith(".") for field in fields.values())  # none is cut off
     assert "nothing is made without it" in fields["consent"]["description"]
     assert told["verify"].description.startswith("Tell whether a video's lips were redrawn by AI")
 

@@ -16,7 +16,9 @@ PROGRESS = gr.Progress()  # gradio looks for one among a function's defaults
 
 
 def add_endpoints(desk: Desk) -> None:
-    """`gradio_client.Client(url).predict(face=..., voice=..., consent=True, api_name="/sync")` and its like."""
+    """`gradio_client.Client(url).predict(face=..., voice=..., consent=True, api_name="/sync")` and its like.
+
+    Of a docstring's argument gradio tells programs the first line only."""
 
     def sync(
         face: str,
@@ -47,10 +49,8 @@ def add_endpoints(desk: Desk) -> None:
             tail: where the voice is shorter than the video, keep (the default) or trim the rest of it.
             correct: true to rehearse first and correct lips that would come early or late; takes a little longer.
             fit: true to practise on this face first: an experiment without a measured gain, up to a minute longer.
-            label: false leaves out the small words in the corner that say that the lips were redrawn by AI. Whoever
-                does so promises to say it wherever the video is shown, since people have a right to know.
-            which: where there are several faces, the one to redraw: 0 is the largest over time. By default the largest
-                that can be redrawn.
+            label: false leaves the label in the corner out, and promises to say that AI was used wherever it is shown.
+            which: the face to redraw where there are several, 0 the largest; by default the largest that can be.
         """
         options = {"steps": steps, "seed": seed, "tail": tail, "correct_offset": correct, "fit": fit, "label": label}
         asked = Asked(face, voice, consent, options | {"face": which})
