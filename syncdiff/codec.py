@@ -35,6 +35,11 @@ def window_mask() -> Tensor:
     return torch.from_numpy(mouth_mask()[WINDOW].astype(np.float32))[None, None]
 
 
+def spread(weight: Tensor) -> Tensor:
+    """A weight of every pixel [B, 1, 80, 96] -> [B, 48, 20, 24], number by number as `encode` lays the pixels out."""
+    return F.pixel_unshuffle(weight.expand(-1, 3, -1, -1), FACTOR)
+
+
 def latent_mask() -> Tensor:
-    """[1, 48, 20, 24] float32: the same mask, number by number as `encode` lays the pixels out."""
-    return F.pixel_unshuffle(window_mask().expand(1, 3, -1, -1), FACTOR)
+    """[1, 48, 20, 24] float32: `window_mask`, spread."""
+    return spread(window_mask())

@@ -47,23 +47,26 @@ class CompactArtist:
         sitter = scene.sitter
 
         @lru_cache(maxsize=1)  # every step of a frame is told the same
-        def told(frames):
+        def told(frames) -> tuple[Condition, torch.Tensor]:
             seen = codec.encode(scene.windows(frames)) * (1 - mask)
             when = torch.from_numpy(scene.middles[list(frames)])
             lips = sitter.lips(heard.lips_at(when).numpy())
-            shown = zip(scene.indices[list(frames)], lips[:, 0], strict=True)
+            shown = list(zip(scene.indices[list(frames)], lips[:, 0], strict=True))
             identity = codec.encode(np.stack([sitter.hint(i, wanted)[WINDOW] for i, wanted in shown]))
-            nothing = torch.zeros_like(seen)
-            return Condition(seen, identity, nothing, heard.window(when, tokens), torch.from_numpy(lips))
+            region = np.stack([sitter.region(i, wanted)[WINDOW] for i, wanted in shown])
+            nothing, speech = torch.zeros_like(seen), heard.window(when, tokens)
+            condition = Condition(seen, identity, nothing, speech, torch.from_numpy(lips))
+            return condition, codec.spread(torch.from_numpy(region).float().permute(0, 3, 1, 2))
 
         def denoise(noisy, timestep, frames, previous):
-            condition = replace(told(frames), previous=previous).to(device)
+            condition, region = told(frames)
             noisy = noisy.to(device, memory_format=torch.channels_last)
             with torch.inference_mode(), autocast(device):
-                return self.denoiser(noisy, timestep, condition).float().cpu()
+                drawn = self.denoiser(noisy, timestep, replace(condition, previous=previous).to(device))
+            return torch.lerp(condition.identity, drawn.float().cpu(), region)
 
         def complete(clean, frames):
-            return PREVIOUS * (clean.clamp(-1, 1) * mask + told(frames).masked)
+            return PREVIOUS * (clean.clamp(-1, 1) * mask + told(frames)[0].masked)
 
         shape = (codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
         for part in sampler.draw_frames(

@@ -109,6 +109,22 @@ def moved(crop: np.ndarray, points: np.ndarray, wanted: np.ndarray) -> np.ndarra
     return cv2.remap(crop, columns.astype(np.float32), rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
+def lip_region(points: np.ndarray, wanted: np.ndarray, side: int) -> np.ndarray:
+    """Where the lips of the wanted shape [SHAPE] px will lie in a crop: 1 on them, 0 from a little around them on.
+
+    Args:
+        points: [478, 2] landmarks in the crop (only the corners are read), before it is bent.
+
+    Returns:
+        [side, side, 1] float.
+    """
+    centre = points[[61, 291]].mean(0)
+    y, x = np.mgrid[:side, :side]
+    tall, wide = wanted[:3].sum() / 2 + MARGIN, wanted[3] / 2 + MARGIN
+    apart = np.hypot((x - centre[0]) / wide, (y - centre[1] - (0.5 - RAISED) * wanted[0]) / tall)
+    return np.clip((1.25 - apart) / 0.5, 0, 1)[..., None]
+
+
 def implanted(
     mouth: np.ndarray, there: np.ndarray, around: np.ndarray, here: np.ndarray, wanted: np.ndarray
 ) -> np.ndarray:
@@ -122,10 +138,7 @@ def implanted(
     to, away = (points[[61, 291]].mean(0) for points in (here, there))
     shift = np.float32([[1, 0, to[0] - away[0]], [0, 1, to[1] - away[1]]])
     mouth = cv2.warpAffine(mouth, shift, around.shape[:2], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    y, x = np.mgrid[: len(around), : len(around)]
-    tall, wide = wanted[:3].sum() / 2 + MARGIN, wanted[3] / 2 + MARGIN
-    apart = np.hypot((x - to[0]) / wide, (y - to[1] - (0.5 - RAISED) * wanted[0]) / tall)
-    share = np.clip((1.25 - apart) / 0.5, 0, 1)[..., None]
+    share = lip_region(here, wanted, len(around))
     seam = (share > 0.1) & (share < 0.6)
     tone = (around.astype(np.float32) - mouth)[seam[..., 0]].mean(0) if seam.any() else 0.0
     return np.clip(around * (1 - share) + (mouth + tone) * share, 0, 255).astype(np.uint8)

@@ -15,7 +15,7 @@ import numpy as np
 
 from syncdiff.crops import WINDOW, S
 from syncdiff.faces import OK, FaceTrack, Gap
-from syncdiff.lips import Seen, Talker, hint, lip_shape, open_share
+from syncdiff.lips import Seen, Talker, hint, lip_region, lip_shape, open_share
 from syncdiff.media import Clip, Timeline
 
 GAIN = 1.3  # a forecast is a mean, and moves 0.58 to 0.80 times as far as the lips it stands for (held-out people)
@@ -116,6 +116,14 @@ class Sitter(Portrait):
         share = float(open_share(wanted, *self.shapes[[self.resting, self.identity]]))
         mouths = (self.seen(self.resting), 1 - share), (self.seen(self.identity), share)
         return hint(self.seen(frame), mouths, wanted)
+
+    def region(self, frame: int, wanted: np.ndarray) -> np.ndarray:
+        """Where the network has the say over the hint: on the lips, softly [S, S, 1] float (see `lips.lip_region`).
+
+        Around them the hint is the frame's own skin, bent; what a network redraws of that is only softer (measured:
+        docs/training-log.md).
+        """
+        return lip_region(self.landmarks(frame), wanted, S)
 
     def shown(self, wanted: np.ndarray) -> np.ndarray:
         """Shapes [B, SHAPE] crop px -> the shape that the identity's mouth has, before it is bent to them."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from syncdiff.compact import CompactArtist
-from syncdiff.crops import mouth_mask
+from syncdiff.crops import S, mouth_mask
 from syncdiff.denoiser import Denoiser
 from syncdiff.lips import SHAPE
 from syncdiff.pipeline import SyncDiffPipeline
@@ -106,10 +106,9 @@ ROWS = {
     "as the product": Row("bent", _bent()),
     "without rendered heads": Row("bent: data", _bent({"grid-s1": 0.4, "puppets": 0.6})),
     "without puppets": Row("bent: data", _bent({"grid-s1": 0.5, "rendered": 0.5})),
-    "without the critic": Row("bent: losses", _bent(critic=0.0)),
     "sync loss 0.02": Row("bent: losses", _bent(sync=0.02)),
     "sync loss 0.1": Row("bent: losses", _bent(sync=0.1)),
-    "L1 regressor": Row("bent: losses", _bent(regressor=True, critic=0.0, chained=0, pose_dropout=1.0), steps=1),
+    "L1 regressor": Row("bent: losses", _bent(regressor=True, chained=0, pose_dropout=1.0), steps=1),
 }
 
 
@@ -118,6 +117,9 @@ class PlainSitter(Sitter):
 
     def hint(self, frame: int, wanted: np.ndarray) -> np.ndarray:  # noqa: ARG002
         return self.crops[self.identity]
+
+    def region(self, frame: int, wanted: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        return np.ones((S, S, 1))
 
     def lips(self, forecast: np.ndarray) -> np.ndarray:
         return np.zeros((len(forecast), 2, SHAPE), np.float32)
@@ -159,8 +161,8 @@ def maker(row: Row, denoiser: Denoiser, encoder: nn.Module) -> Maker:
 
 
 def ablate(data: Path, out: Path, encoders: dict[str, nn.Module], names: list[str], updates: int) -> list[dict]:
-    """Train and judge row after row; the rows of every clip, as they came."""
-    judge, found = SyncDiffPipeline.from_pretrained().judge, []
+    """Train and judge row after row. Returns the figures of every clip, first those of an earlier call's other rows."""
+    judge, found = SyncDiffPipeline.from_pretrained().judge, _read(out / "ablations.csv", names)
     for name in names:
         row, folder = ROWS[name], out / name.replace(" ", "-")
         encoder = encoders[row.features]
@@ -172,6 +174,16 @@ def ablate(data: Path, out: Path, encoders: dict[str, nn.Module], names: list[st
             print(figures, flush=True)
         write(found, out)
     return found
+
+
+def _read(path: Path, anew: list[str]) -> list[dict]:
+    """What an earlier call found, less what is to be found anew."""
+    if not path.exists():
+        return []
+    words = {"group", "samples", "maker", "set", "clip"}
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["maker"] not in anew]
+    return [{k: v if k in words else float(v) if v else None for k, v in row.items()} for row in rows]
 
 
 def write(found: list[dict], out: Path) -> None:

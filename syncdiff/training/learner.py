@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from syncdiff import codec, sampler
 from syncdiff.denoiser import Condition, Denoiser
 from syncdiff.objective import Objective
-from syncdiff.training.critic import Critic, told_apart
 from syncdiff.training.data import chain_link
 from syncdiff.training.reader import LipReader
 from syncdiff.training.sync import SyncMatcher
@@ -25,14 +24,13 @@ class Recipe:
     """How one update goes."""
 
     lr: float = 6e-4
-    ema: float = 0.998
+    ema: float = 0.999
     chained: int = 9  # first rows of every batch: their previous frame is the network's own, from the update before
     pose_noise: float = 0.4  # upper end of the noise on a true previous frame
     pose_dropout: float = 0.2  # how often there is no previous frame
     speech_dropout: float = 0.4  # how often the speech is not told, only the lip shape
     lips_told: bool = True  # or the lip shape is never told, and the speech always
     sync: float = 0.0  # weight of the sync loss
-    critic: float = 0.004  # weight of the critic's opinion
     regressor: bool = False  # for comparison: the frame in one evaluation from no noise, by L1 alone, as Wav2Lip does
 
 
@@ -59,7 +57,7 @@ def spoil(told: Condition, own: Tensor, recipe: Recipe) -> Condition:
 
 
 class Learner:
-    """The denoiser with its moving average, its critic, their optimisers, counters, and the chains' last frames."""
+    """The denoiser with its moving average, its optimiser, counters, and the chains' last frames."""
 
     def __init__(
         self, model: Denoiser, recipe: Recipe, accelerator: Accelerator, reader: LipReader, matcher: SyncMatcher | None
@@ -68,12 +66,8 @@ class Learner:
         self.matcher = matcher and matcher.to(accelerator.device)
         self.update, self.samples, self.mask = 0, 0, codec.latent_mask().to(accelerator.device)
         self.own = torch.zeros(recipe.chained, *self.mask.shape[1:], device=accelerator.device)
-        critic = Critic()
-        self.model, self.optimizer, self.critic, self.against = accelerator.prepare(
-            model,
-            torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=0.01, betas=(0.9, 0.99)),
-            critic,
-            torch.optim.Adam(critic.parameters(), 5e-4, betas=(0.5, 0.99)),
+        self.model, self.optimizer = accelerator.prepare(
+            model, torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=0.01, betas=(0.9, 0.99))
         )
         self.average = Denoiser.from_config(model.config).to(accelerator.device)
         self.average.load_state_dict(accelerator.unwrap_model(self.model).state_dict())  # alike in all processes by now
@@ -104,24 +98,14 @@ class Learner:
                 terms, estimate = self.regress(clean, seen)
             else:
                 terms, estimate = self.objective(self.model, clean, seen, pure=len(self.own))
-            drawn = estimate * self.mask + told.masked
-            self.own = drawn[: len(self.own)].detach().clamp(-1, 1)
+            drawn = estimate[: len(self.own)] * self.mask + told.masked[: len(self.own)]
+            self.own = drawn.detach().clamp(-1, 1)
             if self.matcher is not None:
                 features = self.reader(F.pixel_shuffle(estimate, codec.FACTOR))[1][-1]
                 terms["sync"] = recipe.sync * self.matcher(features, told.speech)
-            if recipe.critic:
-                critic = self.accelerator.unwrap_model(self.critic)  # its gradients are none of this backward pass
-                critic.requires_grad_(False)
-                terms["critic"] = -recipe.critic * critic(drawn, told.identity).mean()
-                critic.requires_grad_(True)
         self.accelerator.backward(sum(terms.values()))
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step(), self.optimizer.zero_grad()
-        if "critic" in terms:
-            with self.accelerator.autocast():
-                terms["apart"] = told_apart(self.critic, clean, drawn, told.identity)
-            self.accelerator.backward(terms["apart"])
-            self.against.step(), self.against.zero_grad()
         self.update, self.samples = self.update + 1, self.samples + len(clean) * self.accelerator.num_processes
         with torch.no_grad():
             decay = min(recipe.ema, self.update / (self.update + 10))
@@ -137,10 +121,10 @@ class Learner:
         return {"pixels": error.mean()}, estimate
 
     def save(self, path: Path) -> None:
-        whole = self.accelerator.unwrap_model
         state = {
-            **{name: whole(net).state_dict() for name, net in self._nets().items()},
-            **{name: optimizer.state_dict() for name, optimizer in self._optimizers().items()},
+            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "update": self.update,
             "samples": self.samples,
             "elapsed": self.seconds,
@@ -157,10 +141,9 @@ class Learner:
         Those and the chains' last frames are kept of the main process: the others throw new dice and begin new chains.
         """
         state = torch.load(path, weights_only=True, map_location="cpu")
-        for name, net in self._nets().items():
-            self.accelerator.unwrap_model(net).load_state_dict(state[name])
-        for name, optimizer in self._optimizers().items():
-            optimizer.load_state_dict(state[name])
+        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.update, self.samples, self.began = state["update"], state["samples"], time.time() - state["elapsed"]
         if not self.accelerator.is_main_process:
             torch.manual_seed(self.update * self.accelerator.num_processes + self.accelerator.process_index)
@@ -168,9 +151,3 @@ class Learner:
         self.own = state["own"].to(self.accelerator.device)
         torch.set_rng_state(state["dice"][0])
         torch.cuda.set_rng_state_all(state["dice"][1:])
-
-    def _nets(self) -> dict[str, torch.nn.Module]:
-        return {"model": self.model, "average": self.average, "critic": self.critic}
-
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {"optimizer": self.optimizer, "against": self.against}

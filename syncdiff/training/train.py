@@ -47,7 +47,7 @@ class Preset:
     """One row of the table below: everything that decides what comes out."""
 
     denoiser: dict = field(default_factory=dict)  # Denoiser's arguments
-    share: dict[str, float] = field(default_factory=lambda: {"grid-s1": 0.3, "rendered": 0.3, "puppets": 0.4})
+    share: dict[str, float] = field(default_factory=lambda: {"grid-s1": 0.4, "rendered": 0.2, "puppets": 0.4})
     batch: int = 32
     updates: int = 100_000
     save_every: int = 300
