@@ -14,7 +14,7 @@ from syncdiff import codec, crops, sampler
 from syncdiff.crops import WINDOW
 from syncdiff.denoiser import Condition, Denoiser, autocast
 from syncdiff.faces import FaceTrack
-from syncdiff.media import Clip
+from syncdiff.media import Clip, Patch
 from syncdiff.scene import CropFile, Scene, Sitter, Stroke
 from syncdiff.speech import Heard, SpeechEncoder, listen
 
@@ -27,7 +27,7 @@ class CompactArtist:
     side = crops.S
     finder = "mediapipe"
     upright = True  # its crops are those that the judge looks at and the invisible mark lies in
-    cut, paste = staticmethod(crops.cut), staticmethod(crops.paste)
+    cut = staticmethod(crops.cut)
 
     def __init__(self, denoiser: Denoiser, speech: SpeechEncoder, scheduler: DDIMScheduler) -> None:
         self.denoiser, self.speech, self.scheduler = denoiser, speech, scheduler
@@ -40,6 +40,11 @@ class CompactArtist:
 
     def listen(self, samples: np.ndarray) -> Heard:
         return listen(self.speech, samples)
+
+    def paste(self, image: np.ndarray, crop: np.ndarray, scene: Scene, i: int, shape: np.ndarray) -> Patch:
+        """What was drawn for output frame `i`, its own mouth bent to that shape [SHAPE], in the frame [H, W, 3]."""
+        bend = scene.sitter.bend(scene.indices[i], shape)
+        return crops.paste(image, crop, scene.matrix(i), scene.weight[i], bend)
 
     def draw_chunk(self, scene: Scene, heard: Heard, start: int, *, steps: int, seed: int) -> Iterator[Stroke]:
         """Draw the mouths of the chunk that begins at output frame `start` (see `sampler.draw_frames`)."""
@@ -74,4 +79,7 @@ class CompactArtist:
         ):
             shown = len(part.frames) if part.finished else 1
             drawn = scene.complete(part.frames[:shown], codec.decode(part.clean[:shown]))
-            yield Stroke(part.frames, look=drawn[0], crops=drawn if part.finished else None)
+            if part.finished:
+                yield Stroke(part.frames, drawn[0], drawn, told(part.frames)[0].lips[:, 0].numpy())
+            else:
+                yield Stroke(part.frames, drawn[0])

@@ -7,6 +7,7 @@ mask nor the alignment can tell the network how the lips stood (the leak that Di
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -118,11 +119,31 @@ def cut(image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
     return _warp(image, to_frame, (S, S))
 
 
-def paste(image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: float = 1.0) -> Patch:
+@dataclass(frozen=True)
+class Bend:
+    """Where the skin around a redrawn mouth has come from: the frame's own detail, finer than the crop, goes along."""
+
+    source: np.ndarray  # [S, S, 2] float32 crop px: where every pixel of the redrawn crop was in the frame's own crop
+    kept: np.ndarray  # [S, S] float32: 1 where that pixel is the frame's own, 0 where it was drawn
+
+
+def _detail(here: np.ndarray, source: np.ndarray, bend: Bend, to_part: np.ndarray, from_part: np.ndarray) -> np.ndarray:
+    """What a part of the frame [h, w, 3] shows and its crop does not, moved as the bend says; 0 where it was drawn."""
+    size = here.shape[1], here.shape[0]
+    fine = here - _warp(source.astype(np.float32), from_part, size, interpolation=cv2.INTER_CUBIC)
+    at = _warp(bend.source, from_part, size) @ to_part[:, :2].T + to_part[:, 2]
+    fine = cv2.remap(fine, at.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return fine * _warp(bend.kept, from_part, size)[..., None]
+
+
+def paste(
+    image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: float = 1.0, bend: Bend | None = None
+) -> Patch:
     """The way back: the frame's rectangle around the mask with `crop` [S, S, 3] uint8 blended in, outside it untouched.
 
     `weight` 0..1 fades the whole patch (soft ends of a gap). The seam is feathered inside the mask, and the crop's
-    colour is shifted by the difference to the frame in a ring around the mask, where both show the same skin.
+    colour is shifted by the difference to the frame in a ring around the mask, where both show the same skin. With a
+    `bend`, what the frame shows more finely than the crop can is carried over to where its skin was bent to.
     """
     mask = mouth_mask()
     corners = np.argwhere(mask)
@@ -139,6 +160,8 @@ def paste(image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: flo
     if scale < 1 / 1.5:  # as in cut(), the other way round: a small face holds fewer pixels than the crop
         drawn = cv2.GaussianBlur(drawn, (0, 0), 0.45 / scale)
     drawn = _warp(drawn, from_part, (width, height), interpolation=cv2.INTER_CUBIC)
+    if bend is not None and scale > 1:
+        drawn += _detail(here, source, bend, to_part, from_part)
     alpha = _warp(_alpha(), from_part, (width, height), border=cv2.BORDER_CONSTANT)[..., None] * weight
     blend = np.rint(here * (1 - alpha) + np.clip(drawn, 0, 255) * alpha).astype(np.uint8)
     return Patch(y=y, x=x, rgb=blend)

@@ -70,16 +70,24 @@ CONTOURS = (*_OUTER_UPPER, *_INNER_UPPER, *_INNER_LOWER, *_OUTER_LOWER, _CHIN)
 
 
 def moved(crop: np.ndarray, points: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """A crop [S, S, 3] uint8 with its mouth bent to another shape: a hint for the network, not a picture to show.
+    """A crop [S, S, 3] uint8 with its mouth bent to another shape [SHAPE] px: a hint for the network.
+
+    Teeth that the crop does not show are not invented here. `points` are its landmarks [478, 2].
+    """
+    return cv2.remap(crop, bend(points, wanted, len(crop)), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def bend(points: np.ndarray, wanted: np.ndarray, side: int) -> np.ndarray:
+    """Where in a crop every pixel of the bent crop comes from: x and y, [side, side, 2] float32.
 
     Column by column the four contours of the lips and the chin go where the wanted shape has them, and what lies
-    between them is stretched; teeth that the crop does not show are not invented here.
+    between them is stretched.
 
     Args:
         points: [478, 2] landmarks in the crop (only CONTOURS are read).
         wanted: [SHAPE] px.
     """
-    now, side = lip_shape(points), crop.shape[0]
+    now = lip_shape(points)
     centre = (points[61] + points[291]) / 2
     half = max(4.0, now[3] / 2)
     widen = float(np.clip(wanted[3] / max(now[3], 1), 0.75, 1.3))
@@ -106,7 +114,7 @@ def moved(crop: np.ndarray, points: np.ndarray, wanted: np.ndarray) -> np.ndarra
     rows = np.stack([np.interp(x, target[:, i], source[:, i]) for i in range(side)], axis=1).astype(np.float32)
     near = np.exp(-((u / 1.5) ** 2)[None] - ((x - centre[1]) / (1.3 * half))[:, None] ** 2)
     columns = x[None] + (x - centre[0])[None] * (1 / widen - 1) * near
-    return cv2.remap(crop, columns.astype(np.float32), rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.stack([columns, rows], axis=-1).astype(np.float32)
 
 
 def lip_region(points: np.ndarray, wanted: np.ndarray, side: int) -> np.ndarray:

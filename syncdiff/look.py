@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from syncdiff.crops import S, align, cut, mouth_mask, paste
+from syncdiff.crops import S, align, cut, mouth_mask
 from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, track_faces
 from syncdiff.faces.track import REASONS
 from syncdiff.job import SampleOptions
@@ -112,9 +112,9 @@ class Glimpse:
         one = np.array([chosen])
         scene = Scene(Sitter.of(track, to_frame, crops), one, np.zeros(1), np.array([second]), np.ones(1, np.float32))
         *_, last = pipe.draw_chunk(scene, heard, 0, options)
-        (crop,) = last.crops
+        (crop,), (shape,) = last.crops, last.shapes
         before, after = self.images[chosen], self.images[chosen].copy()
-        patch = paste(before, crop, to_frame[chosen])
+        patch = pipe.artist().paste(before, crop, scene, 0, shape)
         after[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
         return Trial(before, after, _moved(_SQUARE, to_frame[chosen]), _moved(_outline(), to_frame[chosen]), second)
 

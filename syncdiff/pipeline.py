@@ -302,9 +302,11 @@ class SyncDiffPipeline(DiffusionPipeline):
         for start in range(0, len(scene), chunk):
             stop = min(start + chunk, len(scene))
             done, drawn_by = start * (steps + 1), start * (steps + 1) + (stop - start) * steps
-            drawn: dict[int, np.ndarray] = {}
+            drawn: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}  # crop and, where it was bent, its shape
             for stroke in artist.draw_chunk(scene, heard, start, steps=steps, seed=options.seed):
-                drawn.update(zip(stroke.frames, () if stroke.crops is None else stroke.crops, strict=False))
+                if stroke.crops is not None:
+                    shapes = [None] * len(stroke.crops) if stroke.shapes is None else stroke.shapes
+                    drawn.update(zip(stroke.frames, zip(stroke.crops, shapes, strict=True), strict=True))
                 done = min(done + len(stroke.frames), drawn_by)
                 yield Progress("drawing", done, total, stroke.look)
             for i, frame in zip(range(start, stop), clip.frames(scene.indices[start:stop]), strict=True):
@@ -312,7 +314,7 @@ class SyncDiffPipeline(DiffusionPipeline):
                 at, patch = scene.indices[i], None
                 if i in drawn:
                     image = frame.rgb()
-                    patch = _pasted(artist, scene, i, image, drawn.pop(i), judged.to_frame[at], mark)
+                    patch = _pasted(artist, scene, i, image, *drawn.pop(i), judged.to_frame[at], mark)
                     image[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
                     judged.result[i] = crops.cut(image, judged.to_frame[at])  # what the visitor gets is what is scored
                 else:
@@ -417,6 +419,7 @@ def _pasted(
     i: int,
     image: np.ndarray,
     crop: np.ndarray,
+    shape: np.ndarray | None,
     upright: np.ndarray,
     mark: Watermark | None,
 ) -> Patch:
@@ -424,7 +427,7 @@ def _pasted(
     time, weight = scene.times[i], scene.weight[i]
     if mark is not None and artist.upright:
         crop = mark.mark(crop, time)
-    patch = artist.paste(image, crop, scene.matrix(i), weight)
+    patch = artist.paste(image, crop, scene, i, shape)
     return patch if mark is None or artist.upright else mark.onto(patch, upright, time, weight)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from syncdiff.crops import WINDOW, S
+from syncdiff.crops import WINDOW, Bend, S
 from syncdiff.faces import OK, FaceTrack, Gap
-from syncdiff.lips import Seen, Talker, hint, lip_region, lip_shape, open_share
+from syncdiff.lips import Seen, Talker, bend, hint, lip_region, lip_shape, open_share
 from syncdiff.media import Clip, Timeline
 
 GAIN = 1.3  # a forecast is a mean, and moves 0.58 to 0.80 times as far as the lips it stands for (held-out people)
@@ -44,6 +44,7 @@ class Stroke:
     frames: tuple[int, ...]
     look: np.ndarray | None = None  # [side, side, 3] uint8: the first of them as it stands
     crops: np.ndarray | None = None  # [len(frames), side, side, 3] uint8, all of them, once they are finished
+    shapes: np.ndarray | None = None  # [len(frames), SHAPE] crop px: what the frames' own mouths were bent to, if so
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,11 @@ class Sitter(Portrait):
         docs/training-log.md).
         """
         return lip_region(self.landmarks(frame), wanted, S)
+
+    def bend(self, frame: int, wanted: np.ndarray) -> Bend:
+        """How the frame's own skin goes with a mouth of the wanted shape."""
+        kept = 1 - self.region(frame, wanted)[..., 0]
+        return Bend(bend(self.landmarks(frame), wanted, S), kept.astype(np.float32))
 
     def shown(self, wanted: np.ndarray) -> np.ndarray:
         """Shapes [B, SHAPE] crop px -> the shape that the identity's mouth has, before it is bent to them."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,6 +31,21 @@ def number_in(rgb: np.ndarray) -> int:
     return int("".join("1" if value > 128 else "0" for value in middles), 2)
 
 
+@contextmanager
+def ordinary_priority() -> Iterator[None]:
+    """Undo what SVT-AV1 does where root runs it: it makes the calling thread, and so all that is started from it later,
+    real-time. A browser of a later test then starves the server that it waits for, for ever."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameter)
+
+
+@ordinary_priority()
 def make_video(
     path: Path,
     frames: int | Iterable[np.ndarray | av.VideoFrame] = 25,

@@ -1,5 +1,6 @@
 """Files in: of every kind of video, photo and sound, the pictures, the clock and the sound arrive as they were."""
 
+import os
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -64,6 +65,13 @@ def test_any_common_video(name: str, tmp_path: Path) -> None:
     assert clip.speech.rate == 48_000
     assert clip.speech.seconds == pytest.approx(1.0, abs=0.001)
     assert click_at(clip.speech.samples(), SAMPLE_RATE) == pytest.approx(0.5, abs=0.002)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduler to ask here")
+def test_an_encoder_of_the_tests_leaves_this_process_at_its_priority(tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0)
+    make_video(tmp_path / "av1.mp4", 3, **VIDEOS["av1.mp4"])
+    assert os.sched_getscheduler(0) == before
 
 
 def test_the_normalised_file_is_nearly_lossless_even_on_noise(tmp_path: Path) -> None:

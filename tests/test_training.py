@@ -149,7 +149,7 @@ def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path):
 
 def test_ablate_trains_and_judges_rows(prepared, tmp_path, monkeypatch):
     tiny, rows = train.PRESETS["tiny"], {}
-    for name in ("previous", "L1 regressor"):
+    for name in ("log mel", "previous", "L1 regressor"):
         preset = ablate.ROWS[name].preset
         small = replace(preset, share={"heads": 1.0}, batch=2, helper_updates=1, hearings=1)
         recipe = replace(preset.recipe, chained=0)
@@ -157,16 +157,16 @@ def test_ablate_trains_and_judges_rows(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(ablate, "ROWS", rows)
     monkeypatch.setattr(ablate, "SETS", ("heads",))
     monkeypatch.setattr(ablate, "CLIPS", 1)
-    encoders = {"facial-informative": SpeechEncoder(width=32, layers=1).eval()}
+    encoders = {"facial-informative": SpeechEncoder(width=32, layers=1).eval(), "log mel": ablate.LogMel()}
     found = ablate.ablate(prepared, tmp_path / "out", encoders, list(rows), updates=2)
     assert [row["maker"] for row in found] == list(rows)
-    assert [row["samples"] for row in found] == [4, 4]
+    assert [row["samples"] for row in found] == [4, 4, 4]
     lines = (tmp_path / "out" / "ablations.md").read_text().splitlines()
     assert len(lines) == 2 + len(rows)
     assert f"{found[0]['sharpness']:.2f}" in lines[2]
     again = ablate.ablate(prepared, tmp_path / "out", encoders, ["previous"], updates=2)
-    assert [row["maker"] for row in again] == ["L1 regressor", "previous"]  # the other row is kept
-    assert again[0]["matched_r"] == pytest.approx(found[1]["matched_r"])
+    assert [row["maker"] for row in again] == ["log mel", "L1 regressor", "previous"]  # the others are kept
+    assert again[0]["matched_r"] == pytest.approx(found[0]["matched_r"])
 
 
 def test_log_mel_stands_in_an_encoders_place():

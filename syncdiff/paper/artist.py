@@ -14,7 +14,7 @@ from torch import Tensor
 from syncdiff.avhubert import AVHubert
 from syncdiff.denoiser import autocast
 from syncdiff.faces import OK, FaceTrack
-from syncdiff.media import Clip
+from syncdiff.media import Clip, Patch
 from syncdiff.paper import frames
 from syncdiff.paper.denoiser import PaperDenoiser, Priors, to_latents, to_pixels
 from syncdiff.sampler import LANE, LANES
@@ -36,7 +36,7 @@ class PaperArtist:
     side = frames.SIDE
     finder = "face-alignment"  # section 4.2: S3FD's boxes
     upright = False  # squares of whole faces: judge and mark look at the upright crops beside them
-    cut, paste = staticmethod(frames.cut), staticmethod(frames.paste)
+    cut = staticmethod(frames.cut)
 
     def __init__(self, denoiser: PaperDenoiser, speech: AVHubert, vae: VQModel, scheduler: DDIMScheduler) -> None:
         self.denoiser, self.speech, self.vae, self.scheduler = denoiser, speech, vae, scheduler
@@ -47,6 +47,10 @@ class PaperArtist:
 
     def sitter(self, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> FaceFrames:
         return FaceFrames(crops, to_frame, frames.to_square(frames.face_boxes(track), to_frame), track.state == OK)
+
+    def paste(self, image: np.ndarray, square: np.ndarray, scene: Scene, i: int, _shape: None) -> Patch:
+        """The square that was generated for output frame `i` in the frame [H, W, 3]; nothing was bent."""
+        return frames.paste(image, square, scene.matrix(i), scene.weight[i])
 
     def listen(self, samples: np.ndarray) -> Tensor:
         """[N] at 16 kHz -> [T25, D], the whole utterance at once."""

@@ -55,7 +55,7 @@ class LogMel(nn.Module):
     class Config:
         width: int = 2 * MELS
 
-    config, rate = Config(), 50
+    config, rate, device, dtype = Config(), 50, torch.device("cpu"), torch.float32
 
     def forward(self, mel: Tensor) -> Tensor:
         mel = ((mel - MEL_MEAN) / MEL_STD).transpose(1, 2)
