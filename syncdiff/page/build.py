@@ -92,8 +92,8 @@ def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
     def take_voice(event: gr.EventData) -> tuple:
         return str(examples()[event.key].voice), None, gr.Tabs(selected="sound")
 
-    settled(form.face_picks.click(take_face, None, [video, photo, form.faces], **NOW))
-    settled(form.voice_picks.click(take_voice, None, [sound, film, form.voices], **NOW))
+    settled(form.face_picks, form.face_picks.click(take_face, None, [video, photo, form.faces], **NOW))
+    settled(form.voice_picks, form.voice_picks.click(take_voice, None, [sound, film, form.voices], **NOW))
     form.label.input(lambda on: gr.update(visible=not on, value=False), form.label, form.unlabelled, **NOW)
     form.preset.input(lambda name: PRESETS[name], form.preset, form.steps, **NOW)
     form.steps.input(preset_of, form.steps, form.preset, **NOW)
@@ -116,12 +116,11 @@ def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
     page.load(restore, None, [*filled, view], **NOW)
 
 
-def settled(event: Any) -> None:
-    """A pick was answered: what it brought is there (see `arrived.js`)."""
-    event.then(
-        None, None, None, js="() => document.querySelectorAll('[aria-busy]').forEach((row) => (row.ariaBusy = null))",
-        **BROWSER,
-    )  # fmt: skip
+def settled(row: gr.HTML, picked: Any) -> None:
+    """A pick of this row was answered: what it brought is there (see `arrived.js`). Another row's may be coming yet."""
+    picked.then(
+        None, None, None, js=f"() => (document.querySelector('#{row.elem_id} .picks').ariaBusy = null)", **BROWSER
+    )
 
 
 def values_of(settings: Settings) -> list:
@@ -193,7 +192,7 @@ def look_at_faces(desk: Desk, form: Form) -> gr.State:
         trigger_mode="always_last",
         **HIDDEN,
     )
-    settled(form.found.click(choose, [form.found, spots], [form.found, chosen], **NOW))
+    settled(form.found, form.found.click(choose, [form.found, spots], [form.found, chosen], **NOW))
     return chosen
 
 

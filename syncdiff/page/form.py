@@ -98,9 +98,9 @@ def face() -> dict[str, Any]:
         ("video", "Video", lambda: video_slot("Face video", "face", webcam=webcam)), ("photo", "Photo", photo_slot)
     )
     note = gr.HTML(elem_id="face-note")
-    found = picks("Which face should speak?", [])
+    found = picks("Which face should speak?", [], "faces-found")
     offered = [{"key": e.key, "label": e.face_label, "poster": poster(e)} for e in examples().values()]
-    face_picks = picks("Faces to try", offered)
+    face_picks = picks("Faces to try", offered, "face-picks")
     return {
         "faces": faces, "video": video, "photo": photo, "face_note": note, "found": found, "face_picks": face_picks,
     }  # fmt: skip
@@ -113,7 +113,8 @@ def voice() -> dict[str, Any]:
         ("film", "From a video", lambda: video_slot("Video with the voice", "film", height=146)),
     )
     offered = [{"key": e.key, "label": e.voice_label} for e in examples().values()]
-    return {"voices": voices, "sound": sound, "film": film, "voice_picks": picks("Voices to try", offered)}
+    voice_picks = picks("Voices to try", offered, "voice-picks")
+    return {"voices": voices, "sound": sound, "film": film, "voice_picks": voice_picks}
 
 
 def either(*ways: tuple[str, str, Callable[[], Any]]) -> tuple:
@@ -152,7 +153,7 @@ def sound_slot() -> gr.Audio:
     )  # fmt: skip
 
 
-def picks(label: str, items: list[dict]) -> gr.HTML:
+def picks(label: str, items: list[dict], elem_id: str) -> gr.HTML:
     """A row of buttons; a click tells the key of the one that was picked."""
     return gr.HTML(
         {"label": label, "items": items},
@@ -160,6 +161,7 @@ def picks(label: str, items: list[dict]) -> gr.HTML:
         js_on_load=(PAGE / "picks.js").read_text(),
         apply_default_css=False,
         visible=bool(items),
+        elem_id=elem_id,
         elem_classes="pick-row",
     )
 
