@@ -52,7 +52,7 @@ class CompactArtist:
         sitter = scene.sitter
 
         @lru_cache(maxsize=1)  # every step of a frame is told the same
-        def told(frames) -> tuple[Condition, torch.Tensor]:
+        def told(frames) -> Condition:
             seen = codec.encode(scene.windows(frames)) * (1 - mask)
             when = torch.from_numpy(scene.middles[list(frames)])
             lips = sitter.lips(heard.lips_at(when).numpy())
@@ -60,18 +60,17 @@ class CompactArtist:
             identity = codec.encode(np.stack([sitter.hint(i, wanted)[WINDOW] for i, wanted in shown]))
             region = np.stack([sitter.region(i, wanted)[WINDOW] for i, wanted in shown])
             nothing, speech = torch.zeros_like(seen), heard.window(when, tokens)
-            condition = Condition(seen, identity, nothing, speech, torch.from_numpy(lips))
-            return condition, codec.spread(torch.from_numpy(region).float().permute(0, 3, 1, 2))
+            say = codec.spread(torch.from_numpy(region).float().permute(0, 3, 1, 2))
+            return Condition(seen, identity, nothing, speech, torch.from_numpy(lips), say)
 
         def denoise(noisy, timestep, frames, previous):
-            condition, region = told(frames)
             noisy = noisy.to(device, memory_format=torch.channels_last)
             with torch.inference_mode(), autocast(device):
-                drawn = self.denoiser(noisy, timestep, replace(condition, previous=previous).to(device))
-            return torch.lerp(condition.identity, drawn.float().cpu(), region)
+                drawn = self.denoiser(noisy, timestep, replace(told(frames), previous=previous).to(device))
+            return drawn.float().cpu()
 
         def complete(clean, frames):
-            return PREVIOUS * (clean.clamp(-1, 1) * mask + told(frames)[0].masked)
+            return PREVIOUS * (clean.clamp(-1, 1) * mask + told(frames).masked)
 
         shape = (codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
         for part in sampler.draw_frames(
@@ -80,6 +79,6 @@ class CompactArtist:
             shown = len(part.frames) if part.finished else 1
             drawn = scene.complete(part.frames[:shown], codec.decode(part.clean[:shown]))
             if part.finished:
-                yield Stroke(part.frames, drawn[0], drawn, told(part.frames)[0].lips[:, 0].numpy())
+                yield Stroke(part.frames, drawn[0], drawn, told(part.frames).lips[:, 0].numpy())
             else:
                 yield Stroke(part.frames, drawn[0])

@@ -43,6 +43,7 @@ class Condition:
     previous: Tensor  # [B, C, h, w] the frame before, as generated; zeros where there is none
     speech: Tensor  # [B, K, D] tokens around the frame's time; zeros where unknown
     lips: Tensor  # [B, 2, SHAPE] window px: the lip shape wanted, and the identity frame's own
+    region: Tensor  # [B, C, h, w] 0..1: where the network has the say; elsewhere the identity frame stays as it is
 
     def to(self, *args, **kwargs) -> Condition:
         return Condition(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
@@ -105,7 +106,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         speech = condition.speech + self.place
         heard = self.gather(condition.speech.flatten(1)) + self._mouth(condition.lips)
         drawn = self.unet(torch.cat(visual, dim=1), timestep, speech, class_labels=heard).sample
-        return drawn + condition.identity if self.config.residual else drawn
+        apart = drawn if self.config.residual else drawn - condition.identity
+        return condition.identity + condition.region * apart
 
     def _mouth(self, lips: Tensor) -> Tensor:
         """Lip shapes [B, 2, SHAPE] px -> [B, D]: how far the wanted mouth is from the identity's, and what that is."""

@@ -15,10 +15,9 @@ import numpy as np
 
 from syncdiff.crops import WINDOW, Bend, S
 from syncdiff.faces import OK, FaceTrack, Gap
-from syncdiff.lips import Seen, Talker, bend, hint, lip_region, lip_shape, open_share
+from syncdiff.lips import Seen, Talker, as_spoken, bend, hint, lip_region, lip_shape, open_share
 from syncdiff.media import Clip, Timeline
 
-GAIN = 1.3  # a forecast is a mean, and moves 0.58 to 0.80 times as far as the lips it stands for (held-out people)
 FADE_OUT = 0.2  # s over which the drawing fades where a shorter voice ends
 
 
@@ -138,7 +137,7 @@ class Sitter(Portrait):
 
     def lips(self, forecast: np.ndarray) -> np.ndarray:
         """A forecast [B, SHAPE] in a talker's units -> what the network is told [B, 2, SHAPE], crop px."""
-        wanted = self.talker.pixels(GAIN * forecast)
+        wanted = self.talker.pixels(as_spoken(forecast))
         return np.stack([wanted, self.shown(wanted)], axis=1)
 
 

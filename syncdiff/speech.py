@@ -116,7 +116,7 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
     config_name = "config.json"
 
     @register_to_config
-    def __init__(self, width: int = 256, layers: int = 6, kernel: int = 9) -> None:
+    def __init__(self, width: int = 256, layers: int = 8, kernel: int = 9) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv1d(MELS, width, 3, padding=1), nn.GELU(), nn.Conv1d(width, width, 4, stride=2, padding=1), nn.GELU()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from syncdiff.lips import CONTOURS, CORNERS, SHAPE, Talker, implanted, lip_shape, moved, open_share
+from syncdiff.lips import CONTOURS, CORNERS, SHAPE, Talker, as_spoken, implanted, lip_shape, moved, open_share
 
 GAP, LOWER_LIP = 8, 6
 
@@ -83,6 +83,16 @@ def test_implanted_lips_lie_on_the_others_mouth_in_its_tone():
 def test_the_open_mouth_fades_in_with_the_gap():
     closed, opened = np.array([1.0, 5, 6, 34, 30]), np.array([11.0, 5, 6, 34, 30])
     shapes = np.tile(closed, (4, 1))
-    shapes[:, 0] = (0, 3, 5, 7)
+    shapes[:, 0] = (1, 1.5, 2.5, 3.5)
     assert open_share(shapes, closed, opened) == pytest.approx([0, 0, 0.5, 1])
     assert open_share(closed, closed, closed) == 0  # one frame for both, as of a photo: no matter
+
+
+def test_a_forecast_mean_is_raised_most_where_lips_part():
+    forecast = np.zeros((5, SHAPE), np.float32)
+    forecast[:, 0] = (-0.2, 0, 0.2, 0.5, 1)
+    forecast[:, 3] = 0.5
+    spoken = as_spoken(forecast)
+    assert spoken[:, 0] == pytest.approx([0, 0, 3 / 7, 3 / 4, 1])  # closed stays closed, and the reach is the reach
+    assert spoken[:, 3] == pytest.approx(0.65)  # a width moves as far both ways
+    assert forecast[0, 0] == pytest.approx(-0.2)  # what was given is left alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -121,10 +122,10 @@ def test_the_regressor_draws_at_once_and_hears_neither_noise_nor_previous_frame(
     assert (one[:, ~mouth_mask()] == head.crops[:, ~mouth_mask()]).all()
     assert (one != head.crops).any()
     shape = (1, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
-    told = Condition(*torch.randn(3, *shape), torch.randn(1, 8, 32), torch.rand(1, 2, 5))
+    told = Condition(*torch.randn(3, *shape), torch.randn(1, 8, 32), torch.rand(1, 2, 5), torch.ones(shape))
     last, nothing = torch.tensor([999]), torch.zeros(shape)
     with torch.inference_mode():
-        plain = net(nothing, last, Condition(told.masked, told.identity, nothing, told.speech, told.lips))
+        plain = net(nothing, last, replace(told, previous=nothing))
         assert torch.equal(Regressor(net)(torch.randn(shape), last, told), plain)
 
 

@@ -26,6 +26,7 @@ def condition(**changes) -> Condition:
         **(
             parts
             | {"speech": torch.randn(2, 8, 32, generator=g), "lips": torch.rand(2, 2, 5, generator=g) * 30}
+            | {"region": torch.ones(SHAPE)}
             | changes
         )
     )
@@ -83,9 +84,18 @@ def test_before_training_the_identity_frame_is_the_answer():
     assert torch.allclose(run(model, told), told.identity + model.unet.conv_out.bias.view(1, -1, 1, 1), atol=1e-5)
 
 
+def test_outside_its_region_the_identity_frame_stays(denoiser):
+    region = torch.zeros(SHAPE)
+    region[..., 12:, :] = 1
+    told = condition(region=region)
+    drawn = run(denoiser, told)
+    assert torch.equal(drawn[..., :12, :], told.identity[..., :12, :])
+    assert torch.equal(drawn[..., 12:, :], run(denoiser, condition())[..., 12:, :])
+
+
 def test_batch_does_not_matter(denoiser):
     told = condition()
-    one = Condition(**{k: getattr(told, k)[:1] for k in ("masked", "identity", "previous", "speech", "lips")})
+    one = Condition(**{k: getattr(told, k)[:1] for k in ("masked", "identity", "previous", "speech", "lips", "region")})
     with torch.inference_mode():
         alone = denoiser(torch.zeros(SHAPE)[:1], torch.tensor([500]), one)
     assert torch.allclose(run(denoiser, told)[:1], alone, atol=1e-5)

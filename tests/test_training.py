@@ -140,7 +140,9 @@ def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path):
     assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["update"] == 5
     assert (tmp_path / "out" / "sheet-000005.png").exists()
     shape = (1, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
-    told = Condition(*(torch.zeros(shape) for _ in range(3)), torch.zeros(1, 8, 32), torch.zeros(1, 2, 5))
+    told = Condition(
+        *(torch.zeros(shape) for _ in range(3)), torch.zeros(1, 8, 32), torch.zeros(1, 2, 5), torch.ones(shape)
+    )
     again = type(average).from_pretrained(tmp_path / "out" / "denoiser").eval()
     with torch.inference_mode():
         t = torch.tensor([999])

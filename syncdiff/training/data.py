@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from syncdiff.crops import WINDOW, S, mouth_mask
-from syncdiff.lips import SHAPE, Seen, hint, lip_shape, open_share
+from syncdiff.lips import SHAPE, Seen, hint, lip_region, lip_shape, open_share
 from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS, SAMPLE_RATE
 
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
@@ -137,6 +137,7 @@ class FaceBatch:
     previous: np.ndarray
     lips: np.ndarray  # [B, 40, 2] float32 window px
     shapes: np.ndarray  # [B, 2, SHAPE] float32 window px: lip shape of this frame and of the identity frame
+    region: np.ndarray  # [B, 80, 96] float32: where the network has the say (see `syncdiff.denoiser.Condition`)
     speech: np.ndarray  # [B, K, D] float32
 
 
@@ -199,26 +200,29 @@ class TalkingFaces:
         closed, other = (int(some[place]) for place in (record.shape[some, 0].argmin(), record.shape[some, 0].argmax()))
         near = int(np.clip(t + rng.choice([-1, 1]) * rng.integers(*NEAR), 0, len(record) - 1))
         frames = pixels[start + np.array([t, other, t - 1])]
+        region = np.ones((S, S), np.float32)
         known = record.shape[[t, closed, other]] + rng.normal(0, LIPS_NOISE, (3, SHAPE)).astype(np.float32)
         share = open_share(*known) if closed != other else 1.0
         told = np.stack([known[0], known[1] + share * (known[2] - known[1])])
         if self.reference == "bent":
             seen = {i: Seen(pixels[start + i], record.face(i)) for i in (near, closed, other)}
             frames[1] = hint(seen[near], ((seen[closed], 1 - share), (seen[other], share)), told[0])
+            region = lip_region(record.face(t), told[0], S)[..., 0].astype(np.float32)
         elif self.reference == "none":
             frames[1] = np.where(mouth_mask()[..., None], GREY, frames[0])
         matrix = _wobble(rng)
         flip = rng.random() < 0.5
         windows = _degrade(np.stack([_warp(f, matrix)[WINDOW] for f in frames]), rng)
+        region = _warp(region, matrix)[WINDOW]
         lips = (record.points[t, :LIPS] - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T - (
             WINDOW[1].start,
             WINDOW[0].start,
         )
         if flip:
-            windows = windows[:, :, ::-1]
+            windows, region = windows[:, :, ::-1], region[:, ::-1]
             lips = np.stack([windows.shape[2] - 1 - lips[:, 0], lips[:, 1]], 1)[_MIRROR]
         shapes = told / np.sqrt(np.linalg.det(matrix[:, :2]))
-        return *windows, lips.astype(np.float32), shapes.astype(np.float32), heard(clip, t, rng)
+        return *windows, lips.astype(np.float32), shapes.astype(np.float32), region, heard(clip, t, rng)
 
 
 def chain_link(lane: int, number: int) -> tuple[int, int]:

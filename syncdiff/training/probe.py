@@ -9,7 +9,7 @@ weights of `distill.MAP_SHARE`; how strong its penalty is, too, is found there, 
 clips, where a set is one person). Beside it stands the forecast that our encoder makes itself, with nothing fitted
 here. r is taken clip by clip on held-out people, at lag 0 and at the clip's best lag within five frames: some films are
 off by that much. The last column is how far the forecast's opening moves against the true lips (ratio of standard
-deviations in the talker's own units): what `scene.GAIN` makes up for.
+deviations in the talker's own units): what `lips.as_spoken` makes up for.
 
 Our encoder has heard the training clips before, the teacher has not: the penalty found on them is too weak for our
 features rather than too strong.
@@ -32,7 +32,7 @@ from syncdiff.lips import Talker
 from syncdiff.scores import best_lag, correlation
 from syncdiff.speech import SpeechEncoder, encode_speech, listen, log_mel
 from syncdiff.training.data import ClipRecord, load_set
-from syncdiff.training.distill import MAP_SHARE, around, lip_shapes, teach
+from syncdiff.training.distill import MAP_SHARE, VOICE_SETS, around, lip_shapes, teach
 from syncdiff.training.measures import GROUPS
 from syncdiff.training.prepare import FPS
 from syncdiff.weights import COMPACT
@@ -205,8 +205,10 @@ def main() -> None:
     kinds: dict[str, Iterable[np.ndarray]] = {LOG_MEL: (mel_steps(r) for r in records)}
     if args.teacher:
         args.cache.mkdir(parents=True, exist_ok=True)
-        clips = zlib.crc32(" ".join(f"{r.set}/{r.name} {len(r.sound)}" for r in records).encode())
-        kinds[TEACHER] = teach(records, args.teacher, args.cache / f"teacher-{clips:08x}.npy")
+        voices = [r for name in VOICE_SETS for r in _spread_out(load_set(args.data, name))]  # for the mean of states
+        heard = [*records, *voices]
+        clips = zlib.crc32(" ".join(f"{r.set}/{r.name} {len(r.sound)}" for r in heard).encode())
+        kinds[TEACHER] = teach(heard, args.teacher, args.cache / f"teacher-{clips:08x}.npy")
     kinds[OURS] = (encode_speech(encoder, r.sound / np.float32(32768)).numpy() for r in records)
     rows = []
     for name, penalty, found in probe(kinds, train, test):

