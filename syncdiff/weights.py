@@ -95,8 +95,10 @@ def _cause(error: BaseException) -> str:
     return str(error).split(". ")[0].rstrip(".")
 
 
-def ship(pipe: DiffusionPipeline, folder: Path, record: dict[str, object]) -> None:
-    """Save in half precision, in shards of at most SHARD, the training record in every header (`doctor` shows it)."""
+def ship(pipe: DiffusionPipeline, folder: Path, records: dict[str, dict[str, object]]) -> None:
+    """Save in half precision, in shards of at most SHARD, each component's training record in its headers.
+
+    `doctor` shows them."""
     pipe.to("cpu").to(dtype=torch.float16)
     for old in (path for component in pipe.components for path in (folder / component).glob("*.safetensors*")):
         old.unlink()  # shards of another number would be found beside the new ones
@@ -108,5 +110,5 @@ def ship(pipe: DiffusionPipeline, folder: Path, record: dict[str, object]) -> No
         for path in (folder / component).glob("*.safetensors"):
             with safe_open(path, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 -- not a dict
-            save_file(tensors, path, metadata={"format": "pt", "record": json.dumps(record)})
+            save_file(tensors, path, metadata={"format": "pt", "record": json.dumps(records[component])})
             path.chmod(0o644)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -97,6 +98,11 @@ ROWS = {
     "previous": Row("plain: reference frame", replace(_plain(bottleneck=WHOLE), reference="none")),
     "bottlenecked previous": Row("plain: reference frame", replace(_plain(), reference="none")),
     "random + bottlenecked previous": Row("plain: reference frame", _plain()),
+    "L1 regressor (Wav2Lip's shape)": Row(
+        "plain: losses",
+        replace(_plain(), recipe=replace(_plain().recipe, regressor=True, chained=0, pose_dropout=1.0)),
+        steps=1,
+    ),
     "random + whole previous": Row("plain: bottleneck", _plain(bottleneck=WHOLE)),
     "bottleneck of 1": Row("plain: bottleneck", _plain(bottleneck=1)),
     "bottleneck of 12": Row("plain: bottleneck", _plain(bottleneck=12)),
@@ -164,7 +170,7 @@ def ablate(data: Path, out: Path, encoders: dict[str, nn.Module], names: list[st
     """Train and judge row after row. Returns the figures of every clip, first those of an earlier call's other rows."""
     judge, found = SyncDiffPipeline.from_pretrained().judge, _read(out / "ablations.csv", names)
     for name in names:
-        row, folder = ROWS[name], out / name.replace(" ", "-")
+        row, folder = ROWS[name], out / re.sub(r"\W+", "-", name)
         encoder = encoders[row.features]
         preset = replace(row.preset, updates=updates)
         denoiser = train(data, folder, encoder, preset, helpers=out / "helpers" / row.features.replace(" ", "-"))
