@@ -17,7 +17,7 @@ import numpy as np
 SPANS = ((13, 14), (0, 13), (14, 17), (61, 291), (78, 308))
 SHAPE = len(SPANS)
 MARGIN = 3.0  # px around the lips that go with them
-GAIN, KNEE = 1.3, 0.5  # see as_spoken()
+GAIN, MET, KNEE = 1.3, 0.05, 0.8  # see as_spoken()
 COMMON_REACH, WIDEST_REACH = 7.0, 11.0  # px: the middle and the upper end of what filmed people reach when they talk
 
 
@@ -26,10 +26,11 @@ def as_spoken(forecast: np.ndarray) -> np.ndarray:
 
     A forecast is a mean over all that lips do with such a sound, so it moves less far than they: GAIN. The gap is never
     less than none, which bends that mean: where 0.15 or 0.25 is forecast, filmed people (held out from training) open
-    their lips by 0.3 to 0.5; at 0.5 by 0.7; at 0.9 by 1.0. So small gaps are raised most: KNEE.
+    their lips by 0.3 to 0.5; at 0.5 by 0.7; at 0.9 by 1.0. So small gaps are raised most, by KNEE; below MET the lips
+    meet, or p, b and m would no more be seen.
     """
     shape = GAIN * forecast
-    gap = np.maximum(forecast[..., 0], 0)
+    gap = np.maximum(forecast[..., 0] - MET, 0) / (1 - MET)
     shape[..., 0] = (1 + KNEE) * gap / (gap + KNEE)
     return shape
 

@@ -37,7 +37,7 @@ from syncdiff.training.prepare import FPS, SAMPLE_RATE
 from syncdiff.training.teacher import RATE, teacher_in
 
 FACE_SETS, VOICE_SETS = ("grid-s1", "rendered", "puppets"), ("speech",)
-SHARE = {"grid-s1": 0.2, "rendered": 0.25, "puppets": 0.35, "speech": 0.2}  # of a batch's segments
+SHARE = {"grid-s1": 0.2, "rendered": 0.2, "puppets": 0.25, "speech": 0.35}  # of a batch's segments
 PIECE = 4 * SAMPLE_RATE  # samples the teacher hears at a time
 COMPONENTS = 96  # principal components of the teacher's states
 OFFSETS, RIDGE = (-6, -3, -1, 1, 3, 6), 0.1  # of the map: steps of 20 ms around a frame; penalty per frame
@@ -285,7 +285,7 @@ def _at(frames: np.ndarray, curves: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(columns, 1).astype(np.float32))
 
 
-WEIGHTS = {"teacher": 0.5, "lips": 2.0, "follow": 0.5, "curves": 2.0, "match": 0.1}
+WEIGHTS = {"teacher": 0.2, "lips": 10.0, "follow": 1.0, "curves": 2.0, "match": 0.05}
 
 
 def train(
