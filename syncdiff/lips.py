@@ -31,7 +31,7 @@ def as_spoken(forecast: np.ndarray) -> np.ndarray:
     """
     shape = GAIN * forecast
     gap = np.maximum(forecast[..., 0] - MET, 0) / (1 - MET)
-    shape[..., 0] = (1 + KNEE) * gap / (gap + KNEE)
+    shape[..., 0] = 2 * gap / (gap + KNEE)
     return shape
 
 

@@ -93,6 +93,6 @@ def test_a_forecast_mean_is_raised_most_where_lips_part():
     forecast[:, 0] = (-0.2, MET, 0.2, 0.5, 1)
     forecast[:, 3] = 0.5
     spoken = as_spoken(forecast)
-    assert spoken[:, 0] == pytest.approx([0, 0, 0.297, 0.669, 1], abs=1e-3)  # the closed stay closed, the reach stays
+    assert spoken[:, 0] == pytest.approx([0, 0, 0.330, 0.744, 2 / 1.8], abs=1e-3)
     assert spoken[:, 3] == pytest.approx(0.65)  # a width moves as far both ways
     assert forecast[0, 0] == pytest.approx(-0.2)  # what was given is left alone
