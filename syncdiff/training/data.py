@@ -27,10 +27,7 @@ _AT = {index: place for place, index in enumerate(KEPT)}
 
 CHAIN = 16  # frames that a chain of own previous frames goes on for, as a lane of the sampler does
 LIPS_NOISE = 0.4  # px, standard deviation, on the lip shapes that are told: in use they are a forecast
-NEAR = (
-    2,
-    11,
-)  # frames away is the one whose jaw the hint shows: in use it is the frame's own, here that tells too much
+NEAR = (2, 11)  # frames away is the one whose jaw the hint shows: in use it is its own, which here would tell too much
 TWO_MOMENTS = 0.7  # how often the identity's mouth fades from the least to the widest open of four, as in use
 OPENER = 0.3  # how often the widest open of three frames is taken: open mouths are rare and matter most
 

@@ -62,14 +62,15 @@ PRESETS = {
     "tiny": Preset(
         denoiser={"widths": (16, 32, 64)}, batch=4, updates=20, helper_updates=10, hearings=1, recipe=Recipe(chained=1)
     ),
-    "compact": Preset(denoiser={"widths": (48, 96, 192)}),  # two CPU cores: 25 samples a second
+    # Two CPU cores: 25 samples a second. The sync loss's weight was chosen in docs/ablations.md.
+    "compact": Preset(denoiser={"widths": (48, 96, 192)}, recipe=Recipe(sync=0.02)),
     "compact-gpu": Preset(  # the same network with the batches of a GPU
         denoiser={"widths": (48, 96, 192)},
         batch=256,
         updates=12_000,
         save_every=1000,
         workers=12,
-        recipe=Recipe(lr=1e-3, ema=0.9995, chained=76),
+        recipe=Recipe(lr=1e-3, ema=0.9995, chained=76, sync=0.02),
     ),
 }
 
