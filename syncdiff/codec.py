@@ -31,13 +31,13 @@ def decode(latents: Tensor) -> np.ndarray:
 
 
 def window_mask() -> Tensor:
-    """[1, 1, 80, 96] float32, 1 where the model draws."""
-    return torch.from_numpy(mouth_mask()[WINDOW].astype(np.float32))[None, None]
+    """[1, 80, 96] float32, 1 where the model draws."""
+    return torch.from_numpy(mouth_mask()[WINDOW].astype(np.float32))[None]
 
 
-def spread(weight: Tensor) -> Tensor:
-    """A weight of every pixel [B, 1, 80, 96] -> [B, 48, 20, 24], number by number as `encode` lays the pixels out."""
-    return F.pixel_unshuffle(weight.expand(-1, 3, -1, -1), FACTOR)
+def spread(weight: np.ndarray | Tensor) -> Tensor:
+    """A weight of every pixel [B, 80, 96] -> [B, 48, 20, 24], number by number as `encode` lays the pixels out."""
+    return F.pixel_unshuffle(torch.as_tensor(weight)[:, None].expand(-1, 3, -1, -1), FACTOR)
 
 
 def latent_mask() -> Tensor:

@@ -58,10 +58,9 @@ class CompactArtist:
             lips = sitter.lips(heard.lips_at(when).numpy())
             shown = list(zip(scene.indices[list(frames)], lips[:, 0], strict=True))
             identity = codec.encode(np.stack([sitter.hint(i, wanted)[WINDOW] for i, wanted in shown]))
-            region = np.stack([sitter.region(i, wanted)[WINDOW] for i, wanted in shown])
+            region = codec.spread(np.stack([sitter.region(i, wanted)[WINDOW] for i, wanted in shown]))
             nothing, speech = torch.zeros_like(seen), heard.window(when, tokens)
-            say = codec.spread(torch.from_numpy(region).float().permute(0, 3, 1, 2))
-            return Condition(seen, identity, nothing, speech, torch.from_numpy(lips), say)
+            return Condition(seen, identity, nothing, speech, torch.from_numpy(lips), region)
 
         def denoise(noisy, timestep, frames, previous):
             noisy = noisy.to(device, memory_format=torch.channels_last)

@@ -91,12 +91,12 @@ def _practice(
     ]
     hints = [sitter.hint(i, wanted)[WINDOW] for i, wanted in zip(near, shapes[:, 0], strict=True)]
     identity = codec.encode(np.stack(hints))
-    region = np.stack([sitter.region(i, wanted)[WINDOW] for i, wanted in zip(frames, shapes[:, 0], strict=True)])
-    say = codec.spread(torch.from_numpy(region).float().permute(0, 3, 1, 2))
+    regions = [sitter.region(i, wanted)[WINDOW] for i, wanted in zip(frames, shapes[:, 0], strict=True)]
+    region = codec.spread(np.stack(regions))
     first = torch.from_numpy(rng.random((len(frames), 1, 1, 1)) < FIRST)
     previous = (previous + POSE_NOISE * torch.rand(len(frames), 1, 1, 1) * torch.randn_like(previous)) * ~first
     speech = torch.zeros(len(frames), net.tokens, net.speech_width)
     if heard is not None:
         told = torch.from_numpy(rng.random((len(frames), 1, 1)) >= UNHEARD)
         speech = heard.window(torch.from_numpy(times[frames]), net.tokens) * told
-    return clean, Condition(clean * (1 - mask), identity, previous, speech, torch.from_numpy(shapes), say)
+    return clean, Condition(clean * (1 - mask), identity, previous, speech, torch.from_numpy(shapes), region)

@@ -25,9 +25,8 @@ def as_spoken(forecast: np.ndarray) -> np.ndarray:
     """A forecast [..., SHAPE] -> the shape it stands for, both in a talker's units.
 
     A forecast is a mean over all that lips do with such a sound, so it moves less far than they: GAIN. The gap is never
-    less than none, which bends that mean: where 0.15 or 0.25 is forecast, filmed people (held out from training) open
-    their lips by 0.3 to 0.5; at 0.5 by 0.7; at 0.9 by 1.0. So small gaps are raised most, by KNEE; below MET the lips
-    meet, or p, b and m would no more be seen.
+    less than none, which bends that mean: small forecasts fall shortest of what filmed people do, so small gaps are
+    raised most, by KNEE; below MET the lips meet, or p, b and m would no more be seen (docs/training-log.md).
     """
     shape = GAIN * forecast
     gap = np.maximum(forecast[..., 0] - MET, 0) / (1 - MET)
@@ -139,13 +138,13 @@ def lip_region(points: np.ndarray, wanted: np.ndarray, side: int) -> np.ndarray:
         points: [478, 2] landmarks in the crop (only the corners are read), before it is bent.
 
     Returns:
-        [side, side, 1] float.
+        [side, side] float32.
     """
     centre = points[[61, 291]].mean(0)
     y, x = np.mgrid[:side, :side]
     tall, wide = wanted[:3].sum() / 2 + MARGIN, wanted[3] / 2 + MARGIN
     apart = np.hypot((x - centre[0]) / wide, (y - centre[1] - (0.5 - RAISED) * wanted[0]) / tall)
-    return np.clip((1.25 - apart) / 0.5, 0, 1)[..., None]
+    return np.clip((1.25 - apart) / 0.5, 0, 1).astype(np.float32)
 
 
 def implanted(
@@ -163,7 +162,8 @@ def implanted(
     mouth = cv2.warpAffine(mouth, shift, around.shape[:2], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     share = lip_region(here, wanted, len(around))
     seam = (share > 0.1) & (share < 0.6)
-    tone = (around.astype(np.float32) - mouth)[seam[..., 0]].mean(0) if seam.any() else 0.0
+    tone = (around.astype(np.float32) - mouth)[seam].mean(0) if seam.any() else 0.0
+    share = share[..., None]
     return np.clip(around * (1 - share) + (mouth + tone) * share, 0, 255).astype(np.uint8)
 
 

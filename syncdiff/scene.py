@@ -118,7 +118,7 @@ class Sitter(Portrait):
         return hint(self.seen(frame), mouths, wanted)
 
     def region(self, frame: int, wanted: np.ndarray) -> np.ndarray:
-        """Where the network has the say over the hint: on the lips, softly [S, S, 1] float (see `lips.lip_region`).
+        """Where the network has the say over the hint: on the lips, softly [S, S] float32 (see `lips.lip_region`).
 
         Around them the hint is the frame's own skin, bent; what a network redraws of that is only softer (measured:
         docs/training-log.md).
@@ -127,8 +127,7 @@ class Sitter(Portrait):
 
     def bend(self, frame: int, wanted: np.ndarray) -> Bend:
         """How the frame's own skin goes with a mouth of the wanted shape."""
-        kept = 1 - self.region(frame, wanted)[..., 0]
-        return Bend(bend(self.landmarks(frame), wanted, S), kept.astype(np.float32))
+        return Bend(bend(self.landmarks(frame), wanted, S), 1 - self.region(frame, wanted))
 
     def shown(self, wanted: np.ndarray) -> np.ndarray:
         """Shapes [B, SHAPE] crop px -> the shape that the identity's mouth has, before it is bent to them."""

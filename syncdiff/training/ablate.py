@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -98,7 +97,7 @@ ROWS = {
     "previous": Row("plain: reference frame", replace(_plain(bottleneck=WHOLE), reference="none")),
     "bottlenecked previous": Row("plain: reference frame", replace(_plain(), reference="none")),
     "random + bottlenecked previous": Row("plain: reference frame", _plain()),
-    "L1 regressor (Wav2Lip's shape)": Row(
+    "L1 regressor without the bend": Row(
         "plain: losses",
         replace(_plain(), recipe=replace(_plain().recipe, regressor=True, chained=0, pose_dropout=1.0)),
         steps=1,
@@ -125,7 +124,7 @@ class PlainSitter(Sitter):
         return self.crops[self.identity]
 
     def region(self, frame: int, wanted: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        return np.ones((S, S, 1))
+        return np.ones((S, S), np.float32)
 
     def lips(self, forecast: np.ndarray) -> np.ndarray:
         return np.zeros((len(forecast), 2, SHAPE), np.float32)
@@ -170,7 +169,7 @@ def ablate(data: Path, out: Path, encoders: dict[str, nn.Module], names: list[st
     """Train and judge row after row. Returns the figures of every clip, first those of an earlier call's other rows."""
     judge, found = SyncDiffPipeline.from_pretrained().judge, _read(out / "ablations.csv", names)
     for name in names:
-        row, folder = ROWS[name], out / re.sub(r"\W+", "-", name)
+        row, folder = ROWS[name], out / name.replace(" ", "-")
         encoder = encoders[row.features]
         preset = replace(row.preset, updates=updates)
         denoiser = train(data, folder, encoder, preset, helpers=out / "helpers" / row.features.replace(" ", "-"))

@@ -204,7 +204,7 @@ class TalkingFaces:
         if self.reference == "bent":
             seen = {i: Seen(pixels[start + i], record.face(i)) for i in (near, closed, other)}
             frames[1] = hint(seen[near], ((seen[closed], 1 - share), (seen[other], share)), told[0])
-            region = lip_region(record.face(t), told[0], S)[..., 0].astype(np.float32)
+            region = lip_region(record.face(t), told[0], S)
         elif self.reference == "none":
             frames[1] = np.where(mouth_mask()[..., None], GREY, frames[0])
         matrix = _wobble(rng)

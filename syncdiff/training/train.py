@@ -2,10 +2,11 @@
 
     python -m syncdiff.training.train DATA OUT --speech OUT_OF_DISTILL/speech [--preset compact] [--hours 1.5]
 
-First a lip reader for the objective (minutes), then the denoiser. Runs under `accelerate launch` too. Resumable:
-OUT/state.pt holds weights, moving average, optimiser, counters, dice and the chains' last frames; start the same
-command again and it goes on as if it had never stopped. OUT/log.csv has one line every 50 updates (TensorBoard too,
-where it is installed), OUT/sheet-*.png a look at some faces, OUT/denoiser the moving average as the pipeline loads it.
+First a lip reader and a sync matcher for the losses (minutes), then the denoiser. Runs under `accelerate launch` too.
+Resumable: OUT/state.pt holds weights, moving average, optimiser, counters, dice and the chains' last frames; start the
+same command again and it goes on as if it had never stopped. OUT/log.csv has one line every 50 updates (TensorBoard
+too, where it is installed), OUT/sheet-*.png a look at some faces, OUT/denoiser the moving average as the pipeline loads
+it.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ PRESETS = {
     "tiny": Preset(
         denoiser={"widths": (16, 32, 64)}, batch=4, updates=20, helper_updates=10, hearings=1, recipe=Recipe(chained=1)
     ),
-    # Two CPU cores: 25 samples a second. The sync loss's weight was chosen in docs/ablations.md.
+    # Two CPU cores: 25 samples a second before the sync loss, whose weight was chosen in docs/ablations.md.
     "compact": Preset(denoiser={"widths": (48, 96, 192)}, recipe=Recipe(sync=0.02)),
     "compact-gpu": Preset(  # the same network with the batches of a GPU
         denoiser={"widths": (48, 96, 192)},
@@ -115,8 +116,8 @@ def hearer(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
 def conditions(batch: FaceBatch, mask: Tensor) -> tuple[Tensor, Condition]:
     """Clean latents, and what the denoiser is told."""
     clean, identity, previous = (codec.encode(x) for x in (batch.clean, batch.identity, batch.previous))
-    speech, lips, region = (torch.from_numpy(x) for x in (batch.speech, batch.shapes, batch.region))
-    return clean, Condition(clean * (1 - mask), identity, previous, speech, lips, codec.spread(region[:, None]))
+    speech, lips, region = torch.from_numpy(batch.speech), torch.from_numpy(batch.shapes), codec.spread(batch.region)
+    return clean, Condition(clean * (1 - mask), identity, previous, speech, lips, region)
 
 
 def train_helpers(
