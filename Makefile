@@ -29,7 +29,7 @@ lint: $(venv)/ready-dev
 	$(python) -m ruff check .
 
 bench: $(venv)/ready
-	$(python) tests/bench.py $(ARGS)
+	$(python) tools/bench.py $(ARGS)
 
 clean:
 	rm -rf $(venv)

@@ -6,7 +6,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from syncdiff.home import settle
+from syncdiff.server_tmpdir import make_server_tmpdir
 
 # glibc keeps a heap for each of many threads, and what is freed in one helps no other (docs/page.md has figures).
 with suppress(OSError, AttributeError):  # another C library
@@ -14,15 +14,15 @@ with suppress(OSError, AttributeError):  # another C library
 
 # Read when gradio is imported: no calls home, and a folder for uploads and results that is ours alone and goes with us.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["GRADIO_TEMP_DIR"] = str(settle() / "gradio")
+os.environ["GRADIO_TEMP_DIR"] = str(make_server_tmpdir() / "gradio")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads that spin steal cores from the encoder
 import spaces  # on a ZeroGPU Space it has to come before torch, and to decorate something
 
-from syncdiff.look import Look
-from syncdiff.media import InputError
-from syncdiff.page import build_page, launch_options, lent
+from syncdiff.errors import InputError
 from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.preview import Preview
 from syncdiff.provenance import credentials
+from syncdiff.web import build_page, launch_options, wrap_zero_gpu
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # a stopped container tidies up as well
 try:
@@ -30,6 +30,6 @@ try:
 except InputError as sentence:  # a key that cannot sign is said at once, and not after somebody's whole run
     sys.exit(f"app.py: {sentence}")
 pipe = SyncDiffPipeline.ready()
-demo = build_page(lent(pipe, spaces.GPU), Look(pipe))
+demo = build_page(wrap_zero_gpu(pipe, spaces.GPU), Preview(pipe))
 if __name__ == "__main__":
     demo.launch(**launch_options())

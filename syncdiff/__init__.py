@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import Any
 
 _ROOMS = {
-    "InputError": "media",
-    "Scores": "scores",
-    "Progress": "job",
-    "Result": "job",
-    "SampleOptions": "job",
+    "InputError": "errors",
+    "Scores": "sync.scoring",
+    "Progress": "results",
+    "Result": "results",
+    "SampleOptions": "options",
     "SyncDiffPipeline": "pipeline",
 }
 

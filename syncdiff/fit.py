@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from syncdiff import codec
-from syncdiff.crops import WINDOW
-from syncdiff.denoiser import Condition, Denoiser, autocast
-from syncdiff.media import InputError
-from syncdiff.objective import Objective
-from syncdiff.scene import Sitter
-from syncdiff.speech import Heard
+from syncdiff.conditioning import FaceClip
+from syncdiff.devices import autocast
+from syncdiff.diffusion.losses import Objective
+from syncdiff.errors import InputError
+from syncdiff.geometry.crops import WINDOW
+from syncdiff.models import pixel_codec
+from syncdiff.models.denoiser import Conditioning, Denoiser
+from syncdiff.models.speech_encoder import SpeechFeatures
 
 SECONDS, UPDATES = 45.0, 300  # whichever ends first; two CPU cores reach the first, a GPU the second
 BATCH, LR = 16, 2e-4
@@ -35,14 +36,14 @@ UNHEARD = 0.4  # how often the speech is not told, as in training
 def fit(
     denoiser: Denoiser,
     objective: Objective,
-    sitter: Sitter,
+    face_clip: FaceClip,
     times: np.ndarray,
-    heard: Heard | None,
+    heard: SpeechFeatures | None,
     seed: int = 0,
     seconds: float = SECONDS,
     updates: int = UPDATES,
 ) -> Generator[float, None, Denoiser]:
-    """Practise on `sitter`; yields the share of the work that is done, returns a fitted copy.
+    """Practise on `face_clip`; yields the share of the work that is done, returns a fitted copy.
 
     Args:
         objective: the loss, with the schedule that the sampler uses.
@@ -51,9 +52,9 @@ def fit(
 
     Raises InputError when fewer than FEWEST frames show the face well.
     """
-    usable = np.flatnonzero(sitter.usable)
+    usable = np.flatnonzero(face_clip.usable)
     usable = usable[usable > 0]
-    usable = usable[sitter.usable[usable - 1]]  # the frame before is shown too
+    usable = usable[face_clip.usable[usable - 1]]  # the frame before is shown too
     if len(usable) < FEWEST:
         raise InputError(
             f"The face is seen well in {len(usable)} frames, and fitting to it needs {FEWEST}: switch fitting off."
@@ -65,7 +66,7 @@ def fit(
     while (share := max((time.monotonic() - began) / seconds, done / updates)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = LR * min(1.0, 4 * (1 - share))
-        clean, told = _practice(sitter, times, heard, rng.choice(usable, BATCH), rng, model.config)
+        clean, told = _practice(face_clip, times, heard, rng.choice(usable, BATCH), rng, model.config)
         clean, told = clean.to(model.device), told.to(model.device)
         with autocast(model.device):
             terms, _ = objective(model, clean, told)
@@ -79,24 +80,31 @@ def fit(
 
 
 def _practice(
-    sitter: Sitter, times: np.ndarray, heard: Heard | None, frames: np.ndarray, rng: np.random.Generator, net: Any
-) -> tuple[Tensor, Condition]:
+    face_clip: FaceClip,
+    times: np.ndarray,
+    heard: SpeechFeatures | None,
+    frames: np.ndarray,
+    rng: np.random.Generator,
+    net: Any,
+) -> tuple[Tensor, Conditioning]:
     """Frames of the clip and what the network is told of them, as when it draws."""
-    mask = codec.latent_mask()
-    clean, previous = (codec.encode(np.stack([sitter.crops[i - back][WINDOW] for i in frames])) for back in (0, 1))
-    shapes = np.stack([sitter.shapes[frames], sitter.shown(sitter.shapes[frames])], 1)
-    usable = np.flatnonzero(sitter.usable)
+    mask = pixel_codec.latent_mask()
+    clean, previous = (
+        pixel_codec.encode(np.stack([face_clip.crops[i - back][WINDOW] for i in frames])) for back in (0, 1)
+    )
+    shapes = np.stack([face_clip.shapes[frames], face_clip.shown(face_clip.shapes[frames])], 1)
+    usable = np.flatnonzero(face_clip.usable)
     near = usable[
         np.clip(np.searchsorted(usable, frames) + rng.integers(-NEAR, NEAR + 1, len(frames)), 0, len(usable) - 1)
     ]
-    hints = [sitter.hint(i, wanted)[WINDOW] for i, wanted in zip(near, shapes[:, 0], strict=True)]
-    identity = codec.encode(np.stack(hints))
-    regions = [sitter.region(i, wanted)[WINDOW] for i, wanted in zip(frames, shapes[:, 0], strict=True)]
-    region = codec.spread(np.stack(regions))
+    hints = [face_clip.hint(i, wanted)[WINDOW] for i, wanted in zip(near, shapes[:, 0], strict=True)]
+    identity = pixel_codec.encode(np.stack(hints))
+    regions = [face_clip.region(i, wanted)[WINDOW] for i, wanted in zip(frames, shapes[:, 0], strict=True)]
+    region = pixel_codec.spread(np.stack(regions))
     first = torch.from_numpy(rng.random((len(frames), 1, 1, 1)) < FIRST)
     previous = (previous + POSE_NOISE * torch.rand(len(frames), 1, 1, 1) * torch.randn_like(previous)) * ~first
     speech = torch.zeros(len(frames), net.tokens, net.speech_width)
     if heard is not None:
         told = torch.from_numpy(rng.random((len(frames), 1, 1)) >= UNHEARD)
         speech = heard.window(torch.from_numpy(times[frames]), net.tokens) * told
-    return clean, Condition(clean * (1 - mask), identity, previous, speech, torch.from_numpy(shapes), region)
+    return clean, Conditioning(clean * (1 - mask), identity, previous, speech, torch.from_numpy(shapes), region)

@@ -24,27 +24,32 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, ModelMixin, VQModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from syncdiff import crops, lse, sampler
-from syncdiff.avhubert import AVHubert
-from syncdiff.checkpoints import CheckpointError
-from syncdiff.compact import CompactArtist
-from syncdiff.denoiser import Denoiser, autocast
+from syncdiff.audio.silence import pauses
+from syncdiff.conditioning import CropFile, FaceClip, GeneratorStep, Scene
+from syncdiff.devices import autocast
+from syncdiff.diffusion import sampler
+from syncdiff.diffusion.losses import Objective
+from syncdiff.errors import CheckpointError, InputError
 from syncdiff.faces import FaceTrack, Spot, at_spot, choose, track_faces
-from syncdiff.faces.fan import check_files
+from syncdiff.faces.face_alignment_backend import check_files
 from syncdiff.fit import fit
-from syncdiff.job import OPTIONS, Progress, Result, SampleOptions, Stage, Stopwatch
-from syncdiff.lse import SyncNet
-from syncdiff.media import LIMITS, Clip, ClipWriter, InputError, Patch, Speech, read_clip, read_speech, timeline
-from syncdiff.objective import Objective
-from syncdiff.paper import PaperArtist, PaperDenoiser
+from syncdiff.generator import CompactGenerator
+from syncdiff.geometry import crops
+from syncdiff.media import LIMITS, Clip, ClipWriter, Patch, Speech, read_clip, read_speech, timeline
+from syncdiff.models.denoiser import Denoiser
+from syncdiff.models.speech_encoder import SpeechEncoder, listen
+from syncdiff.options import OPTIONS, Profile, SampleOptions
+from syncdiff.paper import PaperDenoiser, PaperGenerator
+from syncdiff.paper.avhubert import AVHubert
 from syncdiff.progress import Made
 from syncdiff.provenance import Watermark, credentials, label, sign
-from syncdiff.scene import CropFile, Scene, Sitter, Stroke
-from syncdiff.scores import FPS as SCORE_RATE
-from syncdiff.scores import Scores, score
-from syncdiff.speech import SpeechEncoder, listen, pauses
-from syncdiff.syncnet import JudgeNet
-from syncdiff.weights import COMPACT, Profile, profile_of, read_network, read_schedule
+from syncdiff.results import Progress, Result, Stage, Stopwatch
+from syncdiff.sync import syncnet_v2
+from syncdiff.sync.judge import JudgeNet
+from syncdiff.sync.scoring import FPS as SCORE_RATE
+from syncdiff.sync.scoring import Scores, score
+from syncdiff.sync.syncnet_v2.network import SyncNet
+from syncdiff.weights.folders import COMPACT, profile_of, read_network, read_schedule
 
 PREVIEW_SIDE = 720  # px, longer side of the browser-playable copy of the source
 NO_SYNCNET = (
@@ -66,7 +71,7 @@ Cut = Callable[[np.ndarray, np.ndarray], np.ndarray]  # frame [H, W, 3] and tran
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgeCrops:
     """The face as the judge looks at it, in either profile: upright crops of source and result, by frame number."""
 
     to_frame: np.ndarray  # [T, 2, 3] crop px -> px of the source's frames
@@ -78,7 +83,7 @@ class SyncDiffPipeline(DiffusionPipeline):
     """SyncDiff on one machine: `for update in pipe(face, voice, out): ...`.
 
     The components decide the profile: with an autoencoder they are the paper's (`syncdiff.paper`), without one they are
-    the compact model. What differs between the two is the artist's.
+    the compact model. What differs between the two is the generator's.
     """
 
     _optional_components = ["vae"]  # noqa: RUF012 -- diffusers' own name and type
@@ -103,7 +108,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         """`from_pretrained`, SyncNet where its weights are; onto the GPU where there is one; attention as asked for."""
         pipe = cls.from_pretrained(folder)
         with suppress(CheckpointError):  # a wrong file in that place stops nothing: `score` says what is wrong with it
-            pipe.syncnet = lse.load()
+            pipe.syncnet = syncnet_v2.load()
         if torch.cuda.is_available() and not os.environ.get("SPACES_ZERO_GPU"):  # which lends one call by call
             pipe.to("cuda")
         pipe.attend(attention)
@@ -147,11 +152,11 @@ class SyncDiffPipeline(DiffusionPipeline):
     def profile(self) -> Profile:
         return "compact" if self.vae is None else "paper"
 
-    def artist(self) -> CompactArtist | PaperArtist:
+    def generator(self) -> CompactGenerator | PaperGenerator:
         """Who draws one job with these components."""
         if self.vae is None:
-            return CompactArtist(self.denoiser, self.speech, self.scheduler)
-        return PaperArtist(self.denoiser, self.speech, self.vae, self.scheduler)
+            return CompactGenerator(self.denoiser, self.speech, self.scheduler)
+        return PaperGenerator(self.denoiser, self.speech, self.vae, self.scheduler)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = COMPACT) -> SyncDiffPipeline:
@@ -173,10 +178,10 @@ class SyncDiffPipeline(DiffusionPipeline):
         Raises InputError. Whatever happens, the private folder is removed and no half-written file is left at `out`.
         """
         options = options or OPTIONS[self.profile]()
-        out, watch, artist = Path(out), Stopwatch(), self.artist()
+        out, watch, generator = Path(out), Stopwatch(), self.generator()
         preview = out.with_name(out.stem + ".source.mp4")
         _check_target((out, preview), (Path(face), Path(voice)))
-        finder, notes = _finder(artist)
+        finder, notes = _finder(generator)
         for asked, what in ((options.fit, "Fitting to a face"), (options.correct_offset, "Correcting the offset")):
             if asked and self.profile == "paper":
                 raise InputError(f"{what} is made for the compact profile: leave it out.")
@@ -192,27 +197,27 @@ class SyncDiffPipeline(DiffusionPipeline):
                 if isinstance(wanted, Spot):
                     wanted = at_spot(tracks, wanted, clip.times, (clip.height, clip.width))
                 track = choose(tracks, wanted)
-                to_frame, upright = artist.align(clip, track), crops.align(track, clip.times)
-                shown, made = CropFile(folder / "shown", artist.side), CropFile(folder / "made")
-                cuts = [(artist.cut, to_frame, shown)]
-                if not artist.upright:
+                to_frame, upright = generator.align(clip, track), crops.align(track, clip.times)
+                shown, made = CropFile(folder / "shown", generator.side), CropFile(folder / "made")
+                cuts = [(generator.cut, to_frame, shown)]
+                if not generator.upright:
                     cuts.append((crops.cut, upright, CropFile(folder / "upright")))
                 yield from _cut(clip, cuts)
-                judged = Judged(upright, cuts[-1][2], made)
+                judged = JudgeCrops(upright, cuts[-1][2], made)
             with watch.stage("listening"):
                 yield Progress("listening", 0, 1)
-                heard = artist.listen(speech.samples())
+                heard = generator.listen(speech.samples())
                 yield Progress("listening", 1, 1)
             _trim()
-            scene = Scene.of(artist.sitter(track, to_frame, shown), clip, line, track)
+            scene = Scene.of(generator.face_clip(track, to_frame, shown), clip, line, track)
             if options.fit:
                 with watch.stage("fitting"):
-                    artist = yield from self._fitted(scene.sitter, clip, options.seed)
+                    generator = yield from self._fitted(scene.face_clip, clip, options.seed)
             earlier = 0
             if options.correct_offset:
                 with watch.stage("rehearsing"):
                     part, until = scene.until(REHEARSED), min(REHEARSED, line.seconds)
-                    yield from self._rehearse(artist, part, heard, made, options.seed)
+                    yield from self._rehearse(generator, part, heard, made, options.seed)
                     found = self._score(made, part.times, track.state[part.indices], speech, until)
                 earlier = found.out_of_step
                 scene, notes = scene.ahead(earlier / SCORE_RATE), (*notes, _correction(found))
@@ -221,7 +226,7 @@ class SyncDiffPipeline(DiffusionPipeline):
                 ClipWriter(out, clip, line, speech) as video,
                 ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE) as source,
             ):
-                yield from self._draw(artist, scene, clip, heard, judged, video, source, options)
+                yield from self._draw(generator, scene, clip, heard, judged, video, source, options)
             sign(out, labelled=options.label and label(clip.width, clip.height) is not None)
             redrawn, passed, state = int(scene.wanted.sum()), scene.passed_through(clip, line, track), track.state
             silent = pauses(speech.samples())
@@ -236,8 +241,10 @@ class SyncDiffPipeline(DiffusionPipeline):
                 source_lse, result_lse, lse_needs = (), (), NO_SYNCNET
                 if self.syncnet is not None:
                     try:
-                        source_lse = yield from _staged("scoring", lse.score_video(face, self.syncnet))
-                        result_lse = yield from _staged("scoring", lse.score_video(out, self.syncnet, limits=OWN))
+                        source_lse = yield from _staged("scoring", syncnet_v2.score_video(face, self.syncnet))
+                        result_lse = yield from _staged(
+                            "scoring", syncnet_v2.score_video(out, self.syncnet, limits=OWN)
+                        )
                         lse_needs = None
                     except InputError as sentence:  # files of the face detector are missing
                         source_lse, lse_needs = (), str(sentence)
@@ -261,23 +268,23 @@ class SyncDiffPipeline(DiffusionPipeline):
             lse_needs=lse_needs,
         )
 
-    def _fitted(self, sitter: Sitter, clip: Clip, seed: int) -> Generator[Progress, None, CompactArtist]:
-        """An artist for this job alone, its denoiser fitted to the clip's face."""
+    def _fitted(self, face_clip: FaceClip, clip: Clip, seed: int) -> Generator[Progress, None, CompactGenerator]:
+        """An generator for this job alone, its denoiser fitted to the clip's face."""
         heard = listen(self.speech, clip.speech.samples()) if clip.speech else None
         middles = (clip.times + np.append(clip.times[1:], clip.seconds)) / 2
-        practice = fit(self.denoiser, Objective(self.scheduler), sitter, middles, heard, seed)
+        practice = fit(self.denoiser, Objective(self.scheduler), face_clip, middles, heard, seed)
         denoiser = yield from _staged("fitting", practice)
-        return CompactArtist(denoiser, self.speech, self.scheduler)
+        return CompactGenerator(denoiser, self.speech, self.scheduler)
 
     def _rehearse(
-        self, artist: CompactArtist, part: Scene, heard: Any, drawn: CropFile, seed: int
+        self, generator: CompactGenerator, part: Scene, heard: Any, drawn: CropFile, seed: int
     ) -> Iterator[Progress]:
         """Draw a part of the scene in one step, only for the judge."""
         for i in np.flatnonzero(~part.wanted):
-            drawn[i] = part.sitter.crops[part.indices[i]]
+            drawn[i] = part.face_clip.crops[part.indices[i]]
         done = 0
         for start in range(0, len(part), sampler.LANE * sampler.LANES):
-            for stroke in artist.draw_chunk(part, heard, start, steps=1, seed=seed):
+            for stroke in generator.draw_chunk(part, heard, start, steps=1, seed=seed):
                 for i, crop in zip(stroke.frames, () if stroke.crops is None else stroke.crops, strict=False):
                     drawn[i] = crop
                 done = min(done + len(stroke.frames), len(part))
@@ -285,11 +292,11 @@ class SyncDiffPipeline(DiffusionPipeline):
 
     def _draw(
         self,
-        artist: CompactArtist | PaperArtist,
+        generator: CompactGenerator | PaperGenerator,
         scene: Scene,
         clip: Clip,
         heard: Any,
-        judged: Judged,
+        judged: JudgeCrops,
         video: ClipWriter,
         source: ClipWriter,
         options: SampleOptions,
@@ -303,7 +310,7 @@ class SyncDiffPipeline(DiffusionPipeline):
             stop = min(start + chunk, len(scene))
             done, drawn_by = start * (steps + 1), start * (steps + 1) + (stop - start) * steps
             drawn: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}  # crop and, where it was bent, its shape
-            for stroke in artist.draw_chunk(scene, heard, start, steps=steps, seed=options.seed):
+            for stroke in generator.draw_chunk(scene, heard, start, steps=steps, seed=options.seed):
                 if stroke.crops is not None:
                     shapes = [None] * len(stroke.crops) if stroke.shapes is None else stroke.shapes
                     drawn.update(zip(stroke.frames, zip(stroke.crops, shapes, strict=True), strict=True))
@@ -314,7 +321,7 @@ class SyncDiffPipeline(DiffusionPipeline):
                 at, patch = scene.indices[i], None
                 if i in drawn:
                     image = frame.rgb()
-                    patch = _pasted(artist, scene, i, image, *drawn.pop(i), judged.to_frame[at], mark)
+                    patch = _pasted(generator, scene, i, image, *drawn.pop(i), judged.to_frame[at], mark)
                     image[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
                     judged.result[i] = crops.cut(image, judged.to_frame[at])  # what the visitor gets is what is scored
                 else:
@@ -322,9 +329,9 @@ class SyncDiffPipeline(DiffusionPipeline):
                 video.write(frame, scene.times[i], patch, plate)
                 yield Progress("drawing", drawn_by + i - start + 1, total)
 
-    def draw_chunk(self, scene: Scene, heard: Any, start: int, options: SampleOptions) -> Iterator[Stroke]:
-        """Draw the chunk that begins at output frame `start`, with what the artist's `listen` made of the voice."""
-        return self.artist().draw_chunk(scene, heard, start, steps=options.steps, seed=options.seed)
+    def draw_chunk(self, scene: Scene, heard: Any, start: int, options: SampleOptions) -> Iterator[GeneratorStep]:
+        """Draw the chunk that begins at output frame `start`, with what the generator's `listen` made of the voice."""
+        return self.generator().draw_chunk(scene, heard, start, steps=options.steps, seed=options.seed)
 
     def _score(
         self, crops: CropFile, times: np.ndarray, states: np.ndarray, speech: Speech | None, seconds: float
@@ -344,7 +351,7 @@ def score_file(pipe: SyncDiffPipeline, video: str | Path) -> Generator[Progress 
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
         folder = Path(name)
         clip = yield from _staged("reading", read_clip(video, folder), until=50)
-        track = choose((yield from _track(clip, CompactArtist.finder)))
+        track = choose((yield from _track(clip, CompactGenerator.finder)))
         upright = CropFile(folder / "upright")
         yield from _cut(clip, [(crops.cut, crops.align(track, clip.times), upright)])
         yield Progress("scoring", 0, 1)
@@ -371,15 +378,15 @@ def _staged(
         yield Progress(stage, since + round((until - since) * fraction), 100)
 
 
-def _finder(artist: CompactArtist | PaperArtist) -> tuple[str, tuple[str, ...]]:
-    """The finder of faces that the artist asks for, or where its files are missing the shipped one; and notes."""
-    if artist.finder == "face-alignment":
+def _finder(generator: CompactGenerator | PaperGenerator) -> tuple[str, tuple[str, ...]]:
+    """The finder of faces that the generator asks for, or where its files are missing the shipped one; and notes."""
+    if generator.finder == "face-alignment":
         try:
             check_files()
         except InputError as missing:
             instead = f"The face box is that of mediapipe's points, not S3FD's as in the paper. {missing}"
             return "mediapipe", (instead,)
-    return artist.finder, ()
+    return generator.finder, ()
 
 
 def _track(clip: Clip, finder: str) -> Generator[Progress, None, list[FaceTrack]]:
@@ -414,7 +421,7 @@ def _cut(clip: Clip, cuts: Sequence[tuple[Cut, np.ndarray, CropFile]]) -> Genera
 
 
 def _pasted(
-    artist: CompactArtist | PaperArtist,
+    generator: CompactGenerator | PaperGenerator,
     scene: Scene,
     i: int,
     image: np.ndarray,
@@ -425,10 +432,10 @@ def _pasted(
 ) -> Patch:
     """What was drawn for output frame `i`, in that frame, with the invisible mark where the mouth is."""
     time, weight = scene.times[i], scene.weight[i]
-    if mark is not None and artist.upright:
+    if mark is not None and generator.upright:
         crop = mark.mark(crop, time)
-    patch = artist.paste(image, crop, scene, i, shape)
-    return patch if mark is None or artist.upright else mark.onto(patch, upright, time, weight)
+    patch = generator.paste(image, crop, scene, i, shape)
+    return patch if mark is None or generator.upright else mark.onto(patch, upright, time, weight)
 
 
 def _trim() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from syncdiff import page
+from syncdiff import web
 from tests.fakes import FakeLook, FakePipeline, write_video
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -45,9 +45,9 @@ def serve() -> Iterator[Callable[..., str]]:
     opened: list[gr.Blocks] = []
 
     def start(pipe: FakePipeline, look: FakeLook | None = None, **options) -> str:
-        blocks = page.build_page(pipe, look or FakeLook())
+        blocks = web.build_page(pipe, look or FakeLook())
         opened.append(blocks)
-        told = page.launch_options() | {"server_port": None} | options
+        told = web.launch_options() | {"server_port": None} | options
         return blocks.launch(prevent_thread_lock=True, quiet=True, **told)[1]
 
     start.opened = opened

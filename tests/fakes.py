@@ -12,12 +12,13 @@ from threading import Event
 import av
 import numpy as np
 
+from syncdiff.errors import InputError
 from syncdiff.faces import Gap, Spot
-from syncdiff.job import Progress, Result, SampleOptions
-from syncdiff.look import Face, Trial
-from syncdiff.media import InputError
+from syncdiff.options import SampleOptions
 from syncdiff.pipeline import NO_SYNCNET
-from syncdiff.scores import Scores
+from syncdiff.preview import Face, Trial
+from syncdiff.results import Progress, Result
+from syncdiff.sync.scoring import Scores
 
 RATE = 25
 

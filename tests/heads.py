@@ -34,7 +34,7 @@ def heads() -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 def _head(path: Path) -> list[np.ndarray] | None:
     """The first frames of a clip around its face, then back, until there are enough; None without a large face."""
-    from syncdiff.faces.mesh import MeshFinder
+    from syncdiff.faces.mediapipe_backend import MeshFinder
 
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), FRAMES)]

@@ -1,9 +1,9 @@
-"""The short version of tests/attack.py: a sample of each kind, on the real server."""
+"""The short version of tools/attack.py: a sample of each kind, on the real server."""
 
 import pytest
 
-from syncdiff.weights import COMPACT
-from tests.attack import attack
+from syncdiff.weights.folders import COMPACT
+from tools.attack import attack
 
 
 @pytest.mark.weights

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff.avhubert import CONTEXT, LICENCE, OFFERS, PIECE, SIZES, AVHubert, log_filterbank, stacked
-from syncdiff.checkpoints import CheckpointError
+from syncdiff.audio.mfcc import log_filterbank
+from syncdiff.errors import CheckpointError
+from syncdiff.paper.avhubert import CONTEXT, LICENCE, OFFERS, PIECE, SIZES, AVHubert, stacked
 from syncdiff.training.distill import teach
 from syncdiff.training.teacher import AVHubertEncoder
 from tests.released import audio_path, beside_audio, write

@@ -26,8 +26,8 @@ import pytest
 import torch
 from torch import nn
 
-from syncdiff.checkpoints import CheckpointError, Inert, Offer, ask_on_terminal, fetch, load_strictly, read_tensors
-from syncdiff.media import InputError
+from syncdiff.errors import CheckpointError, InputError
+from syncdiff.weights import Inert, Offer, ask_on_terminal, fetch, load_strictly, read_tensors
 
 FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from syncdiff import lse, pipeline
-from syncdiff.__main__ import main
-from syncdiff.job import Progress, SampleOptions
-from syncdiff.media import InputError
-from syncdiff.scores import Scores
+from syncdiff import pipeline
+from syncdiff.cli import main
+from syncdiff.errors import InputError
+from syncdiff.options import SampleOptions
+from syncdiff.results import Progress
+from syncdiff.sync import syncnet_v2
+from syncdiff.sync.scoring import Scores
 from tests.fakes import FakePipeline
 
 
@@ -120,7 +122,7 @@ def test_score(pipe, monkeypatch, capsys, scores: Scores, words: str) -> None:
         yield scores
 
     monkeypatch.setattr(pipeline, "score_file", score_file)
-    monkeypatch.setattr("syncdiff.lse.weights.find", lambda path=None: None)
+    monkeypatch.setattr("syncdiff.sync.syncnet_v2.weights.find", lambda path=None: None)
     assert main(["score", "video.mp4"]) == 0
     judged, how = capsys.readouterr().out.splitlines()
     assert judged.startswith(words)
@@ -146,12 +148,14 @@ def official(pipe, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         yield 0.5
         if Path(video).name == "bad.mp4":
             raise InputError("'bad.mp4' is no video.")
-        return tuple(Scores(lse.NAMES[protocol], 8.0 + i, 6.5, 1) for i in range(2 if "two" in str(video) else 1))
+        return tuple(
+            Scores(syncnet_v2.NAMES[protocol], 8.0 + i, 6.5, 1) for i in range(2 if "two" in str(video) else 1)
+        )
 
     monkeypatch.setattr(pipeline, "score_file", score_file)
-    monkeypatch.setattr(lse, "load", lambda path=None: f"net of {path}")
-    monkeypatch.setattr(lse, "score_video", score_video)
-    monkeypatch.setattr("syncdiff.lse.videos.score_video", score_video)
+    monkeypatch.setattr(syncnet_v2, "load", lambda path=None: f"net of {path}")
+    monkeypatch.setattr(syncnet_v2, "score_video", score_video)
+    monkeypatch.setattr("syncdiff.sync.syncnet_v2.videos.score_video", score_video)
     return asked
 
 
@@ -190,7 +194,7 @@ def test_score_of_a_folder(official, tmp_path, capsys) -> None:
 
 
 def test_a_folder_without_weights_and_a_wrong_file_are_bad_input(pipe, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("syncdiff.lse.weights.find", lambda path=None: path)
+    monkeypatch.setattr("syncdiff.sync.syncnet_v2.weights.find", lambda path=None: path)
     assert main(["score", str(tmp_path)]) == 2
     assert "is a folder, which only LSE scores. For LSE-C and LSE-D" in capsys.readouterr().err
     (tmp_path / "syncnet_v2.model").write_bytes(b"something else")
@@ -198,7 +202,7 @@ def test_a_folder_without_weights_and_a_wrong_file_are_bad_input(pipe, tmp_path,
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("syncnet_v2.model is refused: its sha256 is")
-    assert printed.err.rstrip().endswith(f"expected {lse.SHA256}.")
+    assert printed.err.rstrip().endswith(f"expected {syncnet_v2.SHA256}.")
 
 
 def test_nothing_is_fetched_without_a_yes(pipe, tmp_path, monkeypatch, capsys) -> None:
@@ -210,13 +214,13 @@ def test_nothing_is_fetched_without_a_yes(pipe, tmp_path, monkeypatch, capsys) -
 
 
 def test_doctor_ends_with_a_verdict(capsys, monkeypatch, tmp_path) -> None:
-    from syncdiff import __main__ as cli
+    from syncdiff import cli
 
     monkeypatch.setattr(cli, "COMPACT", tmp_path)
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"record": json.dumps({"steps": 700, "seen": [1]})})
     monkeypatch.setattr(cli, "PACKAGES", (*cli.PACKAGES, "no-such-package"))
     monkeypatch.setattr(cli.shutil, "which", lambda name: None)
-    monkeypatch.setattr("syncdiff.lse.weights.find", lambda path=None: None)
+    monkeypatch.setattr("syncdiff.sync.syncnet_v2.weights.find", lambda path=None: None)
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("verdict   not ready: no-such-package is not installed; there are no weights in")

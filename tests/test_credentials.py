@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from syncdiff.media import InputError
+from syncdiff.errors import InputError
 from syncdiff.provenance import credentials
 from syncdiff.provenance import manifest as note
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from syncdiff import crops
-from syncdiff.crops import FEATHER, WINDOW, Bend, S, align, cut, mouth_mask, paste
 from syncdiff.faces import FaceTrack, make_track, track_faces
+from syncdiff.geometry import crops
+from syncdiff.geometry.crops import FEATHER, WINDOW, S, SkinWarp, align, cut, mouth_mask, paste
 from syncdiff.media import Patch
 from tests.heads import SIDE, background, finish, heads, paste_head
 
@@ -255,10 +255,10 @@ def grain() -> np.ndarray:
     return np.random.default_rng(0).integers(60, 200, (420, 520, 3)).astype(np.uint8)
 
 
-def bent_by(x: float, y: float, kept: float = 1.0) -> Bend:
+def bent_by(x: float, y: float, kept: float = 1.0) -> SkinWarp:
     """Every pixel of the redrawn crop comes from so many px to the right and below."""
     columns, rows = np.meshgrid(np.arange(S, dtype=np.float32), np.arange(S, dtype=np.float32))
-    return Bend(np.stack([columns + x, rows + y], axis=-1), np.full((S, S), kept, np.float32))
+    return SkinWarp(np.stack([columns + x, rows + y], axis=-1), np.full((S, S), kept, np.float32))
 
 
 @pytest.mark.parametrize("matrix", [similarity(2.5, 0, 60, 20), similarity(1.7, -15, 90, 120)])

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
+from syncdiff.errors import InputError
 from syncdiff.faces import MISSING, OK, OUTSIDE, SMALL, TURNED, FaceTrack, Gap, choose, make_track, track_faces
-from syncdiff.faces.fan import WEIGHTS
-from syncdiff.faces.follow import Scenes, follow
-from syncdiff.faces.pose import _HEAD, _INDEX, yaw_of
-from syncdiff.faces.sighting import Sighting
-from syncdiff.media import InputError
+from syncdiff.faces.detection import Sighting
+from syncdiff.faces.face_alignment_backend import WEIGHTS
+from syncdiff.faces.head_pose import _HEAD, _INDEX, yaw_of
+from syncdiff.faces.tracker import Scenes, follow
 from tests.heads import SIDE, background, finish, heads, paste_head
 
 NAN = float("nan")
@@ -321,11 +321,13 @@ def test_frames_are_counted_and_let_go() -> None:
 
 
 def test_closing_the_generator_closes_the_nets(monkeypatch: pytest.MonkeyPatch) -> None:
-    from syncdiff.faces import mesh
+    from syncdiff.faces import mediapipe_backend
 
     closed = []
-    leave = mesh.MeshFinder.__exit__
-    monkeypatch.setattr(mesh.MeshFinder, "__exit__", lambda self, *e: (closed.append(self), leave(self, *e))[1])
+    leave = mediapipe_backend.MeshFinder.__exit__
+    monkeypatch.setattr(
+        mediapipe_backend.MeshFinder, "__exit__", lambda self, *e: (closed.append(self), leave(self, *e))[1]
+    )
     tracking = track_faces(numbered(10))
     next(tracking)
     assert not closed
@@ -470,7 +472,7 @@ def test_face_alignment_through_its_own_classes(tmp_path, monkeypatch: pytest.Mo
     from face_alignment.detection.sfd.net_s3fd import s3fd
     from face_alignment.models import FAN
 
-    from syncdiff.faces.fan import FanFinder, load_face_alignment
+    from syncdiff.faces.face_alignment_backend import FanFinder, load_face_alignment
 
     with torch.device("meta"):
         shapes = {name: net.state_dict() for name, net in [(WEIGHTS[0], s3fd()), (WEIGHTS[1], FAN(4))]}
@@ -515,7 +517,7 @@ def test_the_boxes_of_a_track_are_bridged_as_its_points() -> None:
 
 
 def test_looks_do_not_depend_on_place_size_or_tilt() -> None:
-    from syncdiff.faces.sighting import looks_of, unlike
+    from syncdiff.faces.detection import looks_of, unlike
 
     picture = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 12, 3)).astype(np.uint8), (200, 200))
     corners = np.array([[60, 70], [140, 70], [100, 130]], np.float32)

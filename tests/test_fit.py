@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff import sampler
-from syncdiff.denoiser import Denoiser
+from syncdiff.conditioning import FaceClip
+from syncdiff.diffusion.losses import Objective
+from syncdiff.diffusion.schedule import compact_schedule
+from syncdiff.errors import InputError
 from syncdiff.fit import FEWEST, _practice, fit
-from syncdiff.lips import CONTOURS, SHAPE
-from syncdiff.media import InputError
-from syncdiff.objective import Objective
-from syncdiff.scene import Sitter
-from syncdiff.speech import Heard
+from syncdiff.geometry.mouth_shape import SHAPE
+from syncdiff.geometry.warp import CONTOURS
+from syncdiff.models.denoiser import Denoiser
+from syncdiff.models.speech_encoder import SpeechFeatures
 
 FRAMES = 40
 
 
-def sitter(usable: int = FRAMES) -> Sitter:
+def face_clip(usable: int = FRAMES) -> FaceClip:
     """A grey face whose mouth is a dark bar as high as its gap."""
     gaps = 4 + 4 * np.sin(np.arange(FRAMES) * 0.7)
     crops = np.full((FRAMES, 128, 128, 3), 128, np.uint8)
@@ -32,7 +33,7 @@ def sitter(usable: int = FRAMES) -> Sitter:
         points[:, corner, 0], points[:, {78: 308, 61: 291}[corner], 0] = 48, 80
     points[:, 152] = (64, 120)
     still = np.tile(np.eye(2, 3), (FRAMES, 1, 1))
-    return Sitter(crops, still, points, np.zeros(FRAMES), np.arange(FRAMES) < usable)
+    return FaceClip(crops, still, points, np.zeros(FRAMES), np.arange(FRAMES) < usable)
 
 
 @pytest.fixture
@@ -41,9 +42,9 @@ def model() -> Denoiser:
     return Denoiser(widths=(16, 32, 64), speech_width=32).eval()
 
 
-def practise(model: Denoiser, face: Sitter, updates: int) -> tuple[list[float], Denoiser]:
-    heard = Heard(torch.zeros(200, 32), torch.zeros(200, SHAPE), 50)
-    objective = Objective(sampler.compact_schedule())
+def practise(model: Denoiser, face: FaceClip, updates: int) -> tuple[list[float], Denoiser]:
+    heard = SpeechFeatures(torch.zeros(200, 32), torch.zeros(200, SHAPE), 50)
+    objective = Objective(compact_schedule())
     steps = fit(model, objective, face, np.arange(FRAMES) / 25, heard, seconds=600, updates=updates)
     shares = []
     while True:
@@ -55,12 +56,12 @@ def practise(model: Denoiser, face: Sitter, updates: int) -> tuple[list[float], 
 
 def test_it_learns_the_face_and_leaves_the_model_alone(model):
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    shares, fitted = practise(model, sitter(), updates=60)
+    shares, fitted = practise(model, face_clip(), updates=60)
     assert shares == sorted(shares)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    objective, heard = Objective(sampler.compact_schedule()), Heard(torch.zeros(200, 32), torch.zeros(1), 50)
+    objective, heard = Objective(compact_schedule()), SpeechFeatures(torch.zeros(200, 32), torch.zeros(1), 50)
     clean, told = _practice(
-        sitter(), np.arange(FRAMES) / 25, heard, np.arange(1, 33), np.random.default_rng(0), model.config
+        face_clip(), np.arange(FRAMES) / 25, heard, np.arange(1, 33), np.random.default_rng(0), model.config
     )
     losses = []
     for one in (model, fitted):
@@ -72,4 +73,4 @@ def test_it_learns_the_face_and_leaves_the_model_alone(model):
 
 def test_too_little_to_see_is_a_sentence(model):
     with pytest.raises(InputError, match=f"seen well in 9 frames, and fitting to it needs {FEWEST}"):
-        practise(model, sitter(usable=10), updates=1)
+        practise(model, face_clip(usable=10), updates=1)

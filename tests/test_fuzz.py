@@ -1,12 +1,12 @@
-"""The short version of tests/fuzz.py: a few damaged files, and that the harness sees what it looks for."""
+"""The short version of tools/fuzz.py: a few damaged files, and that the harness sees what it looks for."""
 
 import time
 from pathlib import Path
 
 import pytest
 
-from syncdiff.media import InputError
-from tests import fuzz
+from syncdiff.errors import InputError
+from tools import fuzz
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from syncdiff.media import LIMITS, InputError, Limits, open_clip, open_speech
-from syncdiff.media.sniff import sniff
+from syncdiff.errors import InputError
+from syncdiff.media import LIMITS, Limits, open_clip, open_speech
+from syncdiff.media.filetype import sniff
 from tests.media_fixtures import make_sound, make_video, numbered
 
 

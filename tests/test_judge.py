@@ -8,11 +8,11 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch.nn import functional as F  # noqa: E402
 
-from syncdiff.scores import score  # noqa: E402
-from syncdiff.syncnet import JudgeConfig, JudgeNet  # noqa: E402
+from syncdiff.evaluation.judge_table import OneLook, delay  # noqa: E402
+from syncdiff.sync.judge import JudgeConfig, JudgeNet  # noqa: E402
+from syncdiff.sync.scoring import score  # noqa: E402
 from syncdiff.training import judge as training  # noqa: E402
 from syncdiff.training.judge import JudgeClip, JudgeTraining, augment_picture, augment_sound, sync_loss  # noqa: E402
-from syncdiff.training.judge_table import OneLook, delay  # noqa: E402
 
 
 def test_loss_equals_the_naive_one() -> None:
@@ -114,8 +114,8 @@ def shipped() -> JudgeNet:
 
 def spoken(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Face crops [T,S,S,3] and sound [640 T] of a shipped example."""
-    from syncdiff.crops import align, cut
     from syncdiff.faces import choose, track_faces
+    from syncdiff.geometry.crops import align, cut
     from syncdiff.training.prepare import read_frames, read_sound
 
     path = ASSETS / "examples" / name

@@ -1,9 +1,9 @@
-"""The short version of tests/load.py: a few visitors at once, and a power cut."""
+"""The short version of tools/load.py: a few visitors at once, and a power cut."""
 
 import pytest
 
-from syncdiff.weights import COMPACT
-from tests.load import Table, crowd, farewell, power_cut
+from syncdiff.weights.folders import COMPACT
+from tools.load import Table, crowd, farewell, power_cut
 
 pytestmark = [
     pytest.mark.weights,

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from syncdiff.media import SAMPLE_RATE, Clip, Limits, open_clip, open_speech, read_clip
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.media import Clip, Limits, open_clip, open_speech, read_clip
 from syncdiff.media.clip import GOP
-from syncdiff.media.clock import clock
+from syncdiff.media.timestamps import clock
 from syncdiff.media.tonemap import hlg_light, pq_light, tone_map
 from tests.media_fixtures import (
     click_at,

@@ -307,10 +307,10 @@ JOURNEY = """
 import os, signal, sys
 from pathlib import Path
 from syncdiff.media import ClipWriter, LIMITS, Speech, open_clip, timeline
-from syncdiff.media.intake import Job, take_in
+from syncdiff.media.decode_worker import Job, decode_upload
 video, folder = sys.argv[1], Path(sys.argv[2])
 os.chdir(folder)
-take_in(Job(video, "it", "face", str(folder), LIMITS))
+decode_upload(Job(video, "it", "face", str(folder), LIMITS))
 signal.setitimer(signal.ITIMER_REAL, 0)  # intake's alarm clock, which is for a process of its own
 clip = open_clip(video, folder)
 line = timeline(clip, Speech(clip.speech.path, 48_000, 1, 1.5 * clip.seconds))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff import codec
-from syncdiff.crops import WINDOW, mouth_mask
-from syncdiff.denoiser import Condition, Denoiser
+from syncdiff.geometry.crops import WINDOW, mouth_mask
+from syncdiff.models import pixel_codec
+from syncdiff.models.denoiser import Conditioning, Denoiser
 
-SHAPE = (2, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
+SHAPE = (2, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
 
 
 @pytest.fixture
@@ -19,10 +19,10 @@ def denoiser() -> Denoiser:
     return Denoiser(widths=(16, 32, 64), speech_width=32, bottleneck=3, residual=False).eval()
 
 
-def condition(**changes) -> Condition:
+def condition(**changes) -> Conditioning:
     g = torch.Generator().manual_seed(1)
     parts = {k: torch.randn(SHAPE, generator=g) for k in ("masked", "identity", "previous")}
-    return Condition(
+    return Conditioning(
         **(
             parts
             | {"speech": torch.randn(2, 8, 32, generator=g), "lips": torch.rand(2, 2, 5, generator=g) * 30}
@@ -32,25 +32,25 @@ def condition(**changes) -> Condition:
     )
 
 
-def run(denoiser: Denoiser, told: Condition) -> torch.Tensor:
+def run(denoiser: Denoiser, told: Conditioning) -> torch.Tensor:
     with torch.inference_mode():
         return denoiser(torch.zeros(SHAPE), torch.tensor([500, 500]), told)
 
 
 def test_codec_is_exact():
     pixels = np.random.default_rng(0).integers(0, 256, (3, 80, 96, 3), dtype=np.uint8)
-    latents = codec.encode(pixels)
-    assert latents.shape == (3, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
+    latents = pixel_codec.encode(pixels)
+    assert latents.shape == (3, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
     assert latents.abs().max() <= 1
-    assert (codec.decode(latents) == pixels).all()
+    assert (pixel_codec.decode(latents) == pixels).all()
 
 
 def test_masks_agree_and_lie_inside_the_window():
     outside = mouth_mask().copy()
     outside[WINDOW] = False
     assert not outside.any()
-    ones = codec.encode(np.where(mouth_mask()[WINDOW][None, ..., None], 255, 0).repeat(3, -1).astype(np.uint8))
-    assert torch.equal((ones + 1) / 2, codec.latent_mask())
+    ones = pixel_codec.encode(np.where(mouth_mask()[WINDOW][None, ..., None], 255, 0).repeat(3, -1).astype(np.uint8))
+    assert torch.equal((ones + 1) / 2, pixel_codec.latent_mask())
 
 
 def test_hears_and_sees_every_condition(denoiser):
@@ -63,7 +63,7 @@ def test_hears_and_sees_every_condition(denoiser):
 
 def test_the_bottleneck_lets_only_its_channels_through(denoiser):
     """What the 1x1 convolution cannot express must not change the output: move the previous frame in its null space."""
-    weight = denoiser.squeeze.weight[:, :, 0, 0].detach()  # [3, 48]
+    weight = denoiser.bottleneck_proj.weight[:, :, 0, 0].detach()  # [3, 48]
     null = torch.linalg.svd(weight).Vh[3:]  # [45, 48]
     hidden = torch.einsum("nc,bnhw->bchw", null, torch.randn(2, len(null), *SHAPE[2:]))
     told = condition()
@@ -72,7 +72,7 @@ def test_the_bottleneck_lets_only_its_channels_through(denoiser):
 
 
 def test_no_bottleneck_and_no_previous_frame_are_possible():
-    for bottleneck in (0, codec.CHANNELS):
+    for bottleneck in (0, pixel_codec.CHANNELS):
         model = Denoiser(widths=(16, 32), speech_width=32, bottleneck=bottleneck, residual=False).eval()
         same = torch.allclose(run(model, condition()), run(model, condition(previous=torch.zeros(SHAPE))))
         assert same == (bottleneck == 0)
@@ -95,7 +95,9 @@ def test_outside_its_region_the_identity_frame_stays(denoiser):
 
 def test_batch_does_not_matter(denoiser):
     told = condition()
-    one = Condition(**{k: getattr(told, k)[:1] for k in ("masked", "identity", "previous", "speech", "lips", "region")})
+    one = Conditioning(
+        **{k: getattr(told, k)[:1] for k in ("masked", "identity", "previous", "speech", "lips", "region")}
+    )
     with torch.inference_mode():
         alone = denoiser(torch.zeros(SHAPE)[:1], torch.tensor([500]), one)
     assert torch.allclose(run(denoiser, told)[:1], alone, atol=1e-5)

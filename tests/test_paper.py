@@ -21,20 +21,17 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from syncdiff import pipeline
-from syncdiff.__main__ import main
-from syncdiff.avhubert import AVHubert
-from syncdiff.checkpoints import CheckpointError
-from syncdiff.job import PaperOptions, Progress, Result
-from syncdiff.media import LIMITS, InputError
-from syncdiff.page.queue import Visitor
-from syncdiff.page.runs import Asked, Desk
+from syncdiff.cli import main
+from syncdiff.conditioning import Scene
+from syncdiff.errors import CheckpointError, InputError
+from syncdiff.media import LIMITS
+from syncdiff.options import PAPER_STEPS, PaperOptions
 from syncdiff.paper import (
     SIDE,
-    STEPS,
     VQ_F4,
     VQ_F4_AT,
-    PaperArtist,
     PaperDenoiser,
+    PaperGenerator,
     Priors,
     cut_frame,
     masked,
@@ -45,13 +42,16 @@ from syncdiff.paper import (
     to_pixels,
     to_square,
 )
-from syncdiff.paper.artist import FaceFrames
+from syncdiff.paper.avhubert import AVHubert
+from syncdiff.paper.generator import FaceFrames
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.provenance import verify
-from syncdiff.scene import Scene
-from syncdiff.scores import Scores
-from syncdiff.syncnet import JudgeNet
-from syncdiff.weights import COMPACT, chosen, read_network
+from syncdiff.results import Progress, Result
+from syncdiff.sync.judge import JudgeNet
+from syncdiff.sync.scoring import Scores
+from syncdiff.web.jobs import JobRequest, JobService
+from syncdiff.web.queue import Visitor
+from syncdiff.weights.folders import COMPACT, chosen, read_network
 from tests.released import small_vq
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
@@ -106,7 +106,7 @@ def test_parameters_and_cost_are_those_that_were_counted():
     assert abs(counted.get_total_flops() / 2 / 171e9 - 1) < 0.02
     assert net.unet.conv_in.in_channels == 10
     assert net.unet.conv_out.out_channels == 3
-    assert tuple(net.squeeze.weight.shape) == (1, 3, 1, 1)
+    assert tuple(net.bottleneck_proj.weight.shape) == (1, 3, 1, 1)
     heads = {block.attn2.inner_dim // block.attn2.heads for block in _blocks(net.unet)}
     assert heads == {32}
     assert not [block for block in _blocks(net.unet.down_blocks[0])]  # noqa: C416 -- the highest level does not attend
@@ -120,7 +120,7 @@ def test_the_schedule_is_latent_diffusions():
     beta = np.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2
     schedule = paper_schedule()
     assert np.allclose(schedule.alphas_cumprod.numpy(), np.cumprod(1 - beta), rtol=1e-4)
-    schedule.set_timesteps(STEPS)
+    schedule.set_timesteps(PAPER_STEPS)
     assert schedule.timesteps.tolist() == list(range(996, 0, -5))
     assert schedule.final_alpha_cumprod == schedule.alphas_cumprod[0]
 
@@ -161,7 +161,7 @@ def test_only_one_channel_of_the_pose_gets_through_and_the_others_whole():
 
     usual = run()
     assert usual.shape == (1, 3, 16, 16)
-    null = torch.linalg.svd(net.squeeze.weight[:, :, 0, 0].detach()).Vh[1:]  # what the convolution cannot see
+    null = torch.linalg.svd(net.bottleneck_proj.weight[:, :, 0, 0].detach()).Vh[1:]  # what the convolution cannot see
     hidden = torch.einsum("nc,bnhw->bchw", null, torch.randn(1, 2, 16, 16, generator=g))
     assert torch.allclose(usual, run(pose=parts["pose"] + 5 * hidden), atol=1e-4)
     for name, value in parts.items():
@@ -189,7 +189,7 @@ def test_the_variants_of_the_ablation_tables_are_told_less_or_more():
         assert net.unet.conv_in.in_channels == channels
         assert noticed(net, told, pose=told.pose + 1) == pose
         assert noticed(net, told, identity=told.identity + 1) == identity
-    assert not list(PaperDenoiser(**small, bottleneck=3).squeeze.parameters())  # as they are
+    assert not list(PaperDenoiser(**small, bottleneck=3).bottleneck_proj.parameters())  # as they are
     net = PaperDenoiser(**small, previous=5).eval()
     assert net.unet.conv_in.in_channels == 14
     many = replace(told, pose=torch.randn(1, 15, 16, 16, generator=g))
@@ -306,8 +306,8 @@ def drawn(
     times = np.arange(T) / 25
     scene = Scene(face, np.arange(T), times, times + 0.02, np.array(wanted, np.float32))
     heard = torch.arange(T)[:, None].float().expand(T, 64)
-    artist, out = PaperArtist(net, pipe.speech, pipe.vae, pipe.scheduler), {}
-    for stroke in artist.draw_chunk(scene, heard, 0, steps=1, seed=0):
+    generator, out = PaperGenerator(net, pipe.speech, pipe.vae, pipe.scheduler), {}
+    for stroke in generator.draw_chunk(scene, heard, 0, steps=1, seed=0):
         out[stroke.frames[0]] = stroke.crops[0]
     return net.told, out, face
 
@@ -317,7 +317,7 @@ def test_each_frame_is_told_of_the_one_generated_before(pipe):
     assert list(out) == [0, 1, 3]
 
     def latents(picture):
-        return pipe.artist()._encoded(picture)
+        return pipe.generator()._encoded(picture)
 
     assert torch.equal(told[0].pose, latents(face.crops[0]))  # the first frame is given
     assert torch.equal(told[1].pose, latents(out[0]))  # generated, decoded, encoded again
@@ -332,7 +332,7 @@ def test_several_frames_before_are_told_newest_first(pipe):
     told, out, face = drawn(pipe, [True, True, False, True, True], previous=2)
 
     def latents(*pictures):
-        return torch.cat([pipe.artist()._encoded(picture) for picture in pictures], dim=1)
+        return torch.cat([pipe.generator()._encoded(picture) for picture in pictures], dim=1)
 
     assert torch.equal(told[0].pose, latents(face.crops[0], face.crops[0]))
     assert torch.equal(told[1].pose, latents(out[0], out[0]))  # there is none before the first: it again
@@ -416,8 +416,8 @@ def test_cancel_stops_between_two_steps_and_leaves_nothing(slow, clip, tmp_path,
 
 def test_the_pages_cancel_stops_it_as_well(slow, clip, private_temp):
     """What closing a tab or the page's button does: the run is closed where it is."""
-    asked = Asked(str(clip[0]), str(clip[1]), True, {"steps": 20})
-    in_the_second_frame(Desk(slow, None).run(asked, Visitor("ann", "192.0.2.1")))
+    asked = JobRequest(str(clip[0]), str(clip[1]), True, {"steps": 20})
+    in_the_second_frame(JobService(slow, None).run(asked, Visitor("ann", "192.0.2.1")))
     assert slow.denoiser.evaluations == 23
     assert [path.name for path in private_temp.rglob("*")] == ["gradio"]
 

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff.compact import CompactArtist
-from syncdiff.crops import mouth_mask
-from syncdiff.denoiser import Denoiser
-from syncdiff.job import Progress, Result, SampleOptions
-from syncdiff.media import InputError
+from syncdiff.diffusion.schedule import compact_schedule
+from syncdiff.errors import InputError
+from syncdiff.generator import CompactGenerator
+from syncdiff.geometry.crops import mouth_mask
+from syncdiff.models.denoiser import Denoiser
+from syncdiff.models.speech_encoder import SpeechEncoder
+from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline, score_file
 from syncdiff.provenance import read_manifest
 from syncdiff.provenance.label import ALIKE, sees_label
-from syncdiff.sampler import compact_schedule
-from syncdiff.scores import Scores
-from syncdiff.speech import SpeechEncoder
-from syncdiff.syncnet import JudgeNet
+from syncdiff.results import Progress, Result
+from syncdiff.sync.judge import JudgeNet
+from syncdiff.sync.scoring import Scores
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 FACE, VOICE = EXAMPLES / "ines.mp4", EXAMPLES / "voice-river.wav"
@@ -142,13 +143,13 @@ def test_inputs_are_never_overwritten(pipe, short, tmp_path):
 
 def test_what_a_rehearsal_found_moves_what_every_frame_hears(pipe, short, tmp_path, monkeypatch):
     rehearsed = [Scores("judge", 0.3, 1.0, 5, steady=True), Scores("judge", 0.3, 1.0, 5), Scores("judge", reason="why")]
-    score, draw, heard = pipe._score, CompactArtist.draw_chunk, []
+    score, draw, heard = pipe._score, CompactGenerator.draw_chunk, []
 
-    def listens(artist, scene, *told, **options):
+    def listens(generator, scene, *told, **options):
         heard.append(scene.middles)
-        return draw(artist, scene, *told, **options)
+        return draw(generator, scene, *told, **options)
 
-    monkeypatch.setattr(CompactArtist, "draw_chunk", listens)
+    monkeypatch.setattr(CompactGenerator, "draw_chunk", listens)
     for word, moved, said in zip(
         rehearsed, (5, 0, 0), ("200 ms earlier", "in step as they are", "not be told"), strict=True
     ):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff.speech import SpeechEncoder
-from syncdiff.training import probe
+from syncdiff.evaluation import probe
+from syncdiff.evaluation.probe import FORECAST, OURS, PENALTIES, TEACHER, Read
+from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.training.data import _AT, ClipRecord
-from syncdiff.training.probe import FORECAST, OURS, PENALTIES, TEACHER, Read
 
 FRAMES = 60
 

@@ -13,17 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff.avhubert import AVHubert
-from syncdiff.job import SampleOptions
-from syncdiff.media import InputError
-from syncdiff.paper import PaperDenoiser, paper_schedule
-from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.training import backbones as module
-from syncdiff.training import leaning, lrs, protocol
-from syncdiff.training.backbones import load_inception, load_lpips
-from syncdiff.training.leaning import evaluate_leaning
-from syncdiff.training.makers import most_alike
-from syncdiff.training.protocol import (
+from syncdiff.errors import InputError
+from syncdiff.evaluation import input_sensitivity, protocol
+from syncdiff.evaluation import perceptual_metrics as module
+from syncdiff.evaluation.baselines import most_alike
+from syncdiff.evaluation.input_sensitivity import evaluate_input_sensitivity
+from syncdiff.evaluation.paper_results import TOLD_BY_4, WRAPPED, published
+from syncdiff.evaluation.perceptual_metrics import load_inception, load_lpips
+from syncdiff.evaluation.protocol import (
     COLUMNS,
     LipReading,
     evaluate_as_published,
@@ -34,7 +31,11 @@ from syncdiff.training.protocol import (
     word_errors,
     wrapped_psnr,
 )
-from syncdiff.training.published import TOLD_BY_4, WRAPPED, published
+from syncdiff.options import SampleOptions
+from syncdiff.paper import PaperDenoiser, paper_schedule
+from syncdiff.paper.avhubert import AVHubert
+from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.training import lrs
 from tests.released import small_vq
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
@@ -237,7 +238,7 @@ def corpus(tmp_path, monkeypatch) -> Path:
     box = np.array([90.0, 15, 230, 155])
     monkeypatch.setattr(protocol, "find_boxes", lambda video, finder: np.tile(box, (15, 1)))
     monkeypatch.setattr(protocol, "opening", lambda images: np.sin(np.arange(len(images))))
-    monkeypatch.setattr(protocol.lse, "load", lambda: None)
+    monkeypatch.setattr(protocol.syncnet_v2, "load", lambda: None)
     return tmp_path / "lrs2"
 
 
@@ -280,7 +281,7 @@ def test_a_run_over_two_films(corpus, tmp_path):
 def test_what_the_u_net_is_not_told_does_not_move_it(corpus, tmp_path, monkeypatch):
     """Table 4: a network without the identity frame, and one that is deaf to everything else that shows the pose."""
     monkeypatch.setattr(lrs, "_boxes", lambda images, finder: np.tile([90.0, 15, 230, 155], (15, 1)))
-    monkeypatch.setattr(leaning, "SPREAD", 2)
+    monkeypatch.setattr(input_sensitivity, "SPREAD", 2)
     small = {"widths": (32, 64), "layers": 1, "head": 16, "speech_width": 64}
     without, deaf = PaperDenoiser(**small, identity=False), PaperDenoiser(**small)
     with torch.no_grad():
@@ -291,7 +292,7 @@ def test_what_the_u_net_is_not_told_does_not_move_it(corpus, tmp_path, monkeypat
     for name, net in (("without", without), ("deaf", deaf)):
         pipe = SyncDiffPipeline(net.eval(), speech, paper_schedule(), small_vq())
         others = [tmp_path / "without"] if name == "deaf" else []
-        evaluate_leaning(pipe, corpus, tmp_path / name, listed=corpus / "test.txt", others=others)
+        evaluate_input_sensitivity(pipe, corpus, tmp_path / name, listed=corpus / "test.txt", others=others)
         with (tmp_path / name / "table-4.csv").open() as file:
             rows = {row.pop("maker"): row for row in csv.DictReader(file)}
         figures[name] = [float(rows["ours"][column]) for column in TOLD_BY_4]
@@ -301,7 +302,7 @@ def test_what_the_u_net_is_not_told_does_not_move_it(corpus, tmp_path, monkeypat
     assert list(rows)[1:] == ["ours, without", "Rnd (published)", "Rnd + Prv- (published)"]
     assert rows["Rnd + Prv- (published)"] == {"films": "-", "identity alone": "0.075", "pose alone": "0.328"}
     with pytest.raises(InputError, match="Table 4 is about the paper's U-Net"):
-        evaluate_leaning(SimpleNamespace(profile="compact"), corpus, tmp_path / "x")
+        evaluate_input_sensitivity(SimpleNamespace(profile="compact"), corpus, tmp_path / "x")
 
 
 def test_a_film_that_fails_late_counts_for_no_row(corpus, tmp_path, monkeypatch):

@@ -16,19 +16,11 @@ import c2pa
 import numpy as np
 import pytest
 
-from syncdiff.__main__ import main
-from syncdiff.crops import S, mouth_mask
-from syncdiff.media import InputError, open_clip
-from syncdiff.provenance import (
-    Watermark,
-    credentials,
-    label,
-    payload,
-    read_manifest,
-    sign,
-    verify,
-    watermark,
-)
+from syncdiff.cli import main
+from syncdiff.errors import InputError
+from syncdiff.geometry.crops import S, mouth_mask
+from syncdiff.media import open_clip
+from syncdiff.provenance import Watermark, credentials, label, payload, read_manifest, sign, verify, watermark
 from syncdiff.provenance import manifest as note
 from syncdiff.provenance.label import ALIKE, sees_label
 from syncdiff.provenance.measure import Examined, copied, read, table, with_other_keys, written

@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff import sampler
+from syncdiff.diffusion import sampler
+from syncdiff.diffusion.schedule import compact_schedule
 
 SPREAD = 0.5
 
 
 def ideal(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """The best estimate of Gaussian data of standard deviation SPREAD: linear in x, from the joint Gaussian."""
-    alpha = sampler.compact_schedule().alphas_cumprod[t].double().view(-1, 1, 1, 1)
+    alpha = compact_schedule().alphas_cumprod[t].double().view(-1, 1, 1, 1)
     return x * alpha.sqrt() * SPREAD**2 / (alpha * SPREAD**2 + 1 - alpha)
 
 
 def final_spread(steps: int) -> float:
     x = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    *_, clean = sampler.sample(ideal, x, sampler.compact_schedule(), steps)
+    *_, clean = sampler.sample(ideal, x, compact_schedule(), steps)
     return clean.item()
 
 
@@ -33,14 +34,14 @@ def test_lands_on_the_known_spread_at_first_order():
 
 
 def test_one_step_from_pure_noise_is_the_mean():
-    *_, clean = sampler.sample(ideal, torch.ones(1, 1, 1, 1, dtype=torch.float64), sampler.compact_schedule(), 1)
+    *_, clean = sampler.sample(ideal, torch.ones(1, 1, 1, 1, dtype=torch.float64), compact_schedule(), 1)
     assert clean.abs().item() < 1e-6  # pure noise says nothing about zero-mean data
 
 
 def test_yields_after_every_evaluation():
     calls = []
     steps = sampler.sample(
-        lambda x, t: calls.append(int(t[0])) or x, torch.ones(1, 1, 1, 1), sampler.compact_schedule(), 5
+        lambda x, t: calls.append(int(t[0])) or x, torch.ones(1, 1, 1, 1), compact_schedule(), 5
     )
     next(steps)
     assert calls == [999]  # a caller that stops here has paid for one evaluation
@@ -69,7 +70,7 @@ def frames_of(wanted: np.ndarray, seen: list | None = None) -> dict[int, torch.T
     out = {}
     for start in range(0, len(wanted), sampler.LANE * sampler.LANES):
         for part in sampler.draw_frames(
-            wanted, start, denoiser, lambda x, _: x, (1, 2, 2), sampler.compact_schedule(), steps=2, seed=1
+            wanted, start, denoiser, lambda x, _: x, (1, 2, 2), compact_schedule(), steps=2, seed=1
         ):
             if part.finished:
                 out |= dict(zip(part.frames, part.clean, strict=True))
@@ -104,5 +105,5 @@ def test_a_frame_after_a_gap_has_no_previous_frame():
 def test_chunks_start_on_the_grid():
     with pytest.raises(ValueError, match="multiple of 128, not at 5"):
         next(
-            sampler.draw_frames(np.ones(9, bool), 5, None, None, (1, 1, 1), sampler.compact_schedule(), steps=1, seed=0)
+            sampler.draw_frames(np.ones(9, bool), 5, None, None, (1, 1, 1), compact_schedule(), steps=1, seed=0)
         )

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from syncdiff.conditioning import Scene
 from syncdiff.faces import track_faces
-from syncdiff.job import SampleOptions
 from syncdiff.media import open_clip
+from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.scene import Scene
-from syncdiff.scores import FPS, correlation, lip_opening
-from syncdiff.weights import COMPACT
+from syncdiff.sync.scoring import FPS, correlation, lip_opening
+from syncdiff.weights.folders import COMPACT
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 pytestmark = pytest.mark.weights

@@ -13,16 +13,15 @@ import pytest
 import torch
 from diffusers import VQModel
 
-from syncdiff.avhubert import AVHubert, stacked
-from syncdiff.checkpoints import CheckpointError
-from syncdiff.media import InputError
+from syncdiff.errors import CheckpointError, InputError
 from syncdiff.paper import PaperDenoiser, paper_schedule
+from syncdiff.paper.avhubert import AVHubert, stacked
 from syncdiff.training import lrs
 from syncdiff.training.train import main
 from syncdiff.training.train_paper import (
     PAPER_PRESETS,
     Films,
-    Learner,
+    Trainer,
     frozen_part,
     read_speech_net,
     read_vae,
@@ -122,9 +121,9 @@ def test_a_variant_learns(corpus, nets, tmp_path, cached):
     films = Films(lrs.utterances(corpus), tmp_path / "kept", vae, speech, variant, cached=cached)
     batch = films.batch(np.random.default_rng(1))
     assert batch["pose"].shape == (2, 15, 64, 64)
-    learner = Learner(PaperDenoiser(**variant.denoiser), speech, paper_schedule(), variant.tuned)
+    learner = Trainer(PaperDenoiser(**variant.denoiser), speech, paper_schedule(), variant.tuned)
     learner(**batch).backward()
-    assert learner.denoiser.squeeze.weight.grad.abs().sum() > 0
+    assert learner.denoiser.bottleneck_proj.weight.grad.abs().sum() > 0
     assert not any(p.requires_grad for p in speech.parameters())
 
 
@@ -147,8 +146,8 @@ def test_it_learns_one_clip_stops_and_goes_on(corpus, nets, tmp_path):
     assert pipe.profile == "paper"
     assert torch.equal(pipe.speech.encoder.layers[0].fc1.weight, frozen)
     assert not torch.equal(pipe.speech.encoder.layers[1].fc1.weight, tuned)
-    fresh = Learner(type(pipe.denoiser)(**TINY.denoiser), speech, pipe.scheduler, TINY.tuned).eval()
-    after = Learner(pipe.denoiser, pipe.speech, pipe.scheduler, TINY.tuned).eval()
+    fresh = Trainer(type(pipe.denoiser)(**TINY.denoiser), speech, pipe.scheduler, TINY.tuned).eval()
+    after = Trainer(pipe.denoiser, pipe.speech, pipe.scheduler, TINY.tuned).eval()
     batch = Films(lrs.utterances(corpus), out / "boxes", vae, speech, TINY, cached=True).batch(np.random.default_rng(5))
     losses = []
     for learner in (fresh, after):
@@ -162,7 +161,7 @@ def test_a_state_of_another_preset_is_refused(corpus, nets, tmp_path):
     speech, vae = nets
     train(corpus, tmp_path / "out", deepcopy(speech), vae, replace(TINY, updates=0))
     other = replace(TINY, denoiser=TINY.denoiser | {"bottleneck": 0})
-    with pytest.raises(CheckpointError, match=r"state\.pt is refused: it also has denoiser\.squeeze\.weight"):
+    with pytest.raises(CheckpointError, match=r"state\.pt is refused: it also has denoiser\.bottleneck_proj\.weight"):
         train(corpus, tmp_path / "out", deepcopy(speech), vae, other)
 
 

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff import codec, sampler, speech
-from syncdiff.crops import WINDOW
-from syncdiff.denoiser import Condition
-from syncdiff.objective import Objective
-from syncdiff.speech import SpeechEncoder
-from syncdiff.training import ablate, data, distill, prepare, train
-from syncdiff.training.reader import LipReader
-from syncdiff.training.sync import SyncMatcher
+from syncdiff.diffusion.losses import Objective
+from syncdiff.diffusion.schedule import compact_schedule
+from syncdiff.evaluation import ablate
+from syncdiff.geometry.crops import WINDOW
+from syncdiff.models import pixel_codec, speech_encoder
+from syncdiff.models.denoiser import Conditioning
+from syncdiff.models.speech_encoder import SpeechEncoder
+from syncdiff.training import data, distill, prepare, train
+from syncdiff.training.landmark_net import LandmarkNet
+from syncdiff.training.sync_loss import SyncMatcher
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 
@@ -90,8 +92,8 @@ def test_augmentation_keeps_length_and_time():
 
 
 def test_the_loss_is_zero_for_the_right_answer():
-    clean = torch.randn(2, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
-    terms, _ = Objective(sampler.compact_schedule(), LipReader().eval())(lambda noisy, t, told: clean, clean, None)
+    clean = torch.randn(2, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+    terms, _ = Objective(compact_schedule(), LandmarkNet().eval())(lambda noisy, t, told: clean, clean, None)
     assert all(term.item() < 1e-5 for term in terms.values()), terms
 
 
@@ -139,8 +141,8 @@ def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path):
     average = train.train(prepared, tmp_path / "out", encoder, replace(preset, updates=5))
     assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["update"] == 5
     assert (tmp_path / "out" / "sheet-000005.png").exists()
-    shape = (1, codec.CHANNELS, codec.HEIGHT, codec.WIDTH)
-    told = Condition(
+    shape = (1, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+    told = Conditioning(
         *(torch.zeros(shape) for _ in range(3)), torch.zeros(1, 8, 32), torch.zeros(1, 2, 5), torch.ones(shape)
     )
     again = type(average).from_pretrained(tmp_path / "out" / "denoiser").eval()
@@ -175,4 +177,6 @@ def test_log_mel_stands_in_an_encoders_place():
     mel = torch.randn(1, 80, 11)
     features = ablate.LogMel()(mel)
     assert features.shape == (1, 5, ablate.LogMel.config.width)
-    assert features[0, 2, :80] * speech.MEL_STD + speech.MEL_MEAN == pytest.approx(mel[0, :, 4], abs=1e-5)
+    assert features[0, 2, :80] * speech_encoder.MEL_STD + speech_encoder.MEL_MEAN == pytest.approx(
+        mel[0, :, 4], abs=1e-5
+    )

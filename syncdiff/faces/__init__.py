@@ -5,7 +5,6 @@ follow  which face in this picture is which face in the last         pose   whic
 track   what the other rooms see: FaceTrack, Gap, choose()
 """
 
-from syncdiff.faces.follow import track_faces
 from syncdiff.faces.track import (
     MAX_YAW,
     MIN_EYE_DISTANCE,
@@ -21,6 +20,7 @@ from syncdiff.faces.track import (
     choose,
     make_track,
 )
+from syncdiff.faces.tracker import track_faces
 
 __all__ = [
     "MAX_YAW",

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from syncdiff.faces.pose import yaw_of
-from syncdiff.media import InputError
+from syncdiff.errors import InputError
+from syncdiff.faces.head_pose import yaw_of
 
 OK, MISSING, SMALL, TURNED, OUTSIDE = range(5)
 REASONS = {

@@ -6,18 +6,10 @@ timeline which source frame is shown when
 writer   frames + voice -> one finished mp4
 """
 
-from syncdiff.media.clip import (
-    LIMITS,
-    SAMPLE_RATE,
-    Clip,
-    Colour,
-    Frame,
-    InputError,
-    Limits,
-    Patch,
-    Speech,
-)
-from syncdiff.media.door import open_clip, open_speech, read_clip, read_speech
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.errors import InputError
+from syncdiff.media.clip import LIMITS, Clip, Colour, Frame, Limits, Patch, Speech
+from syncdiff.media.reader import open_clip, open_speech, read_clip, read_speech
 from syncdiff.media.timeline import Timeline, timeline
 from syncdiff.media.writer import ClipWriter
 

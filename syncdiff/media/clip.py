@@ -11,15 +11,12 @@ from pathlib import Path
 import av
 import numpy as np
 
-SAMPLE_RATE = 16_000  # Hz, of Speech.samples()
+from syncdiff.audio import SAMPLE_RATE
+
 INDEX_RATE = Fraction(25)  # frames a second in a normalised file, which keeps the order; Clip.times keeps the time
 READ_THREADS = 4  # every thread holds a frame
 GOP = 12  # frames between key frames of a normalised file: the most that reading backwards ever holds
 PHOTO_RATE = Fraction(25)  # frames per second of a still photo
-
-
-class InputError(ValueError):
-    """What the visitor gave cannot be used: one sentence they can act on, with the value and the limit."""
 
 
 @dataclass(frozen=True)

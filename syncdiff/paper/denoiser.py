@@ -15,7 +15,6 @@ from diffusers import ConfigMixin, DDIMScheduler, ModelMixin, UNet2DConditionMod
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-STEPS = 200  # DDIM, section 4.3; eta 0 is DiffTalk's
 TRAIN_STEPS = 1000  # section 4.3
 BETAS = 0.0015, 0.0195  # DiffTalk: the square roots rise linearly between those of these two
 WIDTHS = 256, 512, 768, 1024  # DiffTalk: model_channels 256 times 1, 2, 3, 4
@@ -84,9 +83,9 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
         super().__init__()
         attending = len(widths) - 1
         if 0 < bottleneck < LATENTS:
-            self.squeeze = nn.Conv2d(LATENTS, bottleneck, 1)
+            self.bottleneck_proj = nn.Conv2d(LATENTS, bottleneck, 1)
         else:
-            self.squeeze = nn.Identity()
+            self.bottleneck_proj = nn.Identity()
         self.unet = UNet2DConditionModel(
             in_channels=(2 + identity) * LATENTS + previous * bottleneck,
             out_channels=LATENTS,
@@ -103,7 +102,7 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
         if self.config.identity:
             seen.append(told.identity)
         if self.config.bottleneck:
-            seen += [self.squeeze(frame) for frame in told.pose.split(LATENTS, dim=1)]
+            seen += [self.bottleneck_proj(frame) for frame in told.pose.split(LATENTS, dim=1)]
         return self.unet(torch.cat(seen, dim=1), timestep, told.speech).sample
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from syncdiff.crops import smoothed
 from syncdiff.faces import FaceTrack
+from syncdiff.geometry.crops import smoothed
 from syncdiff.media import Patch
 
 SIDE = 256  # px, section 4.2

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import syncdiff
-from syncdiff.media import InputError
+from syncdiff.errors import InputError
 
 State = Literal["trusted", "self-signed", "tampered", "none"]
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"

@@ -21,9 +21,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from syncdiff.crops import align, cut, paste
+from syncdiff.errors import InputError
 from syncdiff.faces import OK, choose, track_faces
-from syncdiff.media import Clip, ClipWriter, InputError, Speech, open_clip, timeline
+from syncdiff.geometry.crops import align, cut, paste
+from syncdiff.media import Clip, ClipWriter, Speech, open_clip, timeline
 from syncdiff.progress import finished
 from syncdiff.provenance import payload
 from syncdiff.provenance.label import label

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from syncdiff.media import InputError, read_clip
+from syncdiff.errors import InputError
+from syncdiff.media import read_clip
 from syncdiff.progress import finished, scaled
 from syncdiff.provenance.label import ALIKE, TEXT, sees_label
 from syncdiff.provenance.manifest import Manifest, read_manifest

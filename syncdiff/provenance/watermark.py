@@ -17,8 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from syncdiff.crops import S, align, cut, mouth_mask
 from syncdiff.faces import OK, FaceTrack, track_faces
+from syncdiff.geometry.crops import S, align, cut, mouth_mask
 from syncdiff.media import Clip, Patch, open_clip
 from syncdiff.progress import finished
 from syncdiff.provenance import payload

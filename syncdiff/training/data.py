@@ -18,9 +18,11 @@ import av
 import cv2
 import numpy as np
 
-from syncdiff.crops import WINDOW, S, mouth_mask
-from syncdiff.lips import SHAPE, Seen, hint, lip_region, lip_shape, open_share
-from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS, SAMPLE_RATE
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.geometry.crops import WINDOW, S, mouth_mask
+from syncdiff.geometry.mouth_shape import SHAPE, lip_shape
+from syncdiff.geometry.warp import FaceCrop, hint, lip_blend_mask, open_share
+from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS
 
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
 _AT = {index: place for place, index in enumerate(KEPT)}
@@ -62,7 +64,7 @@ class ClipRecord:
 
     @cached_property
     def shape(self) -> np.ndarray:
-        """[T, SHAPE] lip shape in crop pixels (see `syncdiff.lips`)."""
+        """[T, SHAPE] lip shape in crop pixels (see `syncdiff.geometry.mouth_shape`)."""
         return lip_shape(self.face(slice(None)))
 
     def face(self, frames: int | slice) -> np.ndarray:
@@ -134,7 +136,9 @@ class FaceBatch:
     previous: np.ndarray
     lips: np.ndarray  # [B, 40, 2] float32 window px
     shapes: np.ndarray  # [B, 2, SHAPE] float32 window px: lip shape of this frame and of the identity frame
-    region: np.ndarray  # [B, 80, 96] float32: where the network has the say (see `syncdiff.denoiser.Condition`)
+    region: (
+        np.ndarray
+    )  # [B, 80, 96] float32: where the network has the say (see `syncdiff.models.denoiser.Conditioning`)
     speech: np.ndarray  # [B, K, D] float32
 
 
@@ -202,9 +206,9 @@ class TalkingFaces:
         share = open_share(*known) if closed != other else 1.0
         told = np.stack([known[0], known[1] + share * (known[2] - known[1])])
         if self.reference == "bent":
-            seen = {i: Seen(pixels[start + i], record.face(i)) for i in (near, closed, other)}
+            seen = {i: FaceCrop(pixels[start + i], record.face(i)) for i in (near, closed, other)}
             frames[1] = hint(seen[near], ((seen[closed], 1 - share), (seen[other], share)), told[0])
-            region = lip_region(record.face(t), told[0], S)
+            region = lip_blend_mask(record.face(t), told[0], S)
         elif self.reference == "none":
             frames[1] = np.where(mouth_mask()[..., None], GREY, frames[0])
         matrix = _wobble(rng)

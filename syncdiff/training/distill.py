@@ -30,10 +30,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from syncdiff.lips import SHAPE, Talker
-from syncdiff.speech import HOP, SpeechEncoder, log_mel
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.audio.mel import HOP, log_mel
+from syncdiff.geometry.mouth_shape import SHAPE, SpeakerScale
+from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.training.data import ClipRecord, load_set
-from syncdiff.training.prepare import FPS, SAMPLE_RATE
+from syncdiff.training.prepare import FPS
 from syncdiff.training.teacher import RATE, teacher_in
 
 FACE_SETS, VOICE_SETS = ("grid-s1", "rendered", "puppets"), ("speech",)
@@ -92,7 +94,7 @@ def teach(records: list[ClipRecord], teacher: Path, cache: Path) -> list[np.ndar
 def lip_shapes(records: list[ClipRecord]) -> list[np.ndarray]:
     """Lip shape over time [T, SHAPE] in the talker's own units, -1..2; everything seen of a talker tells the units."""
     talkers = {
-        who: Talker.of(np.concatenate([r.shape for r in records if (r.set, r.identity) == who]))
+        who: SpeakerScale.of(np.concatenate([r.shape for r in records if (r.set, r.identity) == who]))
         for who in dict.fromkeys((r.set, r.identity) for r in records)
     }
     return [np.clip(talkers[r.set, r.identity].units(r.shape), -1, 2).astype(np.float32) for r in records]

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from syncdiff.scores import REACH, Scores, score
-from syncdiff.speech import log_mel
-from syncdiff.syncnet import FPS, FRAME_SAMPLES, WINDOW, JudgeConfig, JudgeNet
+from syncdiff.audio.mel import log_mel
+from syncdiff.sync.judge import FPS, FRAME_SAMPLES, WINDOW, JudgeConfig, JudgeNet
+from syncdiff.sync.scoring import REACH, Scores, score
 from syncdiff.training import data
 
 RATE = 16000

@@ -14,11 +14,12 @@ from typing import Literal
 
 import numpy as np
 
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.errors import InputError
 from syncdiff.faces import choose, track_faces
-from syncdiff.media import InputError
 from syncdiff.paper import cut_frame, face_boxes, place_frames, to_square
 from syncdiff.progress import finished
-from syncdiff.training.prepare import FPS, SAMPLE_RATE, VIDEOS, read_frames, read_sound
+from syncdiff.training.prepare import FPS, VIDEOS, read_frames, read_sound
 
 WITHIN = ("", "main", "pretrain", "trainval", "test")  # where a list's names may begin
 Finder = Literal["face-alignment", "mediapipe"]

@@ -21,12 +21,13 @@ from pathlib import Path
 import av
 import numpy as np
 
-from syncdiff.crops import S, align, cut
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.errors import InputError
 from syncdiff.faces import OK, choose, track_faces
-from syncdiff.media import InputError
+from syncdiff.geometry.crops import S, align, cut
 from syncdiff.progress import finished
 
-FPS, SAMPLE_RATE = 25, 16_000
+FPS = 25
 VIDEOS, SOUNDS = {".mp4", ".mkv", ".mov", ".avi", ".mpg", ".webm"}, {".wav", ".flac", ".ogg", ".mp3"}
 # FaceMesh indices kept, in this order: 20 outer lip points, 20 inner lip points, chin, nose base, nose tip, outer eyes.
 OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from syncdiff.avhubert import AVHubert, stacked
-from syncdiff.speech import mel_power
+from syncdiff.audio.mel import mel_power
+from syncdiff.paper.avhubert import AVHubert, stacked
 
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 RATE = 50  # features per second

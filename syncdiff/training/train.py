@@ -28,19 +28,22 @@ from accelerate.utils import broadcast
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from syncdiff import codec, sampler
-from syncdiff.denoiser import Condition, Denoiser
-from syncdiff.media import InputError
-from syncdiff.speech import SpeechEncoder, log_mel, token_window
+from syncdiff.audio.mel import log_mel
+from syncdiff.diffusion import sampler
+from syncdiff.diffusion.schedule import compact_schedule
+from syncdiff.errors import InputError
+from syncdiff.models import pixel_codec
+from syncdiff.models.denoiser import Conditioning, Denoiser
+from syncdiff.models.speech_encoder import SpeechEncoder, token_window
 from syncdiff.training.data import ClipRecord, FaceBatch, Reference, TalkingFaces
 from syncdiff.training.distill import augment, equalise
-from syncdiff.training.learner import Learner, Recipe
+from syncdiff.training.landmark_net import LandmarkNet, train_reader
 from syncdiff.training.prepare import FPS
-from syncdiff.training.reader import LipReader, train_reader
-from syncdiff.training.sync import SyncMatcher, train_matcher
+from syncdiff.training.sync_loss import SyncMatcher, train_matcher
 from syncdiff.training.train_paper import PAPER_PRESETS, read_speech_net, read_vae
 from syncdiff.training.train_paper import train as train_paper
-from syncdiff.weights import read_network
+from syncdiff.training.trainer import TrainConfig, Trainer
+from syncdiff.weights.folders import read_network
 
 
 @dataclass(frozen=True)
@@ -56,22 +59,27 @@ class Preset:
     hearings: int = 3  # times every sound is encoded, the first clean, the others augmented
     workers: int = 1  # threads that make batches
     reference: Reference = "bent"
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: TrainConfig = field(default_factory=TrainConfig)
 
 
 PRESETS = {
     "tiny": Preset(
-        denoiser={"widths": (16, 32, 64)}, batch=4, updates=20, helper_updates=10, hearings=1, recipe=Recipe(chained=1)
+        denoiser={"widths": (16, 32, 64)},
+        batch=4,
+        updates=20,
+        helper_updates=10,
+        hearings=1,
+        recipe=TrainConfig(chained=1),
     ),
     # Two CPU cores: 25 samples a second before the sync loss, whose weight was chosen in docs/ablations.md.
-    "compact": Preset(denoiser={"widths": (48, 96, 192)}, recipe=Recipe(sync=0.02)),
+    "compact": Preset(denoiser={"widths": (48, 96, 192)}, recipe=TrainConfig(sync=0.02)),
     "compact-gpu": Preset(  # the same network with the batches of a GPU
         denoiser={"widths": (48, 96, 192)},
         batch=256,
         updates=12_000,
         save_every=1000,
         workers=12,
-        recipe=Recipe(lr=1e-3, ema=0.9995, chained=76, sync=0.02),
+        recipe=TrainConfig(lr=1e-3, ema=0.9995, chained=76, sync=0.02),
     ),
 }
 
@@ -113,16 +121,20 @@ def hearer(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
     return encode
 
 
-def conditions(batch: FaceBatch, mask: Tensor) -> tuple[Tensor, Condition]:
+def conditions(batch: FaceBatch, mask: Tensor) -> tuple[Tensor, Conditioning]:
     """Clean latents, and what the denoiser is told."""
-    clean, identity, previous = (codec.encode(x) for x in (batch.clean, batch.identity, batch.previous))
-    speech, lips, region = torch.from_numpy(batch.speech), torch.from_numpy(batch.shapes), codec.spread(batch.region)
-    return clean, Condition(clean * (1 - mask), identity, previous, speech, lips, region)
+    clean, identity, previous = (pixel_codec.encode(x) for x in (batch.clean, batch.identity, batch.previous))
+    speech, lips, region = (
+        torch.from_numpy(batch.speech),
+        torch.from_numpy(batch.shapes),
+        pixel_codec.spread(batch.region),
+    )
+    return clean, Conditioning(clean * (1 - mask), identity, previous, speech, lips, region)
 
 
 def train_helpers(
     faces: TalkingFaces, out: Path, preset: Preset, model: Denoiser
-) -> tuple[LipReader, SyncMatcher | None]:
+) -> tuple[LandmarkNet, SyncMatcher | None]:
     """What the losses look with: read from OUT, or trained now on true frames."""
     reader = train_reader(faces, out, preset.helper_updates)
     if not preset.recipe.sync:
@@ -132,15 +144,15 @@ def train_helpers(
 
 
 @torch.inference_mode()
-def sheet(denoiser: Denoiser, clean: Tensor, condition: Condition, path: Path) -> None:
+def sheet(denoiser: Denoiser, clean: Tensor, condition: Conditioning, path: Path) -> None:
     """PNG: identity, truth, masked, drawn in 1 step, drawn in 4 steps; one column a face."""
-    schedule, mask = sampler.compact_schedule(), codec.latent_mask().to(clean.device)
+    schedule, mask = compact_schedule(), pixel_codec.latent_mask().to(clean.device)
     rows = [condition.identity, clean, condition.masked]
     for steps in (1, 4):
         noise = torch.stack([sampler.frame_noise(0, i, clean.shape[1:]) for i in range(len(clean))]).to(clean.device)
         *_, drawn = sampler.sample(lambda x, t: denoiser(x, t, condition), noise, schedule, steps)
         rows.append(drawn * mask + clean * (1 - mask))
-    picture = np.concatenate([np.concatenate(list(codec.decode(row)), axis=1) for row in rows])
+    picture = np.concatenate([np.concatenate(list(pixel_codec.decode(row)), axis=1) for row in rows])
     cv2.imwrite(str(path), picture[..., ::-1])
 
 
@@ -170,14 +182,14 @@ def train(
         seen = TalkingFaces(data, preset.share, hear, split="generator")
         reader, matcher = train_helpers(seen, helpers, preset, model)
     torch.manual_seed(accelerator.process_index)  # again: a helper trained just now has used the dice
-    learner = Learner(model, preset.recipe, accelerator, reader, matcher)
+    learner = Trainer(model, preset.recipe, accelerator, reader, matcher)
     faces = TalkingFaces(data, preset.share, hear, reference=preset.reference)
-    mask, chained = codec.latent_mask(), preset.recipe.chained
+    mask, chained = pixel_codec.latent_mask(), preset.recipe.chained
     held = conditions(faces.batch(12, np.random.default_rng(99)), mask)
     if (out / "state.pt").exists():
         learner.resume(out / "state.pt")
 
-    def make(number: int) -> tuple[Tensor, Condition]:
+    def make(number: int) -> tuple[Tensor, Conditioning]:
         return conditions(faces.mixed(preset.batch, chained, accelerator.process_index, number), mask)
 
     def save() -> None:

@@ -29,13 +29,13 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from syncdiff.avhubert import OFFERS, AVHubert, stacked
-from syncdiff.checkpoints import fetch, load_strictly, read_tensors
-from syncdiff.media import InputError
+from syncdiff.errors import InputError
 from syncdiff.paper import VQ_F4_AT, PaperDenoiser, Priors, masked, paper_schedule, to_latents
+from syncdiff.paper.avhubert import OFFERS, AVHubert, stacked
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.training.lrs import Film, Finder, Utterance, find_boxes, read_film, utterances
-from syncdiff.weights import read_network
+from syncdiff.weights import fetch, load_strictly, read_tensors
+from syncdiff.weights.folders import read_network
 
 LOGGED = 50  # updates between two lines of OUT/log.csv
 
@@ -91,7 +91,7 @@ class Films:
         self.cached = cached
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """What `Learner` takes: latents [B, 3, 64, 64], pose [B, 3 NP, 64, 64], heard [B, T25, 104 or D], frame [B]."""
+        """What `Trainer` takes: latents [B, 3, 64, 64], pose [B, 3 NP, 64, 64], heard [B, T25, 104 or D], frame [B]."""
         rows = [self._row(self.found[int(rng.integers(len(self.found)))], rng) for _ in range(self.preset.batch)]
         heard = [row.pop("heard") for row in rows]
         batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
@@ -186,7 +186,7 @@ def tuned_part(speech: AVHubert, hidden: Tensor, lengths: Tensor, tuned: int) ->
     return speech.encoder.layer_norm(hidden)
 
 
-class Learner(nn.Module):
+class Trainer(nn.Module):
     """Everything that learns, and its loss: one module, so that accelerate spreads it over GPUs as one."""
 
     def __init__(self, denoiser: PaperDenoiser, speech: AVHubert, scheduler: DDIMScheduler, tuned: int) -> None:
@@ -239,7 +239,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)  # the same in every process
     vae.to(accelerator.device).eval().requires_grad_(False)
-    learner = Learner(PaperDenoiser(**preset.denoiser), speech.to(accelerator.device), paper_schedule(), preset.tuned)
+    learner = Trainer(PaperDenoiser(**preset.denoiser), speech.to(accelerator.device), paper_schedule(), preset.tuned)
     learned = [p for p in learner.parameters() if p.requires_grad]
     films = Films(utterances(data, listed), out / "boxes", vae, speech, preset, cached=cached)
     optimizer = torch.optim.AdamW(learned, preset.lr * preset.batch * accelerator.num_processes)
@@ -268,7 +268,7 @@ def train(
         return pipe
 
     def late() -> bool:
-        """Asked of all processes: one that stopped alone would leave the others waiting for its gradients."""
+        """JobRequest of all processes: one that stopped alone would leave the others waiting for its gradients."""
         mine = torch.tensor([time.time() - began >= hours * 3600], device=accelerator.device)
         return bool(accelerator.gather(mine).any())
 

@@ -1,0 +1,65 @@
+"""Log mel spectrograms: 25 ms windows every 10 ms, 80 bands."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from syncdiff.audio import SAMPLE_RATE
+
+MELS, N_FFT, HOP = 80, 400, 160  # 25 ms windows every 10 ms, as Whisper's and AV-HuBERT's front ends
+
+
+MEL_RATE = SAMPLE_RATE // HOP  # 100 Hz
+
+
+PIECE, MARGIN = 2000, 2  # mel frames computed at once, and those around them that their windows reach into
+
+
+QUIET = -1.0  # log10 mel power: a recording whose loudest band stays below is taken as silence and not turned up
+
+
+@cache
+def mel_filters() -> Tensor:
+    """[MELS, N_FFT // 2 + 1] triangles on Slaney's mel scale (linear below 1 kHz, logarithmic above), area 1."""
+    step = np.log(6.4) / 27.0
+
+    def hz(mel: np.ndarray) -> np.ndarray:
+        return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp(step * (mel - 15)))
+
+    top = 15 + np.log(SAMPLE_RATE / 2 / 1000) / step
+    edges = hz(np.linspace(0, top, MELS + 2))  # [M + 2]
+    bins = np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
+    rise = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    fall = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    triangles = np.maximum(0, np.minimum(rise, fall)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+    return torch.from_numpy(triangles.astype(np.float32))
+
+
+def mel_power(samples: Tensor) -> Tensor:
+    """[..., N] at 16 kHz, -1..1 -> log10 mel power [..., M, N // HOP]; frame i is centred on sample i * HOP.
+
+    Computed in overlapping pieces, which do not show: the spectra of five minutes at once would take 150 MiB.
+    """
+    flat, T = samples.reshape(-1, samples.shape[-1]), samples.shape[-1] // HOP
+    parts = []
+    for start in range(0, T, PIECE):
+        before, stop = min(start, MARGIN), min(start + PIECE, T)
+        heard = flat[:, (start - before) * HOP : (stop + MARGIN) * HOP]
+        spectrum = torch.stft(heard, N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)
+        power = spectrum[..., before : before + stop - start].abs() ** 2
+        parts.append((mel_filters() @ power).clamp_min_(1e-10).log10_())
+    return torch.cat(parts, -1).reshape(*samples.shape[:-1], MELS, -1)
+
+
+def log_mel(samples: Tensor) -> Tensor:
+    """Log mel power [..., M, T100] relative to the recording's loudest band, 80 dB deep, in -1..1: gain is no matter.
+
+    Silence stays at the floor: a recording never louder than QUIET is not turned up until its noise looks like speech.
+    """
+    power = mel_power(samples)
+    loudest = power.amax(dim=(-2, -1), keepdim=True).clamp_min(QUIET)
+    return power.sub_(loudest).clamp_min_(-8.0).div_(4).add_(1)

@@ -1,0 +1,27 @@
+"""Pauses in a voice."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from syncdiff.audio import SAMPLE_RATE
+
+MIN_PAUSE_SECONDS, SILENCE_DBFS, BELOW_LOUD_DB = 0.3, -55.0, 35.0
+
+
+def pauses(samples: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """Pauses of a voice, from and to in seconds.
+
+    A pause is at least MIN_PAUSE_SECONDS long, and either below SILENCE_DBFS or BELOW_LOUD_DB below the 95th
+    percentile of the level.
+
+    Args:
+        samples: [N] float32 at 16 kHz, -1..1.
+    """
+    span = SAMPLE_RATE // 25
+    parts = samples[: len(samples) // span * span].reshape(-1, span)
+    level = 10 * np.log10(np.einsum("ij,ij->i", parts, parts) / span + 1e-12)
+    quiet = level < max(SILENCE_DBFS, np.percentile(level, 95) - BELOW_LOUD_DB) if len(level) else np.zeros(0, bool)
+    edges = np.flatnonzero(np.diff(quiet, prepend=False, append=False))
+    spans = ((a / 25, b / 25) for a, b in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+    return tuple((start, end) for start, end in spans if end - start >= MIN_PAUSE_SECONDS)

@@ -1,0 +1,342 @@
+"""The command line: `python -m syncdiff sync | score | verify | doctor`. Parses and prints; the rest is the pipeline's.
+
+Results go to standard output, progress and complaints to standard error. Exit code 0; 2 for bad input, with one
+sentence; 1 when `doctor` finds something missing; 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads that spin steal cores from the encoder
+
+import syncdiff
+from syncdiff.weights.folders import COMPACT
+
+PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors", "av", "soundfile", "mediapipe",
+            "face-alignment")  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except syncdiff.InputError as sentence:
+        print(sentence, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted: nothing was written.", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m syncdiff", description="Give a face video a new voice, and score it.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("sync", help="redraw the lips of a face video so that they speak a voice")
+    one.add_argument("face", type=Path, metavar="FACE", help="video, or a photo")
+    one.add_argument("voice", type=Path, metavar="VOICE", help="sound file, or a video whose sound it is")
+    one.add_argument("out", type=Path, metavar="OUT", help="the mp4 to write")
+    one.add_argument("--steps", type=int, metavar="N", help="sampling steps; more is slower")
+    one.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video")
+    one.add_argument("--face", type=int, dest="index", metavar="N", help="which face, 0 the largest")
+    one.add_argument(
+        "--fit", action="store_true", help="practise on this face first: an experiment, up to a minute, then forgotten"
+    )
+    one.add_argument("--correct-offset", action="store_true", help="where the lips would come early or late, draw them "
+                     "as much later or earlier; takes a little longer")  # fmt: skip
+    one.add_argument("--job", type=int, metavar="N", help="a number that the invisible mark shall carry, which verify "
+                     "reads back: a host's own, 0 to 65535")  # fmt: skip
+    one.add_argument("--trim", action="store_true", help="where the voice is shorter, end with it")
+    one.add_argument("--weights", type=Path, metavar="DIR", help="folder of weights, instead of the shipped ones; they "
+                     "say which profile they are of")  # fmt: skip
+    one.add_argument("--profile", choices=("compact", "paper"), help="what the weights must be: the shipped kind, or "
+                     "the paper's own, which you bring")  # fmt: skip
+    one.add_argument("--attention", choices=("auto", "sdpa", "xformers"), default="auto",
+                     help="xformers needs a GPU and pip install 'syncdiff[gpu]'")  # fmt: skip
+    one.set_defaults(run=sync)
+
+    two = commands.add_parser("score", help="how well lips and sound of a video, or of every video in a folder, agree")
+    two.add_argument("video", type=Path, metavar="VIDEO", help="file, or folder (LSE only)")
+    two.add_argument("--lse", choices=("tracks", "frame"), help="LSE of face tracks, as for real videos (default), or "
+                     "of the whole frame, as for LRS2 and LRS3 (default for a folder)")  # fmt: skip
+    two.add_argument("--syncnet", type=Path, metavar="FILE", help="SyncNet's own weights, for LSE-C and LSE-D")
+    two.add_argument("--fetch", action="store_true", help="fetch them; asks before it does")
+    two.set_defaults(run=score)
+    for command in (one, two):
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+
+    check = commands.add_parser("verify", help="whether a video says, or hides, that its lips were redrawn")
+    check.add_argument("video", type=Path, metavar="VIDEO")
+    check.set_defaults(run=verify)
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+
+    three = commands.add_parser("doctor", help="what this machine has, and whether it is enough")
+    three.set_defaults(run=doctor)
+    return top
+
+
+def sync(arguments: argparse.Namespace) -> int:
+    from syncdiff.options import OPTIONS
+    from syncdiff.weights.folders import chosen
+
+    weights, profile = chosen(arguments.weights, arguments.profile)
+    given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index}
+    given |= {"job": arguments.job, "fit": arguments.fit, "correct_offset": arguments.correct_offset}
+    given["tail"] = "trim" if arguments.trim else None
+    options = OPTIONS[profile](**{name: value for name, value in given.items() if value is not None})
+    out = place(arguments.out)
+    # The work goes on beside OUT, so that OUT is either the finished video or what it was before.
+    with tempfile.TemporaryDirectory(prefix=".syncdiff-", dir=out.parent) as folder:
+        pipe = load(weights, arguments.attention)
+        with closing(pipe(arguments.face, arguments.voice, Path(folder) / "out.mp4", options)) as items:
+            result = last(items)
+        result.video.replace(out)
+    if arguments.json:
+        report = result.report() | {"video": str(out)}
+        del report["source"]  # the page's copy of the original; it went with the folder
+        print(json.dumps(report))
+        return 0
+    seconds = ", ".join(f"{stage} {took:.1f} s" for stage, took in result.seconds.items())
+    print(f"{out}: {result.frames} frames ({seconds}; peak memory {result.peak_memory_mib:.0f} MiB)")
+    for gap in result.passed_through:
+        print(f"{gap.start:.1f} to {gap.end:.1f} s is left as it was: {gap.reason}")
+    for note in result.notes:
+        print(note)
+    print(f"source: {in_words(result.source_scores)}")
+    print(f"result: {in_words(result.result_scores)}")
+    for what, faces in (("source", result.source_lse), ("result", result.result_lse)):
+        for face in faces:
+            print(f"{what}: {in_words(face)}")
+    if result.lse_needs:
+        print(result.lse_needs)
+    return 0
+
+
+def score(arguments: argparse.Namespace) -> int:
+    from syncdiff.sync import syncnet_v2
+    from syncdiff.weights import ask_on_terminal
+
+    fetched = syncnet_v2.fetch_weights(ask_on_terminal) if arguments.fetch else None
+    net = syncnet_v2.load(arguments.syncnet or fetched)
+    if arguments.video.is_dir():
+        return score_folder(arguments, net)
+    from syncdiff.pipeline import score_file
+
+    with closing(score_file(load(), arguments.video)) as items:
+        scores = last(items)
+    found, needed = (), syncnet_v2.how_to_get()
+    if net is not None:
+        try:
+            found = last(as_progress(syncnet_v2.score_video(arguments.video, net, arguments.lse or "tracks")))
+        except syncdiff.InputError as sentence:  # the face detector's files are missing: the judge's score stands
+            needed = str(sentence)
+    if arguments.json:
+        told = {"lse": [asdict(face) for face in found]} if found else {"lse": None, "lse_needs": needed}
+        print(json.dumps(asdict(scores) | told))
+        return 0
+    print(in_words(scores))
+    print("\n".join(map(in_words, found)) or needed)
+    return 0
+
+
+def score_folder(arguments: argparse.Namespace, net: Any) -> int:
+    """LSE of every video, and their mean."""
+    from syncdiff.sync import syncnet_v2
+
+    if net is None:
+        raise syncdiff.InputError(f"{arguments.video} is a folder, which only LSE scores. {syncnet_v2.how_to_get()}")
+    rows = last(as_progress(syncnet_v2.score_folder(arguments.video, net, arguments.lse or "frame")))
+    mean = syncnet_v2.mean(rows)
+    if arguments.json:
+        told = [{"video": str(row.video), "faces": [asdict(face) for face in row.scores]} for row in rows]
+        print(json.dumps({"videos": told, "mean": mean and asdict(mean)}))
+        return 0
+    for row in rows:
+        for face in row.scores:
+            print(f"{row.video.relative_to(arguments.video)}: {in_words(face)}")
+    faces = [face.scorable for row in rows for face in row.scores]
+    means = f": LSE-C {mean.confidence:.3f}, LSE-D {mean.distance:.3f} ({mean.judge})" if mean else ""
+    print(f"mean of {sum(faces)} scored of {len(faces)}{means}")
+    return 0
+
+
+def as_progress(steps: Generator[float, None, Any]) -> Iterator[Any]:
+    """Fractions 0..1 as Progress, then what the generator returns."""
+    from syncdiff.results import Progress
+
+    while True:
+        try:
+            yield Progress("scoring", round(100 * next(steps)), 100)
+        except StopIteration as end:
+            yield end.value
+            return
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    from syncdiff.provenance import verify as look
+
+    found = look(arguments.video)
+    print(json.dumps(found.report()) if arguments.json else "\n".join((found.verdict, *found.sentences)))
+    return 0
+
+
+def load(weights: Path = COMPACT, attention: str = "auto") -> Any:
+    """The pipeline, on the GPU where there is one."""
+    from syncdiff.pipeline import SyncDiffPipeline
+
+    return SyncDiffPipeline.ready(weights, attention)
+
+
+def place(out: Path) -> Path:
+    """OUT as an absolute path that can be written. Raises InputError."""
+    out = out.absolute()
+    if out.suffix.lower() != ".mp4":
+        raise syncdiff.InputError(f"OUT is {out.name}, but only MP4 is written: give it a name that ends in .mp4.")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise syncdiff.InputError(
+            f"Nothing can be written to {out.parent}: give OUT a folder that exists and is yours."
+        )
+    if out.is_dir():
+        raise syncdiff.InputError(f"{out} is a folder: give OUT the name of a file.")
+    return out
+
+
+def last(items: Iterable[Any]) -> Any:
+    """What comes after all progress; the progress goes to standard error, one line a stage (or one that moves)."""
+    from syncdiff.results import Progress
+
+    moving, stage, item = sys.stderr.isatty(), None, None
+    for item in items:
+        if not isinstance(item, Progress):
+            continue
+        if moving:
+            percent = 100 * item.done // max(1, item.total)
+            print(f"\r\033[K{item.stage} {percent} %", end="", file=sys.stderr, flush=True)
+        elif item.stage != stage:
+            print(item.stage, file=sys.stderr, flush=True)
+        stage = item.stage
+    if moving:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    return item
+
+
+def in_words(scores: syncdiff.Scores) -> str:
+    if not scores.scorable:
+        return f"{scores.reason} ({scores.judge})"
+    confidence, distance = ("LSE-C", "LSE-D") if "LSE" in scores.judge else ("confidence", "distance")
+    return (
+        f"{confidence} {scores.confidence:.2f}, {distance} {scores.distance:.2f}, "
+        f"offset {scores.offset_frames:+d} frames at 25 fps ({scores.judge})"
+    )
+
+
+def doctor(_: argparse.Namespace) -> int:
+    """Tell what is here; the last line is the verdict."""
+    problems: list[str] = []
+    facts = {
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "packages": packages(problems),
+        "cores": f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}",
+        "device": device(problems),
+        "weights": weights(problems),
+        "syncnet": syncnet(problems),
+        "webcam": webcam(),
+        "temp": temp(problems),
+    }
+    if not (3, 11) <= sys.version_info[:2] < (3, 13):
+        problems.append("Python 3.11 or 3.12 is needed")
+    for name, fact in facts.items():
+        print(f"{name:9} {fact}")
+    print(f"verdict   {'not ready: ' + '; '.join(problems) if problems else 'ready'}")
+    return 1 if problems else 0
+
+
+def packages(problems: list[str]) -> str:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            problems.append(f"{name} is not installed")
+    return ", ".join(found)
+
+
+def device(problems: list[str]) -> str:
+    """The device and the attention that runs on it."""
+    try:
+        import torch
+    except ImportError as error:
+        problems.append(f"torch cannot be loaded ({error})")
+        return "unknown"
+    where = f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cpu"
+    faster = "; xformers is installed" if find_spec("xformers") else ""
+    return f"{where}, {torch.get_num_threads()} threads, attention by torch's scaled_dot_product_attention{faster}"
+
+
+def weights(problems: list[str]) -> str:
+    """The shipped files, and the record of its training that a file carries in its header."""
+    from safetensors import safe_open
+
+    lines = []
+    for path in sorted(COMPACT.rglob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get("record", "{}"))
+        told = ", ".join(f"{key} {value}" for key, value in record.items() if not isinstance(value, (list, dict)))
+        lines.append(f"{path.relative_to(COMPACT)} {path.stat().st_size / 1e6:.1f} MB{': ' if told else ''}{told}")
+    if not (COMPACT / "model_index.json").exists():
+        problems.append(f"there are no weights in {COMPACT}")
+    return f"\n{'':10}".join(lines) or "none"
+
+
+def syncnet(problems: list[str]) -> str:
+    """Whether LSE can be told: its weights need not be here, but what is here must be the released file."""
+    from syncdiff.sync import syncnet_v2
+
+    try:
+        return (
+            f"{syncnet_v2.find()}: LSE-C and LSE-D are told"
+            if syncnet_v2.load()
+            else f"none. {syncnet_v2.how_to_get()}"
+        )
+    except syncdiff.InputError as sentence:
+        problems.append(str(sentence))
+        return "another file"
+
+
+def webcam() -> str:
+    missing = [tool for tool in ("ffmpeg", "ffprobe") if not shutil.which(tool)]
+    if missing:
+        return f"off on the page: {' and '.join(missing)} not on PATH (nothing else needs them)"
+    return "on: ffmpeg and ffprobe are on PATH"
+
+
+def temp(problems: list[str]) -> str:
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(2**20))
+    except OSError as error:
+        problems.append(f"nothing can be written to the temp folder ({error.strerror})")
+        return "not writable"
+    folder = tempfile.gettempdir()
+    return f"{folder}, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free"
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a command that is stopped tidies up as well
+    sys.exit(main())

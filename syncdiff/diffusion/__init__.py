@@ -1,0 +1,1 @@
+"""Noise schedule, sampler and losses."""

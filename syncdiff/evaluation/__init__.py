@@ -1,0 +1,1 @@
+"""Measuring results. Imported by nothing else in the package."""

@@ -1,0 +1,237 @@
+"""The paper's ablations at our scale: one network per row, as many samples for each, judged on people never seen.
+
+    python -m syncdiff.evaluation.ablate DATA OUT --speech SPEECH [--updates 800] [--rows NAME ...] [--distilled SPEECH]
+
+Every row is one change to one of two set-ups. *plain* is the paper's: the identity frame as it is, and the sound told
+by its tokens alone. *bent* is the product's: the lip shape forecast from the sound is told too, and the identity frame
+comes bent to it. OUT/ROW holds each run (cut off, it goes on), OUT/helpers what rows of the same features share, and
+OUT/ablations.md and .csv the table: r of lip opening with the true lips to the clip's own voice, and with the speaker's
+lips to a foreign one; the judge's confidence; what moves under silence; sharpness, jitter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from syncdiff.audio.mel import MELS
+from syncdiff.conditioning import FaceClip, Scene
+from syncdiff.diffusion.schedule import compact_schedule
+from syncdiff.evaluation.baselines import Method, Regressor, SourceClip, draw
+from syncdiff.evaluation.evaluate import evaluate
+from syncdiff.generator import CompactGenerator
+from syncdiff.geometry.crops import S, mouth_mask
+from syncdiff.geometry.mouth_shape import SHAPE
+from syncdiff.models.denoiser import Denoiser
+from syncdiff.models.speech_encoder import MEL_MEAN, MEL_STD, SpeechEncoder
+from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.training.data import GREY, Reference
+from syncdiff.training.train import Preset, train
+from syncdiff.training.trainer import TrainConfig
+
+SETS, CLIPS = ("val-grid-multi", "val-voxceleb2", "val-hdtf"), 2  # whom the rows are judged on: so many of each set
+WIDTHS, BATCH, CHAINED = (32, 64, 128), 16, 5  # half the product's batch: more updates of as many samples
+COLUMNS = (
+    "matched_r",
+    "best_r",
+    "foreign_r",
+    "confidence",
+    "foreign_confidence",
+    "silence_move",
+    "sharpness",
+    "jitter",
+)
+
+
+class LogMel(nn.Module):
+    """Two frames of log mel in an encoder's place: 50 Hz, no forecast."""
+
+    @dataclass
+    class Config:
+        width: int = 2 * MELS
+
+    config, rate, device, dtype = Config(), 50, torch.device("cpu"), torch.float32
+
+    def forward(self, mel: Tensor) -> Tensor:
+        mel = ((mel - MEL_MEAN) / MEL_STD).transpose(1, 2)
+        return mel[:, : mel.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)
+
+    def lips(self, features: Tensor, _style: Tensor) -> Tensor:
+        return features.new_zeros(*features.shape[:2], SHAPE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what is changed."""
+
+    group: str
+    preset: Preset
+    features: str = "facial-informative"
+    steps: int = 2
+
+
+def _plain(*, bottleneck: int = 4, **changes) -> Preset:
+    recipe = TrainConfig(lips_told=False, speech_dropout=0.0, chained=CHAINED)
+    return Preset(
+        denoiser={"widths": WIDTHS, "bottleneck": bottleneck},
+        batch=BATCH,
+        recipe=recipe,
+        reference="plain",
+        **changes,
+    )
+
+
+def _bent(share: dict[str, float] | None = None, **recipe) -> Preset:
+    changes = {} if share is None else {"share": share}
+    return Preset(
+        denoiser={"widths": WIDTHS}, batch=BATCH, recipe=TrainConfig(**{"chained": CHAINED} | recipe), **changes
+    )
+
+
+WHOLE = 48  # channels: the previous frame without a bottleneck
+ROWS = {
+    "random": Row("plain: reference frame", _plain(bottleneck=0)),
+    "previous": Row("plain: reference frame", replace(_plain(bottleneck=WHOLE), reference="none")),
+    "bottlenecked previous": Row("plain: reference frame", replace(_plain(), reference="none")),
+    "random + bottlenecked previous": Row("plain: reference frame", _plain()),
+    "L1 regressor without the bend": Row(
+        "plain: losses",
+        replace(_plain(), recipe=replace(_plain().recipe, regressor=True, chained=0, pose_dropout=1.0)),
+        steps=1,
+    ),
+    "random + whole previous": Row("plain: bottleneck", _plain(bottleneck=WHOLE)),
+    "bottleneck of 1": Row("plain: bottleneck", _plain(bottleneck=1)),
+    "bottleneck of 12": Row("plain: bottleneck", _plain(bottleneck=12)),
+    "log mel": Row("plain: audio features", _plain(), "log mel"),
+    "distilled": Row("plain: audio features", _plain(), "distilled"),
+    "log mel, whole previous": Row("plain: neither", _plain(bottleneck=WHOLE), "log mel"),
+    "as the product": Row("bent", _bent()),
+    "without rendered heads": Row("bent: data", _bent({"grid-s1": 0.4, "puppets": 0.6})),
+    "without puppets": Row("bent: data", _bent({"grid-s1": 0.5, "rendered": 0.5})),
+    "sync loss 0.02": Row("bent: losses", _bent(sync=0.02)),
+    "sync loss 0.1": Row("bent: losses", _bent(sync=0.1)),
+    "L1 regressor": Row("bent: losses", _bent(regressor=True, chained=0, pose_dropout=1.0), steps=1),
+}
+
+
+class PlainSitter(FaceClip):
+    """Told as the paper tells: the identity frame as it is - or nothing of it -, and no lip shape."""
+
+    def hint(self, frame: int, wanted: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        return self.crops[self.identity]
+
+    def region(self, frame: int, wanted: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        return np.ones((S, S), np.float32)
+
+    def lips(self, forecast: np.ndarray) -> np.ndarray:
+        return np.zeros((len(forecast), 2, SHAPE), np.float32)
+
+
+class FacelessSitter(PlainSitter):
+    """Shown nothing but the frame around its mouth."""
+
+    def hint(self, frame: int, wanted: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        return np.where(mouth_mask()[..., None], np.uint8(GREY), self.crops[frame])
+
+
+SITTERS: dict[Reference, type[FaceClip]] = {"bent": FaceClip, "plain": PlainSitter, "none": FacelessSitter}
+
+
+@dataclass(frozen=True)
+class Told(SourceClip):
+    """A clip whose frames are told as a row's network was trained."""
+
+    face_clip: type[FaceClip] = field(default=FaceClip)
+
+    @property
+    def scene(self) -> Scene:
+        usual = super().scene
+        seen = {part.name: getattr(usual.face_clip, part.name) for part in fields(FaceClip)}
+        return replace(usual, face_clip=self.face_clip(**seen))
+
+
+def maker(row: Row, denoiser: Denoiser, encoder: nn.Module) -> Method:
+    """Draws as this row's network was trained to."""
+    net = Regressor(denoiser) if row.preset.recipe.regressor else denoiser
+    generator = CompactGenerator(net.eval(), encoder, compact_schedule())
+
+    def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
+        told = Told(clip.name, clip.crops, clip.points, clip.sound, SITTERS[row.preset.reference])
+        return draw(generator, told, sound, row.steps)
+
+    return make
+
+
+def ablate(data: Path, out: Path, encoders: dict[str, nn.Module], names: list[str], updates: int) -> list[dict]:
+    """Train and judge row after row. Returns the figures of every clip, first those of an earlier call's other rows."""
+    judge, found = SyncDiffPipeline.from_pretrained().judge, _read(out / "ablations.csv", names)
+    for name in names:
+        row, folder = ROWS[name], out / name.replace(" ", "-")
+        encoder = encoders[row.features]
+        preset = replace(row.preset, updates=updates)
+        denoiser = train(data, folder, encoder, preset, helpers=out / "helpers" / row.features.replace(" ", "-"))
+        samples = torch.load(folder / "state.pt", weights_only=True, mmap=True)["samples"]
+        for figures in evaluate({name: maker(row, denoiser, encoder)}, judge, data, SETS, CLIPS):
+            found.append({"group": row.group, "samples": samples, **figures})
+            print(figures, flush=True)
+        write(found, out)
+    return found
+
+
+def _read(path: Path, anew: list[str]) -> list[dict]:
+    """What an earlier call found, less what is to be found anew."""
+    if not path.exists():
+        return []
+    words = {"group", "samples", "maker", "set", "clip"}
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["maker"] not in anew]
+    return [{k: v if k in words else float(v) if v else None for k, v in row.items()} for row in rows]
+
+
+def write(found: list[dict], out: Path) -> None:
+    """OUT/ablations.csv, clip by clip, and OUT/ablations.md, the means."""
+    with (out / "ablations.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(k for row in found for k in row)))
+        writer.writeheader()
+        writer.writerows(found)
+    lines = ["| group | row | samples | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 3) + "|"]
+    for name in dict.fromkeys(row["maker"] for row in found):
+        here = [row for row in found if row["maker"] == name]
+        known = ([row[c] for row in here if row.get(c) is not None] for c in COLUMNS)
+        cells = " | ".join(f"{np.mean(k):.2f}" if k else "-" for k in known)
+        lines.append(f"| {here[0]['group']} | {name} | {here[0]['samples']} | {cells} |")
+    (out / "ablations.md").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument(
+        "--speech", type=Path, required=True, help="the facial-informative encoder: distill's OUT/speech"
+    )
+    parser.add_argument(
+        "--distilled", type=Path, help="one that only the teacher train_or_load: distill --only-teacher"
+    )
+    parser.add_argument("--updates", type=int, default=800, help=f"of each row, {BATCH} samples each")
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
+    args = parser.parse_args()
+    encoders: dict[str, nn.Module] = {"log mel": LogMel()}
+    encoders["facial-informative"] = SpeechEncoder.from_pretrained(args.speech).eval()
+    if args.distilled:
+        encoders["distilled"] = SpeechEncoder.from_pretrained(args.distilled).eval()
+    rows = [name for name in args.rows if ROWS[name].features in encoders]
+    for name in set(args.rows) - set(rows):
+        print(f"{name}: left out, since its encoder was not given (--distilled).", flush=True)
+    ablate(args.data, args.out, encoders, rows, args.updates)
+    print((args.out / "ablations.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Who makes mouths for `evaluate`: our model, and what it must beat.
+
+A maker is given a filmed clip and a sound and returns the clip's crops speaking it. Beside our model: the video left as
+it was, one mouth held all the time, the clip's own mouth from the moment that sounds most alike, the mouth that our
+model is shown (bent to the forecast, no network), and a regressor of Wav2Lip's shape where its weights are given. All
+that is drawn is pasted as the product pastes it (without the invisible mark).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.conditioning import FaceClip, Scene
+from syncdiff.diffusion import sampler
+from syncdiff.diffusion.losses import Objective
+from syncdiff.faces.head_pose import yaw_of
+from syncdiff.fit import fit
+from syncdiff.generator import CompactGenerator
+from syncdiff.geometry.crops import paste
+from syncdiff.models.denoiser import Conditioning, Denoiser
+from syncdiff.models.speech_encoder import listen
+from syncdiff.options import SampleOptions
+from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.progress import finished
+from syncdiff.training.prepare import FPS
+
+APART = 15  # frames between a frame and the one whose mouth it may be given
+UPRIGHT = np.eye(2, 3, dtype=np.float32)  # prepared crops are their own frames
+
+
+@dataclass(frozen=True)
+class SourceClip:
+    """A clip as it is."""
+
+    name: str
+    crops: np.ndarray  # [T, S, S, 3] uint8
+    points: np.ndarray  # [T, 478, 2] crop px
+    sound: np.ndarray  # [N] float32
+
+    def first(self, frames: int) -> SourceClip:
+        return SourceClip(
+            self.name, self.crops[:frames], self.points[:frames], self.sound[: frames * SAMPLE_RATE // FPS]
+        )
+
+    @property
+    def scene(self) -> Scene:
+        """Every frame in which the face was found, to be redrawn."""
+        times, seen = np.arange(len(self.crops)) / FPS, np.isfinite(self.points[:, 0, 0])
+        still = np.tile(UPRIGHT, (len(self.crops), 1, 1))
+        face_clip = FaceClip(self.crops, still, self.points, yaw_of(self.points), seen)
+        return Scene(face_clip, np.arange(len(self.crops)), times, times + 0.5 / FPS, seen.astype(np.float32))
+
+
+Method = Callable[[SourceClip, np.ndarray], np.ndarray]  # a clip and a sound [N] -> crops [T, S, S, 3] that speak it
+
+
+def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Method:
+    """Our model; fitted to each clip first, with the clip's own sound, where the options say so."""
+    fitted: dict[str, CompactGenerator] = {}  # of the clip at hand
+
+    def artist_for(clip: SourceClip) -> CompactGenerator:
+        if not options.fit:
+            return pipe.generator()
+        if clip.name not in fitted:
+            fitted.clear()
+            heard = listen(pipe.speech, clip.sound)
+            practice = fit(pipe.denoiser, Objective(pipe.scheduler), clip.scene.face_clip, clip.scene.middles, heard)
+            fitted[clip.name] = CompactGenerator(finished(practice), pipe.speech, pipe.scheduler)
+        return fitted[clip.name]
+
+    return lambda clip, sound: draw(artist_for(clip), clip, sound, options.steps, options.seed)
+
+
+def draw(generator: CompactGenerator, clip: SourceClip, sound: np.ndarray, steps: int, seed: int = 0) -> np.ndarray:
+    """The clip's crops [T, S, S, 3] with its mouth drawn to a sound [N], chunk by chunk as the pipeline does it."""
+    scene, heard, out = clip.scene, generator.listen(sound), clip.crops.copy()
+    for start in range(0, len(out), sampler.LANE * sampler.LANES):
+        for stroke in generator.draw_chunk(scene, heard, start, steps=steps, seed=seed):
+            if stroke.crops is not None:
+                out[list(stroke.frames)] = stroke.crops
+    return pasted(out, clip.crops)
+
+
+class Regressor(nn.Module):
+    """A Denoiser that was trained with L1 to draw the frame in one evaluation: no noise, no previous frame.
+
+    Wav2Lip's shape (a frame without its mouth, another frame of the person, a window of speech -> the frame) in our
+    network's size and on our data, so that what is compared is diffusion against regression.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser, self.config, self.device = denoiser, denoiser.config, denoiser.device
+
+    def forward(self, noisy: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
+        nothing = torch.zeros_like(noisy)
+        return self.denoiser(nothing, timestep, replace(condition, previous=nothing))
+
+
+def regressed_by(pipe: SyncDiffPipeline, folder: Path) -> Method:
+    """One evaluation at the schedule's last timestep, with the pipeline's speech and hints."""
+    if not (folder / "config.json").exists():
+        raise SystemExit(f"{folder} holds no weights (config.json): --regressor takes the folder that train wrote.")
+    generator = CompactGenerator(Regressor(Denoiser.from_pretrained(folder).eval()), pipe.speech, pipe.scheduler)
+    return lambda clip, sound: draw(generator, clip, sound, steps=1)
+
+
+def left_alone(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:
+    """The video as it was."""
+    return clip.crops
+
+
+def frozen(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:
+    """The identity frame's mouth in every frame."""
+    who = clip.crops[clip.scene.face_clip.identity]
+    return pasted(np.broadcast_to(who, clip.crops.shape), clip.crops)
+
+
+def nearest_by(pipe: SyncDiffPipeline) -> Method:
+    """The clip's own mouth from another moment, the one whose sound our speech encoder finds most alike."""
+
+    def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
+        times = clip.scene.middles
+        own, new = (_windows(pipe, s, times) for s in (clip.sound, sound))
+        return pasted(clip.crops[most_alike(own, new, min(APART, len(times) // 3))], clip.crops)
+
+    return make
+
+
+def bent_by(pipe: SyncDiffPipeline) -> Method:
+    """What our network is shown, without the network: the mouth bent to the forecast shape."""
+
+    def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
+        scene, out = clip.scene, clip.crops.copy()
+        forecast = listen(pipe.speech, sound).lips_at(torch.from_numpy(scene.middles)).numpy()
+        shapes = scene.face_clip.lips(forecast)[:, 0]
+        for i in np.flatnonzero(scene.wanted):
+            out[i] = scene.face_clip.hint(scene.indices[i], shapes[i])
+        return pasted(out, clip.crops)
+
+    return make
+
+
+def most_alike(own: np.ndarray, new: np.ndarray, apart: int) -> np.ndarray:
+    """Features [T, D] of a clip and of another sound -> [T] which moment of the clip is nearest, `apart` or more away.
+
+    A few moments at a time: memory grows with the clip, not with its square."""
+    found, i = [], torch.arange(len(own))
+    for part in i.split(256):
+        distance = torch.cdist(torch.from_numpy(new)[part], torch.from_numpy(own))
+        found.append(distance.masked_fill((part[:, None] - i).abs() < apart, torch.inf).argmin(1))
+    return torch.cat(found).numpy()
+
+
+def _windows(pipe: SyncDiffPipeline, sound: np.ndarray, times: np.ndarray) -> np.ndarray:
+    return listen(pipe.speech, sound).window(torch.from_numpy(times), 5).flatten(1).numpy()
+
+
+def pasted(made: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Mouths [T, S, S, 3] in the crops around them, by the product's own paste: feathered, in the skin's colour."""
+    out = around.copy()
+    for image, crop in zip(out, made, strict=True):
+        patch = paste(image, crop, UPRIGHT)
+        image[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
+    return out

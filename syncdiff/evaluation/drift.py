@@ -1,0 +1,161 @@
+"""Does the drawing drift in a minute of frame after frame? Ten seconds at a time, on people never trained on.
+
+    python -m syncdiff.evaluation.drift DATA [SET ...] [--weights assets/weights] [--steps 2] [--seconds 60]
+                                     [--unbroken]
+
+The first prepared clip of every set runs forward and back, as the pipeline plays it under a longer voice, and speaks
+the sentences of other held-out people, one after the other. The product begins a new chain of previous frames every
+`sampler.LANE` frames, so that its errors have no longer to grow: that is what is measured. With --unbroken also one
+chain for the whole minute, as the paper draws. Every figure is of one block of ten seconds, the mean over the clips;
+no drift means that a column says the same from top to bottom.
+
+sharpness   of the mouth, against the same frames of the source
+colour      levels between the mean colour of the skin around the lips, inside the mask, and that of the source's
+seam        levels of difference to the source in the pixels over which the paste fades in
+joint       change from frame to frame where a new chain begins, over that elsewhere; 1 where nothing is to be seen
+r           lip opening against the forecast that was asked for
+jitter      second difference of landmarks against the source's
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.diffusion import sampler
+from syncdiff.evaluation.baselines import SourceClip, draw
+from syncdiff.evaluation.evaluate import SETS
+from syncdiff.evaluation.metrics import colour_shift, jitter, joint, read_lips, seam, sharpness
+from syncdiff.generator import CompactGenerator
+from syncdiff.options import SampleOptions
+from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.sync.scoring import correlation, lip_opening
+from syncdiff.training.data import load_crops, load_set
+from syncdiff.training.prepare import FPS
+from syncdiff.weights.folders import COMPACT
+
+BLOCK = 10 * FPS  # frames
+FIGURES = ("sharpness", "colour", "seam", "joint", "r", "jitter")
+LOUDNESS = 0.05  # root mean square that every sentence is brought to
+
+
+def forward_and_back(clip: SourceClip, sound: np.ndarray) -> SourceClip:
+    """The clip as long as the sound [N]; neither turning point is shown twice."""
+    there_and_back = np.r_[0 : len(clip.crops), len(clip.crops) - 2 : 0 : -1]
+    at = np.resize(there_and_back, len(sound) * FPS // SAMPLE_RATE)
+    return SourceClip(clip.name, clip.crops[at], clip.points[at], sound)
+
+
+def sentences(sounds: list[np.ndarray], seconds: float) -> np.ndarray:
+    """Sounds int16 at 16 kHz one after the other, alike in loudness -> [N] float32; at the end the first again."""
+    loud = [s * (LOUDNESS / max(np.sqrt(np.mean(np.square(s, dtype=np.float64))), 1.0)) for s in sounds]
+    return np.resize(np.concatenate(loud), round(seconds * SAMPLE_RATE)).astype(np.float32)
+
+
+def measure(made: np.ndarray, clip: SourceClip, points: np.ndarray, asked: np.ndarray, lane: int) -> list[dict]:
+    """One row of FIGURES a block.
+
+    Args:
+        made: [T, S, S, 3] what was drawn in the place of the clip's crops; `points` its landmarks.
+        asked: [T] forecast of the lip opening, in any unit.
+        lane: frames of a chain.
+    """
+    rows = []
+    for start in range(0, len(made) - BLOCK + 1, BLOCK):
+        block = slice(start, start + BLOCK)
+        drawn, filmed = made[block], clip.crops[block]
+        rows.append({
+            "sharpness": sharpness(drawn) / sharpness(filmed),
+            "colour": colour_shift(drawn, filmed),
+            "seam": seam(drawn, filmed),
+            "joint": joint(drawn, np.arange(start, start + BLOCK) % lane == 0),
+            "r": correlation(lip_opening(points[block]), asked[block]),
+            "jitter": jitter(points[block]) / jitter(clip.points[block]),
+        })  # fmt: skip
+    return rows
+
+
+@contextmanager
+def one_chain(frames: int) -> Iterator[None]:
+    """The sampler with a single lane of so many frames: not how the product draws, but what its lanes guard against."""
+    usual = sampler.LANE, sampler.LANES
+    sampler.LANE, sampler.LANES = frames, 1
+    try:
+        yield
+    finally:
+        sampler.LANE, sampler.LANES = usual
+
+
+def drift(
+    generator: CompactGenerator, data: Path, sets: tuple[str, ...], seconds: float, steps: int, unbroken: bool
+) -> Iterator[dict]:
+    """Rows: how it was drawn, clip, block, FIGURES."""
+    people = {name: load_set(data, name) for name in sets}
+    for name, records in people.items():
+        if not records:
+            raise SystemExit(f"{data / name} holds no prepared clips: make them with syncdiff.training.prepare.")
+        record = records[0]
+        crops, starts = load_crops(data, records)
+        pixels = np.array(crops[: starts[1]])
+        others = [r.sound for some in people.values() for r in some if r.identity != record.identity]
+        sound = sentences(others or [record.sound], seconds)
+        clip = SourceClip(f"{name}/{record.name}", pixels, read_lips(pixels), record.sound)
+        clip = forward_and_back(clip, sound)
+        asked = generator.listen(sound).lips_at(torch.from_numpy(clip.scene.middles)).numpy()[:, 0]
+        ways = {f"as the product draws: chains of {sampler.LANE} frames": None}
+        if unbroken:
+            ways["one chain"] = len(clip.crops)
+        for way, frames in ways.items():
+            if frames is None:
+                made, lane = draw(generator, clip, sound, steps), sampler.LANE
+            else:
+                with one_chain(frames):
+                    made, lane = draw(generator, clip, sound, steps), frames
+            for block, row in enumerate(measure(made, clip, read_lips(made), asked, lane)):
+                yield {"drawn": way, "clip": clip.name, "from": block * BLOCK // FPS} | row
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: the mean over the clips, block by block."""
+    clips = len({r["clip"] for r in rows})
+    lines = [f"| drawn ({clips} clips) | seconds | {' | '.join(FIGURES)} |", "|---" * (len(FIGURES) + 2) + "|"]
+    for way, start in dict.fromkeys((r["drawn"], r["from"]) for r in rows):
+        here = [r for r in rows if (r["drawn"], r["from"]) == (way, start)]
+        known = [[r[f] for r in here if r[f] is not None] for f in FIGURES]
+        cells = " | ".join(f"{np.mean(k):.2f}" if k else "-" for k in known)
+        lines.append(f"| {way} | {start} to {start + BLOCK // FPS} | {cells} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("sets", nargs="*", default=SETS)
+    parser.add_argument("--weights", type=Path, default=COMPACT)
+    parser.add_argument("--steps", type=int, default=SampleOptions.steps)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--unbroken", action="store_true", help="also the whole minute as one chain")
+    parser.add_argument("--csv", type=Path)
+    args = parser.parse_args()
+    generator, rows = SyncDiffPipeline.from_pretrained(args.weights).generator(), []
+    for row in drift(generator, args.data, tuple(args.sets), args.seconds, args.steps, args.unbroken):
+        rows.append(row)
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
+    print(table(rows))
+    if args.csv:
+        with args.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""How well do the lips follow? Landmarks decide, on people the model has never seen.
+
+    python -m syncdiff.evaluation.evaluate DATA [SET ...] [--weights assets/weights] [--steps 2] [--limit N]
+                                           [--csv FILE] [--regressor FOLDER] [--sheet FILE.png]
+
+For every prepared clip of the sets (see `prepare`) the mouth is made three times - to its own voice, to another
+person's, to silence - and mediapipe reads the lips of what was made. r is the correlation of lip opening: with the
+clip's own lips (matched), with the lips of the one who really spoke (foreign), with the clip's own lips again (silence,
+where it should be nothing). Several makers (see `makers`) do this in turn: our model, and what it must beat. Two tables
+come out (see `tables`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import cv2
+import numpy as np
+
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.errors import InputError
+from syncdiff.evaluation.baselines import (
+    Method,
+    SourceClip,
+    bent_by,
+    drawn_by,
+    frozen,
+    left_alone,
+    nearest_by,
+    regressed_by,
+)
+from syncdiff.evaluation.input_sensitivity import evaluate_input_sensitivity
+from syncdiff.evaluation.metrics import closure, jitter, lip_distance, psnr, read_lips, sharpness, ssim
+from syncdiff.evaluation.paper_results import Table
+from syncdiff.evaluation.protocol import evaluate_as_published
+from syncdiff.evaluation.reports import BENT, FROZEN, LEFT, NEAREST, OURS, REGRESSOR, headline, table
+from syncdiff.geometry.mouth_shape import SpeakerScale, lip_shape
+from syncdiff.options import OPTIONS, SampleOptions
+from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.sync.scoring import best_lag, correlation, lip_opening, lip_width, score
+from syncdiff.training.data import ClipRecord, load_crops, load_set
+from syncdiff.training.prepare import FPS
+from syncdiff.weights.folders import COMPACT
+
+SETS = ("val-grid-multi", "val-voxceleb2", "val-hdtf", "val-elospheres", "val-retalking", "val-rendered")
+CLOSING = 1  # place of the lip closing curve among the visemes of the corpus
+LOOKS = 10  # frames of a clip on the contact sheet
+
+
+class Sheet:
+    """For looking at: two rows of pictures a clip, as it was filmed and as it was made to its own voice."""
+
+    def __init__(self) -> None:
+        self.rows: list[np.ndarray] = []
+
+    def watching(self, make: Method) -> Method:
+        """The same maker, its first picture of every clip's own voice kept."""
+
+        def watched(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
+            made = make(clip, sound)
+            if sound is clip.sound:
+                at = np.linspace(0, len(made) - 1, LOOKS).round().astype(int)
+                rows = [np.concatenate(list(crops[at]), axis=1) for crops in (clip.crops, made)]
+                cv2.putText(rows[0], clip.name, (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 0))
+                self.rows += rows
+            return made
+
+        return watched
+
+    def write(self, path: Path) -> None:
+        """As PNG."""
+        if not cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(self.rows), cv2.COLOR_RGB2BGR)):
+            raise SystemExit(f"The contact sheet cannot be written to {path}: give a name ending in .png.")
+
+
+def measure(make: Method, clip: SourceClip, record: ClipRecord, other: ClipRecord | None, judge) -> dict:
+    """One row of the table; see the module's head for the columns."""
+    opening, row = lip_opening(clip.points), {}
+    own = make(clip, clip.sound)
+    points = clip.points if own is clip.crops else read_lips(own)
+    made = lip_opening(points)
+    lag = best_lag(made, opening)
+    row |= {
+        "matched_r": correlation(made, opening),
+        "best_lag": lag and lag.frames,
+        "best_r": lag and lag.r,
+        "width_r": correlation(lip_width(points), lip_width(clip.points)),
+        "opening_ratio": float(made.std() / opening.std()),
+        "closure": None,
+        "sharpness": sharpness(own) / sharpness(clip.crops),
+        "jitter": jitter(points) / jitter(clip.points),
+        "PSNR": psnr(own, clip.crops) if own is not clip.crops else None,
+        "SSIM": ssim(own, clip.crops),
+        "LMD": lip_distance(points, clip.points),
+    }
+    if record.visemes is not None:
+        reach = SpeakerScale.of(lip_shape(clip.points)).speaking().reach
+        row["closure"] = closure(points, record.visemes[:, CLOSING], reach)
+    if judge is not None:
+        said = score(own, clip.sound, judge)
+        row |= {"confidence": said.confidence, "offset": said.offset_frames}
+
+    n = min(len(record), len(other)) if other else 0
+    if n >= 2 * FPS:
+        foreign = (other.sound.astype(np.float32) / 32768)[: n * SAMPLE_RATE // FPS]
+        crops = make(clip.first(n), foreign)
+        made, spoken = lip_opening(read_lips(crops)), other.opening[:n]
+        lag = best_lag(made, spoken)
+        row |= {"foreign_r": correlation(made, spoken), "foreign_best_r": lag and lag.r}
+        if judge is not None:
+            row["foreign_confidence"] = score(crops, foreign, judge).confidence
+
+    made = lip_opening(read_lips(make(clip, np.zeros_like(clip.sound))))
+    return row | {"silence_move": float(made.std() / opening.std()), "silence_r": correlation(made, opening)}
+
+
+def evaluate(makers: dict[str, Method], judge, data: Path, sets: tuple[str, ...], limit: int | None) -> Iterator[dict]:
+    """Rows, clip by clip. The foreign voice is the next clip of another person in the same set."""
+    for name in sets:
+        records = load_set(data, name)
+        if not records:
+            raise SystemExit(f"{data / name} holds no prepared clips: make them with syncdiff.training.prepare.")
+        crops, starts = load_crops(data, records)
+        for i, record in list(enumerate(records))[:limit]:
+            strangers = [r for r in records[i + 1 :] + records[:i] if r.identity != record.identity]
+            pixels = np.array(crops[starts[i] : starts[i + 1]])
+            clip = SourceClip(
+                f"{name}/{record.name}", pixels, read_lips(pixels), record.sound.astype(np.float32) / 32768
+            )
+            for maker, make in makers.items():
+                row = {"maker": maker, "set": name, "clip": record.name, "frames": len(record)}
+                yield row | measure(make, clip, record, strangers[0] if strangers else None, judge)
+
+
+def as_published(args: argparse.Namespace) -> str | None:
+    """Run the protocol; what stands in its way, in words."""
+    if args.out is None:
+        return "--protocol needs --out, a folder for what is drawn."
+    choices = {"listed": args.list, "limit": args.limit, "finder": args.boxes, "others": args.beside}
+    try:
+        pipe = SyncDiffPipeline.ready(args.weights)
+        if args.table == "4":
+            print(evaluate_input_sensitivity(pipe, args.data, args.out, **choices))
+            return None
+        choices |= {"corpus": args.corpus, "number": args.table, "read": args.read}
+        options = OPTIONS[pipe.profile](label=False, **({} if args.steps is None else {"steps": args.steps}))
+        print(evaluate_as_published(pipe, args.data, args.out, options, **choices))
+    except InputError as sentence:
+        return str(sentence)
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("sets", nargs="*", default=SETS)
+    parser.add_argument("--weights", type=Path, default=COMPACT)
+    parser.add_argument("--steps", type=int, help="as the weights' profile has it")
+    parser.add_argument("--limit", type=int, help="clips per set")
+    parser.add_argument("--fit", action="store_true", help="also our model fitted to each clip first (a minute a clip)")
+    parser.add_argument("--alone", action="store_true", help="our model only, without the baselines")
+    parser.add_argument("--regressor", type=Path, metavar="FOLDER", help="weights of the L1 baseline: see Regressor")
+    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="a contact sheet of filmed and drawn frames")
+    parser.add_argument("--csv", type=Path)
+    ours = parser.add_argument_group("protocol", "the paper's own evaluation: see syncdiff/evaluation/protocol.py")
+    ours.add_argument("--protocol", choices=("paper",), help="DATA is LRS2, LRS3 or a folder of films of one face")
+    ours.add_argument("--out", type=Path, help="folder for what is drawn, and for the tables")
+    ours.add_argument("--list", type=Path, metavar="FILE", help="names of the films, as LRS2's test.txt")
+    ours.add_argument("--corpus", choices=("LRS2", "LRS3"), default="LRS2", help="whose published rows stand beside")
+    ours.add_argument("--table", choices=get_args(Table), default="1", help="which of the paper's tables")
+    ours.add_argument("--beside", type=Path, nargs="*", default=(), metavar="OUT", help="earlier runs, to compare with")
+    ours.add_argument("--boxes", choices=("face-alignment", "mediapipe"), default="face-alignment")
+    ours.add_argument("--read", metavar="NAME=FILE", help="what a lip reader made of the films in OUT/matched, for WER")
+    args = parser.parse_args()
+    if args.protocol:
+        sys.exit(as_published(args))
+    pipe, sheet = SyncDiffPipeline.from_pretrained(args.weights), Sheet()
+    makers = {OURS: sheet.watching(drawn_by(pipe, SampleOptions(steps=args.steps or SampleOptions.steps)))}
+    if args.fit:
+        fitting = SampleOptions(steps=args.steps or SampleOptions.steps, fit=True)
+        makers["syncdiff, fitted on this very clip"] = drawn_by(pipe, fitting)
+    if args.regressor:
+        makers[REGRESSOR] = regressed_by(pipe, args.regressor)
+    if not args.alone:
+        makers |= {BENT: bent_by(pipe), LEFT: left_alone, FROZEN: frozen, NEAREST: nearest_by(pipe)}
+    rows = []
+    for row in evaluate(makers, pipe.judge, args.data, tuple(args.sets), args.limit):
+        rows.append(row)
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
+    print(headline(rows), table(rows), sep="\n\n")
+    if args.sheet:
+        sheet.write(args.sheet)
+    if args.csv:
+        with args.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Table 4: what the U-Net leans on, told by how far its latents move when only the identity, or only the pose, changes.
+
+    python -m syncdiff.evaluation.evaluate LRS2 --protocol paper --table 4 --out RUN --weights WEIGHTS
+
+A network that copies the identity frame's mouth moves with that frame; the paper shows that the bottlenecked previous
+frame takes this away. It tells the variances and not how they were taken, so the rest is ours: the latents are those of
+the U-Net's middle block, in one evaluation half way through the noise; the frames are spread over each film; the pose
+is all that shows it, the masked frame with the frames before it; what is kept is the noise, the speech, and the target
+under the noise. So rows of ours may be compared with each other, and with the paper's only in which column is larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from syncdiff.devices import autocast
+from syncdiff.errors import InputError
+from syncdiff.evaluation.paper_results import TOLD_BY_4, published
+from syncdiff.evaluation.protocol import other_run, table, write_table
+from syncdiff.models.speech_encoder import token_window
+from syncdiff.paper import Priors, masked, to_latents
+from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.training.lrs import Film, Finder, read_film, utterances
+from syncdiff.training.prepare import FPS
+
+NAME, COLUMNS = "table-4", ("films", *TOLD_BY_4)
+SPREAD = 6  # frames of a film: each is the target once, and each the other identity or pose
+NOISED = 500  # of 1000 noise steps
+
+
+@torch.inference_mode()
+def variances(pipe: SyncDiffPipeline, film: Film) -> tuple[float, float]:
+    """Variance of the middle block's output over SPREAD identity frames, and over SPREAD poses; the mean of all
+    elements and targets. Raises InputError for a film that shows its face in fewer frames."""
+    seen = np.flatnonzero(np.isfinite(film.boxes).all(1))[1:]  # the first has no frame before it
+    if len(seen) < SPREAD:
+        raise InputError(f"its face is seen in {len(seen)} frames after the first, and {SPREAD} are needed.")
+    frames = seen[np.linspace(0, len(seen) - 1, SPREAD).astype(int)]
+    net, heard = pipe.denoiser, pipe.generator().listen(film.sound)
+
+    def encoded(pictures: Iterable[np.ndarray]) -> Tensor:
+        with autocast(pipe.vae.device):
+            return torch.cat([to_latents(pipe.vae, picture[None]) for picture in pictures])
+
+    whole = encoded(film.frames[i] for i in frames)
+    hidden = encoded(masked(film.frames[i], film.boxes[i]) for i in frames)
+    before = [encoded(film.frames[max(0, i - k)] for i in frames) for k in range(1, net.config.previous + 1)]
+    pose = torch.cat(before, dim=1)
+    noise = torch.randn(whole[:1].shape, generator=torch.Generator().manual_seed(0)).to(whole.device)
+    step = torch.tensor([NOISED])
+    found: list[float] = []
+    hook = net.unet.mid_block.register_forward_hook(
+        lambda _block, _given, made: found.append(float(made.float().var(0).mean()))
+    )
+    try:
+        for i, frame in enumerate(frames):
+            when = torch.tensor([(frame + 0.5) / FPS])
+            tokens = token_window(heard, when, tokens=net.config.tokens, rate=pipe.speech.rate)
+            noisy = pipe.scheduler.add_noise(whole[i : i + 1], noise, step.to(whole.device))
+            itself = [i] * SPREAD
+            for told in (
+                Priors(hidden[itself], whole, pose[itself], tokens.expand(SPREAD, -1, -1)),
+                Priors(hidden, whole[itself], pose, tokens.expand(SPREAD, -1, -1)),
+            ):
+                with autocast(net.device):
+                    net(noisy.expand(SPREAD, -1, -1, -1), step.expand(SPREAD).to(net.device), told.to(net.device))
+    finally:
+        hook.remove()
+    return float(np.mean(found[::2])), float(np.mean(found[1::2]))
+
+
+def evaluate_input_sensitivity(
+    pipe: SyncDiffPipeline,
+    data: Path,
+    out: Path,
+    *,
+    listed: Path | None = None,
+    others: Sequence[Path] = (),
+    limit: int | None = None,
+    finder: Finder = "face-alignment",
+) -> str:
+    """The whole run; returns the Markdown table, which also lies in `out` beside its CSV. Raises InputError.
+
+    Args:
+        others: folders of earlier runs, with other weights, whose rows stand beside.
+    """
+    if pipe.profile != "paper":
+        raise InputError("Table 4 is about the paper's U-Net: give weights of that profile, OUT/pipeline.")
+    beside = {name: row for folder in others for name, row in other_run(folder, NAME, COLUMNS).items()}
+    beside |= {f"{row} (published)": figures for row, figures in published("4").items()}
+    out.mkdir(parents=True, exist_ok=True)
+    rows, missing = [], []
+    for one in utterances(data, listed)[:limit]:
+        try:
+            rows.append(variances(pipe, read_film(one.video, finder)))
+        except InputError as sentence:
+            missing.append(f"{one.name} is left out: {sentence}")
+    if not rows:
+        raise InputError(f"No film of {data} could be evaluated. {' '.join(missing)}")
+    told = {"films": len(rows)} | dict(zip(TOLD_BY_4, np.mean(rows, axis=0), strict=True))
+    return write_table(out, NAME, table({"ours": told}, beside, COLUMNS), missing)

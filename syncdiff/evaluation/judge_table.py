@@ -1,0 +1,126 @@
+"""How good is the judge? Prints the table of docs/judge.md:
+
+    python -m syncdiff.evaluation.judge_table SHARDS WEIGHTS --sets NAME ...
+
+Clips prepared by `syncdiff.training.prepare`, of people that nothing was trained on. Each is scored with its own sound,
+with its own sound moved by -5 .. +5 frames, with the next clip's sound, and with its first frame held still.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+from syncdiff.sync.judge import FRAME_SAMPLES, WINDOW, JudgeNet
+from syncdiff.sync.scoring import Judge, Scores, score
+from syncdiff.training import data
+
+SHIFTS = range(-5, 6)
+HEADER = (
+    "| set | clips | own offset 0 / within 1 | planted -5..5 found: exact / within 1 / from the clip's own | "
+    "confidence matched / foreign / frozen | matched above foreign | distance matched / foreign |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One clip's scores."""
+
+    matched: Scores
+    foreign: Scores
+    frozen: Scores
+    planted: tuple[int, ...]  # offset found for the sound made -5 .. +5 frames late
+
+
+class OneLook:
+    """A judge that looks at a clip once, however often its sound is moved."""
+
+    def __init__(self, judge: Judge, views: np.ndarray) -> None:
+        self.name, self.view, self.hear = judge.name, judge.view, judge.hear
+        self._seen = judge.see(views)
+
+    def see(self, views: Iterable[np.ndarray]) -> np.ndarray:
+        return self._seen[: sum(1 for _ in views) - WINDOW + 1]
+
+
+def examine(crops: np.ndarray, sound: np.ndarray, other: np.ndarray, judge: Judge) -> Examined | None:
+    """Crops [T,S,S,3], their sound and another clip's; None where the clip cannot be scored with either."""
+    T = min(len(crops), len(sound) // FRAME_SAMPLES)  # every sound below is as long: all see the same windows
+    crops, sound, other = crops[:T], sound[: T * FRAME_SAMPLES], other[: T * FRAME_SAMPLES]
+    looked = OneLook(judge, np.stack([judge.view(crop) for crop in crops]))
+    matched, foreign = score(crops, sound, looked), score(crops, other, looked)
+    if not (matched.scorable and foreign.scorable):
+        return None
+    still = np.broadcast_to(crops[:1], crops.shape)
+    planted = tuple(score(crops, delay(sound, frames), looked).offset_frames for frames in SHIFTS)
+    return Examined(matched, foreign, score(still, sound, judge), planted)
+
+
+def delay(sound: np.ndarray, frames: int) -> np.ndarray:
+    """Sound [N] -> [N] some frames later (earlier if negative), silence where there is none."""
+    by = frames * FRAME_SAMPLES
+    return np.pad(sound, (by, 0))[: len(sound)] if by >= 0 else np.pad(sound, (0, -by))[-by:]
+
+
+def row(name: str, found: Sequence[Examined]) -> str:
+    """One line of the table."""
+    own = np.array([clip.matched.offset_frames for clip in found])
+    wanted = -np.array(SHIFTS)
+    wrong = np.abs(np.array([clip.planted for clip in found]) - wanted)
+    moved = np.array([clip.planted for clip in found]) - own[:, None] == wanted
+    confidence = {kind: np.array([getattr(clip, kind).confidence for clip in found])
+                  for kind in ("matched", "foreign", "frozen")}  # fmt: skip
+    above = (confidence["matched"][:, None] > confidence["foreign"]).mean()
+    return (
+        f"| {name} | {len(found)} | {(own == 0).mean():.0%} / {(np.abs(own) <= 1).mean():.0%} | "
+        f"{(wrong == 0).mean():.0%} / {(wrong <= 1).mean():.0%} / {moved.mean():.0%} | "
+        f"{' / '.join(f'{values.mean():.3f}' for values in confidence.values())} | {above:.0%} | "
+        f"{np.mean([c.matched.distance for c in found]):.3f} / {np.mean([c.foreign.distance for c in found]):.3f} |"
+    )
+
+
+def examine_set(shards: Path, name: str, judge: Judge) -> list[Examined]:
+    """Every clip of a prepared set that can be scored."""
+    records = data.load_set(shards, name)
+    sounds = [record.sound.astype(np.float32) / 32768 for record in records]
+    found = []
+    for place, record in enumerate(records):
+        crops = _read_crops(shards / name / f"{record.name}.mp4")
+        other = np.resize(sounds[(place + 1) % len(sounds)], len(crops) * FRAME_SAMPLES)
+        if examined := examine(crops, sounds[place], other, judge):
+            found.append(examined)
+    return found
+
+
+def _read_crops(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--sets", nargs="+", required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    judge = JudgeNet.load(args.weights)
+    print(HEADER)
+    everything: list[Examined] = []
+    for name in args.sets:
+        found = examine_set(args.shards, name, judge)
+        everything += found
+        print(row(name, found) if found else f"| {name} | 0 | not scorable |", flush=True)
+    if len(args.sets) > 1 and everything:
+        print(row("all", everything))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What can be measured of a drawn mouth against a filmed one. Landmarks and pixels only: no network of ours has a say.
+
+All crops are uint8 [T, S, S, 3]; landmarks are FaceMesh's [T, 478, 2] in crop px.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+
+from syncdiff.diffusion.losses import LIP_BOX
+from syncdiff.geometry.crops import FEATHER, WINDOW, mouth_mask
+
+# Held-out people by how they were filmed; rendered heads stand apart.
+GROUPS = {
+    "GRID": ("val-grid-multi",),
+    "laboratory": ("val-elospheres",),
+    "ordinary": ("val-voxceleb2", "val-hdtf", "val-retalking"),
+}
+LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)  # outer contour
+
+
+def read_lips(crops: np.ndarray) -> np.ndarray:
+    """FaceMesh landmarks of crops, read at twice their size; frames without a face repeat the last."""
+    from mediapipe.python.solutions.face_mesh import FaceMesh
+
+    rows: list[np.ndarray] = []
+    with FaceMesh(static_image_mode=False, max_num_faces=1, refine_landmarks=True) as mesh:
+        for crop in crops:
+            image = cv2.copyMakeBorder(cv2.resize(crop, None, fx=2, fy=2), 96, 32, 64, 64, cv2.BORDER_REPLICATE)
+            found = mesh.process(image).multi_face_landmarks
+            if found:
+                points = np.array([(p.x * image.shape[1], p.y * image.shape[0]) for p in found[0].landmark])
+                rows.append((points - (64, 96)) / 2)
+            else:
+                rows.append(rows[-1] if rows else np.full((478, 2), np.nan))
+    return np.stack(rows)
+
+
+def sharpness(crops: np.ndarray) -> float:
+    """Root mean energy of the Laplacian in the mouth box."""
+    boxes = crops[:, LIP_BOX[0], LIP_BOX[1]]
+    return float(np.mean([cv2.Laplacian(cv2.cvtColor(b, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var() for b in boxes]) ** 0.5)
+
+
+def colour_shift(drawn: np.ndarray, filmed: np.ndarray) -> float:
+    """Levels (mean of RGB) between the mean colours of two films of a face, in the mask's skin around the lips."""
+    return float(np.abs(drawn[:, _skin()].mean((0, 1)) - filmed[:, _skin()].mean((0, 1))).mean())
+
+
+def seam(drawn: np.ndarray, filmed: np.ndarray) -> float:
+    """Mean absolute difference, levels, in the rim of the mask over which the product's paste fades in."""
+    return float(np.mean([cv2.absdiff(a, b)[_rim()].mean() for a, b in zip(drawn, filmed, strict=True)]))
+
+
+def joint(drawn: np.ndarray, begins: np.ndarray) -> float | None:
+    """Mean change in the mouth box from the frame before, at frames that begin a chain over that at all others.
+
+    Args:
+        begins: [T] bool; the first frame has none before it. None where no other frame changes, or none begins one.
+    """
+    boxes = drawn[:, LIP_BOX[0], LIP_BOX[1]]
+    change = np.array([cv2.absdiff(a, b).mean() for a, b in zip(boxes[1:], boxes[:-1], strict=True)])
+    here = begins[1:]
+    return float(change[here].mean() / change[~here].mean()) if here.any() and change[~here].any() else None
+
+
+@cache
+def _skin() -> np.ndarray:
+    skin = mouth_mask().copy()
+    skin[LIP_BOX] = False
+    return skin
+
+
+@cache
+def _rim() -> np.ndarray:
+    inside = cv2.distanceTransform(mouth_mask().astype(np.uint8), cv2.DIST_L2, 5) - 1
+    return (inside > 0) & (inside <= FEATHER)
+
+
+def jitter(points: np.ndarray) -> float:
+    """Mean absolute second difference over time of four points of the inner lips, px."""
+    return float(np.abs(np.diff(points[:, (13, 14, 78, 308)], 2, axis=0)).mean())
+
+
+def lip_distance(points: np.ndarray, truth: np.ndarray) -> float:
+    """LMD: mean distance of the outer lip landmarks from the truth, px, each mouth taken about its own middle."""
+    a, b = (p[:, LIPS] - p[:, LIPS].mean(1, keepdims=True) for p in (points, truth))
+    return float(np.linalg.norm(a - b, axis=-1).mean())
+
+
+def psnr(drawn: np.ndarray, truth: np.ndarray) -> float:
+    """dB over the window that the network sees; the mean of the frames' own."""
+    a, b = (x[:, *WINDOW].astype(np.float32) for x in (drawn, truth))
+    return float((10 * np.log10(255**2 / np.maximum(((a - b) ** 2).mean((1, 2, 3)), 1e-3))).mean())
+
+
+def ssim(drawn: np.ndarray, truth: np.ndarray) -> float:
+    """Structural similarity of the same window in grey (Wang et al. 2004: Gaussian of sigma 1.5, 11 px)."""
+    return float(np.mean([ssim_of(cv2.cvtColor(a, cv2.COLOR_RGB2GRAY), cv2.cvtColor(b, cv2.COLOR_RGB2GRAY))
+                          for a, b in zip(drawn[:, *WINDOW], truth[:, *WINDOW], strict=True)]))  # fmt: skip
+
+
+def ssim_of(a: np.ndarray, b: np.ndarray) -> float:
+    """Structural similarity of two pictures [H, W] uint8 of one channel, more than 10 px a side."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+
+    def blur(x: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(x, (11, 11), 1.5)
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b, both = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    ratio = (2 * mean_a * mean_b + c1) * (2 * both + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    return float(ratio[5:-5, 5:-5].mean())
+
+
+def closure(points: np.ndarray, closed: np.ndarray, reach: float) -> float | None:
+    """Share of the moments of p, b and m at which the drawn lips meet; None where there are none.
+
+    Args:
+        closed: [T] the curve that closes the lips, 0..1; a moment is a run of frames above 0.7.
+        reach: px, the gap that this talker commonly reaches; below an eighth of it lips count as met.
+    """
+    gap = np.linalg.norm(points[:, 13] - points[:, 14], axis=-1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], closed > 0.7, [0]])))
+    met = [gap[max(0, a - 1) : b + 1].min() < reach / 8 for a, b in edges.reshape(-1, 2)]
+    return float(np.mean(met)) if met else None

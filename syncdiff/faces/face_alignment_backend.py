@@ -1,0 +1,71 @@
+"""Faces and their 68 points in one picture, by face-alignment (S3FD + 2DFAN4): what the paper's mask is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from syncdiff.errors import InputError
+from syncdiff.faces.detection import Sighting, looks_of
+
+if TYPE_CHECKING:
+    from face_alignment import FaceAlignment
+
+WEIGHTS = ("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar")
+DETECTED_AT = 640  # px: S3FD runs on the picture shrunk to this longer side; on a CPU it takes seconds otherwise
+
+
+class FanFinder:
+    """Finds faces with face-alignment; every picture is searched anew, as S3FD has no memory."""
+
+    def __init__(self, alignment: FaceAlignment | None = None) -> None:
+        self._alignment = alignment or load_face_alignment()
+
+    def __enter__(self) -> FanFinder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        del self._alignment
+
+    def again(self, image: np.ndarray, seen: Sighting) -> Sighting | None:  # noqa: ARG002 -- see search
+        """None: a box is what the paper's mask is made of, so it is detected in every frame."""
+        return None
+
+    def search(self, image: np.ndarray, known: Sequence[Sighting], *, closely: bool) -> list[Sighting]:  # noqa: ARG002
+        """All faces in the picture."""
+        scale = min(1.0, DETECTED_AT / max(image.shape[:2]))
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+        boxes = [np.asarray(box[:4]) / scale for box in self._alignment.face_detector.detect_from_image(small)]
+        if not boxes:
+            return []
+        points = self._alignment.get_landmarks_from_image(image, detected_faces=boxes)
+        return [_sighting(image, box, p) for box, p in zip(boxes, points, strict=True)]
+
+
+def check_files() -> None:
+    """InputError names what is missing of S3FD and 2DFAN4, and where it goes."""
+    import torch
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    if missing := [name for name in WEIGHTS if not (folder / name).is_file()]:
+        raise InputError(
+            f"The face-alignment backend needs {' and '.join(missing)} (from www.adrianbulat.com) in {folder}: put the "
+            "files there, or set TORCH_HOME to the folder whose hub/checkpoints has them."
+        )
+
+
+def load_face_alignment() -> FaceAlignment:
+    """S3FD and 2DFAN4 on the CPU, from local files. Never downloads: InputError names what is missing."""
+    check_files()
+    from face_alignment import FaceAlignment, LandmarksType
+
+    return FaceAlignment(LandmarksType.TWO_D, device="cpu", compile=False, flip_input=False, face_detector="sfd")
+
+
+def _sighting(image: np.ndarray, box: np.ndarray, points: np.ndarray) -> Sighting:
+    points = np.asarray(points[:, :2], np.float32)
+    return Sighting(points, looks_of(image, points[[36, 45, 33]]), box.astype(np.float32))

@@ -1,0 +1,142 @@
+"""Faces and their 478 points in one picture, by the nets that come inside mediapipe 0.10.21. Follows nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import numpy as np
+
+from syncdiff.faces.detection import Sighting, looks_of
+
+PRESENCE = 0.5  # score of the landmark net under which it looked at something else
+_ROOM = 1.5  # side of the square that the landmark net sees, in longer sides of the face's box: FaceMesh's own rule
+_TILE_OVERLAP = 0.5
+
+# mediapipe's FaceMesh finds faces with the short-range detector, which loses everybody whose head is less than about an
+# eighth of the picture's width. Here its landmark graph runs alone, in the square that it is told.
+_GRAPH = """
+input_stream: "image"
+input_stream: "roi"
+output_stream: "landmarks"
+node {
+  calculator: "ConstantSidePacketCalculator"
+  output_side_packet: "PACKET:with_attention"
+  options: { [mediapipe.ConstantSidePacketCalculatorOptions.ext]: { packet { bool_value: true } } }
+}
+node {
+  calculator: "FaceLandmarkCpu"
+  input_stream: "IMAGE:image"
+  input_stream: "ROI:roi"
+  input_side_packet: "WITH_ATTENTION:with_attention"
+  output_stream: "LANDMARKS:landmarks"
+}
+"""
+_THRESHOLD = "facelandmarkcpu__ThresholdingCalculator.threshold"
+
+Roi = tuple[float, float, float, float]  # centre x, y and side of a square in px, its rotation in radians
+
+
+class MeshFinder:
+    """Finds faces with mediapipe. A context manager: its graphs hold threads."""
+
+    def __init__(self) -> None:
+        from google.protobuf import text_format
+        from mediapipe.framework.calculator_pb2 import CalculatorGraphConfig
+        from mediapipe.python.solution_base import SolutionBase
+        from mediapipe.python.solutions.face_detection import FaceDetection
+
+        graph = text_format.Parse(_GRAPH, CalculatorGraphConfig())
+        with ExitStack() as stack:
+            self._mesh = stack.enter_context(
+                SolutionBase(graph_config=graph, calculator_params={_THRESHOLD: PRESENCE}, outputs=["landmarks"])
+            )
+            self._far = stack.enter_context(FaceDetection(model_selection=1))
+            self._near = stack.enter_context(FaceDetection(model_selection=0))
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> MeshFinder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def again(self, image: np.ndarray, seen: Sighting) -> Sighting | None:
+        """The face at the place where it was `seen` in the frame before, or None."""
+        return self._look(image, _roi_of_points(seen.points))
+
+    def search(self, image: np.ndarray, known: Sequence[Sighting], *, closely: bool) -> list[Sighting]:
+        """Faces in the whole picture that are not `known`; `closely`: down to 16 px from eye corner to eye corner."""
+        rois = [*self._detect(image), *(self._detect_in_tiles(image) if closely else ())]
+        fresh = [roi for roi in rois if not any(_covers(sighting, roi) for sighting in known)]
+        first = (self._look(image, roi) for roi in fresh)
+        # A second look, in the square that the landmarks themselves ask for, as for a face that is being followed.
+        return [second for seen in first if seen and (second := self.again(image, seen))]
+
+    def _look(self, image: np.ndarray, roi: Roi) -> Sighting | None:
+        from mediapipe.framework.formats.rect_pb2 import NormalizedRect
+
+        x, y, side, angle = roi
+        reach = 0.5 * side * (abs(np.cos(angle)) + abs(np.sin(angle))) + 2
+        left, top = max(0, int(x - reach)), max(0, int(y - reach))
+        part = np.ascontiguousarray(image[top : int(y + reach) + 1, left : int(x + reach) + 1])
+        height, width = part.shape[:2]
+        if min(height, width) < 8:
+            return None
+        rect = NormalizedRect(
+            x_center=(x - left) / width,
+            y_center=(y - top) / height,
+            width=side / width,
+            height=side / height,
+            rotation=angle,
+        )
+        found = self._mesh.process({"image": part, "roi": rect}).landmarks
+        if not found:
+            return None
+        points = np.array([(p.x, p.y) for p in found.landmark]) * (width, height) + (left, top)
+        points = points.astype(np.float32)
+        return Sighting(points, looks_of(image, points[[33, 263, 2]]))
+
+    def _detect(self, image: np.ndarray) -> list[Roi]:
+        for net in (self._far, self._near):  # the far net misses a few of the faces that fill the picture
+            if found := net.process(image).detections:
+                return [_roi_of_detection(each.location_data, image.shape) for each in found]
+        return []
+
+    def _detect_in_tiles(self, image: np.ndarray) -> list[Roi]:
+        """The far net on overlapping squares: it shrinks what it sees to 192 px, which costs a wide picture most."""
+        height, width = image.shape[:2]
+        side = min(height, width)
+        found = []
+        for top in _starts(height, side):
+            for left in _starts(width, side):
+                tile = np.ascontiguousarray(image[top : top + side, left : left + side])
+                for each in self._far.process(tile).detections or ():
+                    x, y, size, angle = _roi_of_detection(each.location_data, tile.shape)
+                    if not any(np.hypot(x + left - a, y + top - b) < size / 3 for a, b, *_ in found):
+                        found.append((x + left, y + top, size, angle))
+        return found
+
+
+def _starts(length: int, side: int) -> list[int]:
+    count = 1 + int(np.ceil((length - side) / (side * (1 - _TILE_OVERLAP))))
+    return np.linspace(0, length - side, count).astype(int).tolist()
+
+
+def _roi_of_points(points: np.ndarray) -> Roi:
+    low, high = points.min(0), points.max(0)
+    x, y = (low + high) / 2
+    across = points[263] - points[33]
+    return float(x), float(y), float(_ROOM * (high - low).max()), float(np.arctan2(across[1], across[0]))
+
+
+def _roi_of_detection(place, shape: tuple[int, ...]) -> Roi:
+    height, width = shape[:2]
+    box, (right_eye, left_eye) = place.relative_bounding_box, place.relative_keypoints[:2]
+    angle = np.arctan2((left_eye.y - right_eye.y) * height, (left_eye.x - right_eye.x) * width)
+    side = _ROOM * max(box.width * width, box.height * height)
+    return (box.xmin + box.width / 2) * width, (box.ymin + box.height / 2) * height, side, float(angle)
+
+
+def _covers(sighting: Sighting, roi: Roi) -> bool:
+    return bool(np.hypot(*(sighting.centre - roi[:2])) < 0.5 * sighting.size)

@@ -1,0 +1,193 @@
+"""Face crops and the way back: cut() and paste(), and the mask between them. Knows geometry; knows nothing of speech.
+
+The crop is upright and steady: a similarity transform fitted to the eyes and the nose, which the mouth does not move,
+and smoothed over time. Everything the model may redraw lies inside one fixed shape in crop space, so that neither the
+mask nor the alignment can tell the network how the lips stood (the leak that DiffTalk's authors warn of).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+
+from syncdiff.faces import FaceTrack
+from syncdiff.media import Patch
+
+S = 128  # crop side, px
+
+# Where the steady points of the mean FaceMesh stand in the crop: measured over 80 frontal faces of the training corpus,
+# in units of the distance between the outer eye corners, from their middle. Low weights where speech moves the skin.
+_EYE_DISTANCE, _EYE_ROW = 58.0, 22.0
+_ANCHORS = np.array([
+    # FaceMesh index, x, y, weight
+    (33, -0.500, 0.000, 1.0), (263, 0.500, 0.000, 1.0), (133, -0.195, 0.018, 1.0), (362, 0.197, 0.021, 1.0),
+    (168, 0.0, -0.034, 1.0), (6, 0.0, 0.054, 1.0), (197, 0.0, 0.137, 1.0), (195, 0.0, 0.213, 1.0),
+    (5, 0.0, 0.296, 0.5), (4, 0.0, 0.396, 0.5), (2, 0.0, 0.539, 0.5),
+    (98, -0.207, 0.508, 0.3), (327, 0.207, 0.508, 0.3),
+])  # fmt: skip
+# The same places among the 68 points of 2DFAN4, where it has them: eye corners, bridge, tip and foot of the nose.
+_AMONG_68 = {33: 36, 263: 45, 133: 39, 362: 42, 168: 27, 4: 30, 2: 33, 98: 31, 327: 35}
+
+SMOOTHING = 0.05  # s, standard deviation of the Gaussian over time: below it FaceMesh jitters by about half a pixel
+FEATHER = 7.0  # crop px over which paste() fades in from the mask's edge
+WINDOW = (slice(48, 128), slice(16, 112))  # the part of the crop that the network sees: mask plus a margin
+
+
+@cache
+def _anchors(points: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Of landmarks that are 478 or 68: which are steady [P], where they stand in the crop [P, 2] px, their weights."""
+    rows = [row for row in _ANCHORS if points == 478 or row[0] in _AMONG_68]
+    index = [int(row[0]) if points == 478 else _AMONG_68[int(row[0])] for row in rows]
+    kept = np.stack(rows)
+    return index, kept[:, 1:3] * _EYE_DISTANCE + (S / 2, _EYE_ROW), kept[:, 3] / kept[:, 3].sum()
+
+
+@cache
+def mouth_mask() -> np.ndarray:
+    """[S, S] bool, True where the model draws: lips, chin and jaw at their widest opening, the same for everyone."""
+    y, x = np.mgrid[:S, :S] + 0.5
+    return ((x - 64) / 40) ** 4 + ((y - 91) / 34) ** 4 < 1
+
+
+@cache
+def _alpha() -> np.ndarray:
+    """[S, S] float32 blend weight: 0 at the mask's edge and outside, 1 from FEATHER px inwards."""
+    inside = cv2.distanceTransform(mouth_mask().astype(np.uint8), cv2.DIST_L2, 5) - 1
+    ramp = np.clip(inside / FEATHER, 0, 1)
+    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
+
+
+def align(track: FaceTrack, times: np.ndarray) -> np.ndarray:
+    """Similarity transforms [T, 2, 3] float32, crop pixels -> frame pixels; NaN where the face is missing.
+
+    Weighted least squares (Umeyama 1991 without reflection), then a Gaussian over time that does not reach across gaps.
+    """
+    index, template, weight = _anchors(track.points.shape[1])
+    points = track.points[:, index].astype(np.float64)
+    mean, origin = np.einsum("p,tpc->tc", weight, points), weight @ template
+    source = template - origin
+    target = points - mean[:, None]
+    a = np.einsum("p,pc,tpc->t", weight, source, target)
+    b = np.einsum("p,tp->t", weight, source[:, 0] * target[..., 1] - source[:, 1] * target[..., 0])
+    norm = (weight[:, None] * source**2).sum()
+    params = np.stack(
+        [a / norm, b / norm, *(mean.T)], axis=1
+    )  # [T, 4]: scale*cos, scale*sin, x, y of the anchor centre
+    params = smoothed(params, times, track.run, SMOOTHING)
+    c, s, x, y = params.T
+    shift = np.stack([x - c * origin[0] + s * origin[1], y - s * origin[0] - c * origin[1]], axis=1)
+    return np.concatenate([np.stack([c, -s, s, c], axis=1).reshape(-1, 2, 2), shift[..., None]], axis=2).astype(
+        np.float32
+    )
+
+
+def smoothed(rows: np.ndarray, times: np.ndarray, run: np.ndarray, spread: float) -> np.ndarray:
+    """Rows [T, D] through a Gaussian over time, frame by frame of the same unbroken run; NaN where there is none.
+
+    Args:
+        times: [T] s.
+        run: [T] int, -1 where there is no run (see `FaceTrack.run`).
+        spread: s, the Gaussian's standard deviation; it is cut off at three of them, so memory grows with T alone.
+    """
+    times = np.asarray(times)
+    step = np.median(np.diff(times)) if len(times) > 1 else 1.0
+    reach = min(len(times) - 1, int(3 * spread / step))
+    total, weight = np.zeros_like(rows), np.zeros(len(rows))
+    for shift in range(-reach, reach + 1):
+        here = np.arange(max(0, -shift), len(rows) - max(0, shift))
+        there = here + shift
+        w = np.exp(-0.5 * ((times[there] - times[here]) / spread) ** 2)
+        w *= (run[here] == run[there]) & (run[here] >= 0)
+        total[here] += np.nan_to_num(rows[there]) * w[:, None]
+        weight[here] += w
+    return np.where(run[:, None] >= 0, total / np.maximum(weight, 1e-9)[:, None], np.nan)
+
+
+def cut(image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
+    """Frame [H, W, 3] uint8 -> upright crop [S, S, 3] uint8; pixels beyond the frame repeat its edge."""
+    scale = float(np.hypot(to_frame[0, 0], to_frame[1, 0]))
+    if scale > 1.5:  # a plain warp would alias: low-pass to the crop's own Nyquist first, around the face only
+        y, x, height, width = _box(to_frame, image.shape, margin=4 * scale)
+        part = cv2.GaussianBlur(
+            image[y : y + height, x : x + width], (0, 0), 0.45 * scale, borderType=cv2.BORDER_REPLICATE
+        )
+        to_part = to_frame - np.array([[0, 0, x], [0, 0, y]], np.float32)
+        return _warp(part, to_part, (S, S))
+    return _warp(image, to_frame, (S, S))
+
+
+@dataclass(frozen=True)
+class SkinWarp:
+    """Where the skin around a redrawn mouth has come from: the frame's own detail, finer than the crop, goes along."""
+
+    source: np.ndarray  # [S, S, 2] float32 crop px: where every pixel of the redrawn crop was in the frame's own crop
+    kept: np.ndarray  # [S, S] float32: 1 where that pixel is the frame's own, 0 where it was drawn
+
+
+def _detail(
+    here: np.ndarray, source: np.ndarray, bend: SkinWarp, to_part: np.ndarray, from_part: np.ndarray
+) -> np.ndarray:
+    """What a part of the frame [h, w, 3] shows and its crop does not, moved as the bend says; 0 where it was drawn."""
+    size = here.shape[1], here.shape[0]
+    fine = here - _warp(source.astype(np.float32), from_part, size, interpolation=cv2.INTER_CUBIC)
+    at = _warp(bend.source, from_part, size) @ to_part[:, :2].T + to_part[:, 2]
+    fine = cv2.remap(fine, at.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return fine * _warp(bend.kept, from_part, size)[..., None]
+
+
+def paste(
+    image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: float = 1.0, bend: SkinWarp | None = None
+) -> Patch:
+    """The way back: the frame's rectangle around the mask with `crop` [S, S, 3] uint8 blended in, outside it untouched.
+
+    `weight` 0..1 fades the whole patch (soft ends of a gap). The seam is feathered inside the mask, and the crop's
+    colour is shifted by the difference to the frame in a ring around the mask, where both show the same skin. With a
+    `bend`, what the frame shows more finely than the crop can is carried over to where its skin was bent to.
+    """
+    mask = mouth_mask()
+    corners = np.argwhere(mask)
+    (y0, x0), (y1, x1) = corners.min(0), corners.max(0) + 1
+    y, x, height, width = _box(to_frame, image.shape, region=(x0, y0, x1, y1), margin=2)
+    here = image[y : y + height, x : x + width]
+    ring = _ring()
+    source = cut(image, to_frame)
+    shift = source[ring].astype(np.float32).mean(0) - crop[ring].astype(np.float32).mean(0)
+    to_part = to_frame - np.array([[0, 0, x], [0, 0, y]], np.float32)
+    from_part = cv2.invertAffineTransform(to_part)
+    drawn = np.clip(crop.astype(np.float32) + shift, 0, 255)
+    scale = float(np.hypot(to_frame[0, 0], to_frame[1, 0]))
+    if scale < 1 / 1.5:  # as in cut(), the other way round: a small face holds fewer pixels than the crop
+        drawn = cv2.GaussianBlur(drawn, (0, 0), 0.45 / scale)
+    drawn = _warp(drawn, from_part, (width, height), interpolation=cv2.INTER_CUBIC)
+    if bend is not None and scale > 1:
+        drawn += _detail(here, source, bend, to_part, from_part)
+    alpha = _warp(_alpha(), from_part, (width, height), border=cv2.BORDER_CONSTANT)[..., None] * weight
+    blend = np.rint(here * (1 - alpha) + np.clip(drawn, 0, 255) * alpha).astype(np.uint8)
+    return Patch(y=y, x=x, rgb=blend)
+
+
+@cache
+def _ring() -> np.ndarray:
+    """[S, S] bool: 6 px around the mask's upper half, where the skin of the cheeks is (below lies the collar)."""
+    grown = cv2.dilate(mouth_mask().astype(np.uint8), np.ones((13, 13), np.uint8)).astype(bool)
+    ring = grown & ~mouth_mask()
+    ring[100:] = False
+    return ring
+
+
+def _warp(image, matrix, size, interpolation=cv2.INTER_LINEAR, border=cv2.BORDER_REPLICATE) -> np.ndarray:
+    """Sample `image` so that output pixel p shows image pixel `matrix` @ p."""
+    return cv2.warpAffine(image, matrix, size, flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=border)
+
+
+def _box(to_frame, shape, region=(0, 0, S, S), margin=0.0) -> tuple[int, int, int, int]:
+    """y, x, height, width of the frame's rectangle around a crop region, clipped to the frame, never empty."""
+    x0, y0, x1, y1 = region
+    corners = np.array([[x0, y0, 1], [x1, y0, 1], [x0, y1, 1], [x1, y1, 1]]) @ np.asarray(to_frame, np.float64).T
+    low, high = corners.min(0) - margin, corners.max(0) + margin
+    x, y = (int(np.clip(np.floor(v), 0, limit - 1)) for v, limit in zip(low, (shape[1], shape[0]), strict=True))
+    x_end, y_end = (int(np.clip(np.ceil(v), 1, limit)) for v, limit in zip(high, (shape[1], shape[0]), strict=True))
+    return y, x, max(1, y_end - y), max(1, x_end - x)

@@ -1,0 +1,1 @@
+"""The compact profile's networks and its exact pixel codec."""

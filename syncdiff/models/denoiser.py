@@ -1,0 +1,106 @@
+"""The network: what it sees and what it hears, and one evaluation of it. Knows no schedule and no files.
+
+SyncDiff, section 3.3: the U-Net sees the noisy frame beside three visual priors - the masked frame (pose and
+surroundings), an identity frame, and the previous frame through an information bottleneck (a 1x1 convolution), so that
+it can keep the motion but not copy the lips - and hears speech by cross-attention. Two things differ from the paper,
+for the compact profile: a frame has a window of speech tokens instead of one (with a single key attention is only a
+bias), and the same window, flattened, also joins the time embedding, so that every residual block hears it. So does the
+shape of the lips: seen in training, forecast from the sound in use - as AV-HuBERT, which learns from both and is run on
+sound alone. And the identity frame comes with its mouth bent to that shape (`lips.moved`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from syncdiff.geometry.mouth_shape import SHAPE
+
+COMMON_SHAPE, SHAPE_UNIT = (3.0, 4.2, 6.5, 32.5, 29.5), 4.0  # px: a mouth as mouths are, and how far they differ
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What one evaluation is told besides the noisy frame. All float, batch first."""
+
+    masked: Tensor  # [B, C, h, w] the frame with its mouth region greyed out
+    identity: Tensor  # [B, C, h, w] another frame of the same person, its mouth bent to the shape that is wanted
+    previous: Tensor  # [B, C, h, w] the frame before, as generated; zeros where there is none
+    speech: Tensor  # [B, K, D] tokens around the frame's time; zeros where unknown
+    lips: Tensor  # [B, 2, SHAPE] window px: the lip shape wanted, and the identity frame's own
+    region: Tensor  # [B, C, h, w] 0..1: where the network has the say; elsewhere the identity frame stays as it is
+
+    def to(self, *args, **kwargs) -> Conditioning:
+        return Conditioning(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
+
+
+class Denoiser(ModelMixin, ConfigMixin):
+    """Noisy frame [B, C, h, w], timestep [B], Conditioning -> the network's prediction [B, C, h, w].
+
+    Args:
+        channels: C of the codec.
+        bottleneck: channels left of the previous frame (paper: 1 of 3); 0 leaves it out, C or more lets it pass whole.
+        tokens, speech_width: K and D of the speech window.
+        widths: channels of the U-Net's levels; only the lowest attends.
+        layers: residual blocks per level.
+        residual: the network draws the difference to the identity frame, which lies on the same grid: skin, teeth and
+            collar are there from the first update on. The paper draws the frame itself.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: int = 48,
+        bottleneck: int = 4,
+        tokens: int = 8,
+        speech_width: int = 256,
+        widths: Sequence[int] = (64, 128, 256),
+        layers: int = 1,
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        self.bottleneck_proj = nn.Conv2d(channels, bottleneck, 1) if bottleneck < channels else nn.Identity()
+        plain = len(widths) - 1
+        self.unet = UNet2DConditionModel(
+            in_channels=3 * channels + min(bottleneck, channels),
+            out_channels=channels,
+            down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * plain,
+            block_out_channels=tuple(widths),
+            layers_per_block=layers,
+            norm_num_groups=16,
+            attention_head_dim=32,
+            cross_attention_dim=speech_width,
+            resnet_time_scale_shift="scale_shift",
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=speech_width,
+        )
+        if residual:
+            for parameter in self.unet.conv_out.parameters():
+                nn.init.zeros_(parameter)
+        self.pos_embed = nn.Parameter(torch.randn(tokens, speech_width) * 0.02)
+        self.speech_proj = nn.Sequential(nn.Linear(tokens * speech_width, speech_width), nn.SiLU())
+        self.lip_shape_proj = nn.Sequential(nn.Linear(2 * SHAPE, speech_width), nn.SiLU(), nn.Linear(speech_width, speech_width))
+
+    def forward(self, noisy: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
+        visual = [noisy, condition.masked, condition.identity]
+        if self.config.bottleneck:
+            visual.append(self.bottleneck_proj(condition.previous))
+        speech = condition.speech + self.pos_embed
+        heard = self.speech_proj(condition.speech.flatten(1)) + self._mouth(condition.lips)
+        drawn = self.unet(torch.cat(visual, dim=1), timestep, speech, class_labels=heard).sample
+        apart = drawn if self.config.residual else drawn - condition.identity
+        return condition.identity + condition.region * apart
+
+    def _mouth(self, lips: Tensor) -> Tensor:
+        """Lip shapes [B, 2, SHAPE] px -> [B, D]: how far the wanted mouth is from the identity's, and what that is."""
+        wanted, identity = lips.unbind(1)
+        apart = torch.cat([wanted - identity, identity - lips.new_tensor(COMMON_SHAPE)], dim=1)
+        return self.lip_shape_proj(apart / SHAPE_UNIT)

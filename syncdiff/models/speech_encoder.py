@@ -1,0 +1,147 @@
+"""Speech -> features per video frame. Knows nothing of pictures.
+
+`SpeechEncoder` stands where AV-HuBERT stands in the paper: sound goes in, a window of tokens per video frame comes out.
+It is convolutional with a reach of about half a second to either side, so a clip may be encoded whole or in pieces with
+the same result, and no 30-second window ever ends in the middle of a word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.audio.mel import MEL_RATE, MELS, log_mel
+from syncdiff.geometry.mouth_shape import SHAPE
+
+MEL_MEAN, MEL_STD = -0.35, 0.45  # of log_mel over the training voices: without this the first layers barely learn
+
+
+class _Block(nn.Module):
+    """ConvNeXt block over time: depthwise convolution, then a two-layer perceptron, with a learned residual scale."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.expand, self.shrink = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 0.2))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, T, D]
+        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.scale * self.shrink(F.gelu(self.expand(self.norm(y))))
+
+
+class LipForecast(nn.Module):
+    """Features [B, T50, D] -> the lip shape they will be spoken with [B, T50, SHAPE], in the talker's own units.
+
+    What faces do with the same sound differs between talkers, real and synthetic, so the hidden layer is shifted by the
+    style of one kind of talker. Style 0 is people.
+    """
+
+    def __init__(self, width: int, styles: int = 3, hidden: int = 128, kernel: int = 7) -> None:
+        super().__init__()
+        self.enter = nn.Conv1d(width, hidden, kernel, padding=kernel // 2)
+        self.style = nn.Embedding(styles, hidden)
+        self.leave = nn.Conv1d(hidden, SHAPE, kernel, padding=kernel // 2)
+
+    def forward(self, features: Tensor, style: Tensor) -> Tensor:
+        x = self.enter(features.transpose(1, 2)) + self.style(style)[..., None]
+        return self.leave(F.gelu(x)).transpose(1, 2)
+
+
+class SpeechEncoder(ModelMixin, ConfigMixin):
+    """Log mel [B, M, T100] -> features [B, T100 // 2, D] at 50 Hz, layer-normalised; `lips` forecasts the mouth.
+
+    Args:
+        width: D, the features' size and the network's.
+        layers: ConvNeXt blocks; each adds `kernel // 2` steps of 20 ms to the reach on either side.
+        kernel: odd length of the depthwise convolutions.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, width: int = 256, layers: int = 8, kernel: int = 9) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv1d(MELS, width, 3, padding=1), nn.GELU(), nn.Conv1d(width, width, 4, stride=2, padding=1), nn.GELU()
+        )
+        self.enter = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(_Block(width, kernel) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.lips = LipForecast(width)
+
+    @property
+    def rate(self) -> int:
+        """Features per second."""
+        return MEL_RATE // 2
+
+    def forward(self, mel: Tensor) -> Tensor:
+        mel = (mel - MEL_MEAN) / MEL_STD
+        x = self.enter(self.stem(mel).transpose(1, 2))
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+def token_window(features: Tensor, times: Tensor, *, tokens: int, rate: int) -> Tensor:
+    """The `tokens` features around each time, one feature step apart, linearly interpolated: [T50, D] -> [T, K, D].
+
+    Args:
+        features: [T50, D] at `rate` per second; feature i spans the time from i / rate to (i + 1) / rate.
+        times: [T] seconds, any spacing: the model's clock is the video's own. Beyond the ends the edge repeats.
+    """
+    offsets = torch.arange(tokens, dtype=torch.float64) - (tokens - 1) / 2
+    where = (times.double()[:, None] * rate - 0.5 + offsets).clamp(0, len(features) - 1)
+    low = where.floor().long().clamp(max=max(0, len(features) - 2))
+    mix = (where - low).to(features.dtype)[..., None]
+    return features[low] * (1 - mix) + features[(low + 1).clamp(max=len(features) - 1)] * mix
+
+
+@torch.inference_mode()
+def encode_speech(encoder: SpeechEncoder, samples: np.ndarray) -> Tensor:
+    """[N] float32 at 16 kHz -> features [T50, D] on the CPU, in pieces that overlap by more than its reach."""
+    piece, overlap = 20 * MEL_RATE, 2 * MEL_RATE
+    if len(samples) < SAMPLE_RATE // 2:  # a whole analysis window at the least
+        samples = np.pad(samples, (0, SAMPLE_RATE // 2 - len(samples)))
+    mel = log_mel(torch.from_numpy(samples))
+    parts = []
+    for start in range(0, mel.shape[-1], piece):
+        before = min(start, overlap)
+        heard = mel[None, :, start - before : start + piece + overlap].to(encoder.device, encoder.dtype)
+        features = encoder(heard)[0].float().cpu()
+        parts.append(features[before // 2 : (before + piece) // 2])
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class SpeechFeatures:
+    """A voice as the network hears it, looked up by time."""
+
+    features: Tensor  # [T50, D]
+    lips: Tensor  # [T50, SHAPE] forecast of the lips, in a talker's units (`syncdiff.geometry.mouth_shape`)
+    rate: int  # of both, per second
+
+    def window(self, times: Tensor, tokens: int) -> Tensor:
+        """Seconds [T] -> speech tokens [T, K, D] around them."""
+        return token_window(self.features, times, tokens=tokens, rate=self.rate)
+
+    def lips_at(self, times: Tensor) -> Tensor:
+        """Seconds [T] -> [T, SHAPE]."""
+        return token_window(self.lips, times, tokens=1, rate=self.rate)[:, 0]
+
+
+@torch.inference_mode()
+def listen(encoder: SpeechEncoder, samples: np.ndarray) -> SpeechFeatures:
+    """[N] float32 at 16 kHz -> everything that drawing needs of it, on the CPU."""
+    features = encode_speech(encoder, samples)
+    people = torch.zeros(1, dtype=torch.long, device=encoder.device)
+    lips = encoder.lips(features[None].to(encoder.device, encoder.dtype), people)[0]
+    return SpeechFeatures(features, lips.float().cpu(), encoder.rate)

@@ -1,0 +1,59 @@
+"""Options of one job, with their defaults and limits. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from syncdiff.errors import InputError
+from syncdiff.faces import Spot
+
+Profile = Literal["compact", "paper"]
+PAPER_STEPS = 200  # DDIM steps of the paper (section 4.1)
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What a person may turn; these defaults are the only ones. Raises InputError for a value out of range."""
+
+    steps: int = 2  # denoising steps per frame
+    seed: int = 0
+    face: int | Spot | None = None  # index by size over time, or where to find it; None is the largest
+    tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
+    fit: bool = False  # practise on this face first, by the clock: no two runs are quite alike (see `syncdiff.fit`)
+    correct_offset: bool = False  # where the lips would come early or late, draw them as much later or earlier
+    label: bool = True  # small words in the corner of every frame: the lips were redrawn by AI
+    job: int = 0  # number that the invisible mark carries: a host's own, nothing about the visitor
+
+    MAX_STEPS = 50
+    MAX_SEED = 2**31 - 1
+    MAX_JOB = 2**16 - 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= self.MAX_STEPS:
+            raise InputError(f"{self.steps} steps were asked for: choose 1 to {self.MAX_STEPS}.")
+        if not 0 <= self.seed <= self.MAX_SEED:
+            raise InputError(f"The seed is {self.seed}: choose 0 to {self.MAX_SEED}.")
+        if not 0 <= self.job <= self.MAX_JOB:
+            raise InputError(f"The job number is {self.job}: choose 0 to {self.MAX_JOB}.")
+        if self.tail not in ("keep", "trim"):
+            raise InputError(f"The tail option is {self.tail!r:.40}: choose keep or trim.")
+
+
+@dataclass(frozen=True)
+class PaperOptions(SampleOptions):
+    """The same for the paper profile."""
+
+    steps: int = PAPER_STEPS
+
+    MAX_STEPS = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 1000 % self.steps or self.steps == 1000:  # evenly spaced from the last: others would begin far below noise
+            raise InputError(
+                f"{self.steps} steps were asked for: the paper's sampler takes a divisor of 1000 up to 500."
+            )
+
+
+OPTIONS: dict[Profile, type[SampleOptions]] = {"compact": SampleOptions, "paper": PaperOptions}

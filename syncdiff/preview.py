@@ -1,0 +1,150 @@
+"""A first look at what was given: who is in the picture, and one frame redrawn, before the long run.
+
+Only the first seconds are read, and only every so many frames: this is a glimpse, and says so where it can be wrong.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.conditioning import FaceClip, Scene
+from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, track_faces
+from syncdiff.faces.track import REASONS
+from syncdiff.geometry.crops import S, align, cut, mouth_mask
+from syncdiff.media import Clip, open_speech, read_clip
+from syncdiff.models.speech_encoder import SpeechFeatures, listen
+from syncdiff.options import SampleOptions
+from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.progress import finished
+
+FIRST = 3.0  # seconds of the face that are looked at
+GLIMPSES = 12  # frames of them
+HEARD = 8.0  # seconds of the voice, of which the loudest moment is drawn
+
+
+@dataclass(frozen=True)
+class Face:
+    """Somebody in the picture."""
+
+    picture: np.ndarray  # [h, w, 3] uint8, the head
+    spot: Spot  # what names this face in SampleOptions
+    trouble: str | None  # why no frame of it that was seen can be redrawn
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One frame as it was and redrawn, and where the work was done, in frame pixels."""
+
+    before: np.ndarray  # [H, W, 3] uint8
+    after: np.ndarray  # [H, W, 3] uint8
+    crop: np.ndarray  # [4, 2] corners of what the model was shown
+    mask: np.ndarray  # [P, 2] outline of what it may redraw
+    second: float  # of the voice, that the mouth speaks
+
+
+class Preview:
+    """The first look, with one loaded pipeline."""
+
+    def __init__(self, pipe: SyncDiffPipeline) -> None:
+        self.pipe = pipe
+
+    def faces(self, face: str | Path) -> list[Face]:
+        """Who is in the first seconds, largest first. Raises InputError where the file cannot be used."""
+        with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
+            glimpse = PreviewClip.of(face, Path(name))
+            return [glimpse.face(track) for track in glimpse.tracks]
+
+    def trial(self, face: str | Path, voice: str | Path, options: SampleOptions) -> Trial:
+        """Redraw one frame of `face` as it speaks the loudest moment of the first seconds of `voice`.
+
+        Raises InputError."""
+        with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
+            speech = open_speech(voice, Path(name))
+            glimpse = PreviewClip.of(face, Path(name))
+            samples = speech.samples()[: round(HEARD * SAMPLE_RATE)]
+            return glimpse.drawn(self.pipe, listen(self.pipe.speech, samples), _loudest(samples), options)
+
+
+@dataclass(frozen=True)
+class PreviewClip:
+    """A few frames of the first seconds, and the faces that were followed through them."""
+
+    clip: Clip
+    images: list[np.ndarray]  # [H, W, 3] uint8
+    times: np.ndarray  # s, of the images
+    tracks: list[FaceTrack]  # over the images
+
+    @classmethod
+    def of(cls, path: str | Path, folder: Path) -> PreviewClip:
+        clip = finished(read_clip(path, folder, until=FIRST))
+        indices = np.unique(np.linspace(0, len(clip) - 1, GLIMPSES).round().astype(int))
+        images = [frame.rgb() for frame in clip.frames(indices)]
+        return cls(clip, images, clip.times[indices], finished(track_faces(iter(images))))
+
+    def face(self, track: FaceTrack) -> Face:
+        seen = np.flatnonzero(~np.isnan(track.points[:, 0, 0]))
+        usable = np.flatnonzero(track.state == OK)
+        best = int((usable if usable.size else seen)[0])
+        points, image = track.points[best], self.images[best]
+        height, width = image.shape[:2]
+        x, y = np.clip(points.mean(0) / (width, height), 0, 1)
+        trouble = None if usable.size else REASONS[int(track.state[best])]
+        return Face(_head(image, points), Spot(float(self.times[best]), float(x), float(y)), trouble)
+
+    def drawn(self, pipe: SyncDiffPipeline, heard: SpeechFeatures, second: float, options: SampleOptions) -> Trial:
+        """One frame: of those that can be redrawn the one nearest to the second of the voice, for its sake."""
+        wanted = options.face
+        if isinstance(wanted, Spot):
+            wanted = at_spot(self.tracks, wanted, self.times, self.images[0].shape[:2])
+        track = choose(self.tracks, wanted)
+        to_frame = align(track, self.times)
+        crops = np.stack([
+            np.zeros((S, S, 3), np.uint8) if np.isnan(matrix).any() else cut(image, matrix)
+            for image, matrix in zip(self.images, to_frame, strict=True)
+        ])  # fmt: skip
+        usable = np.flatnonzero(track.state == OK)
+        chosen = int(usable[np.abs(self.times[usable] - second).argmin()])
+        one = np.array([chosen])
+        scene = Scene(FaceClip.of(track, to_frame, crops), one, np.zeros(1), np.array([second]), np.ones(1, np.float32))
+        *_, last = pipe.draw_chunk(scene, heard, 0, options)
+        (crop,), (shape,) = last.crops, last.shapes
+        before, after = self.images[chosen], self.images[chosen].copy()
+        patch = pipe.generator().paste(before, crop, scene, 0, shape)
+        after[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
+        return Trial(before, after, _moved(_SQUARE, to_frame[chosen]), _moved(_outline(), to_frame[chosen]), second)
+
+
+_SQUARE = np.array([[0, 0], [S, 0], [S, S], [0, S]], np.float32)
+
+
+def _outline() -> np.ndarray:
+    """The mask's edge in crop pixels [P, 2]."""
+    edges, _ = cv2.findContours(mouth_mask().astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return edges[0][:, 0].astype(np.float32)
+
+
+def _loudest(samples: np.ndarray) -> float:
+    """Second around which the sound [N] is loudest for a tenth of a second: a vowel, with the mouth open."""
+    span = SAMPLE_RATE // 10
+    parts = samples[: len(samples) // span * span].reshape(-1, span)
+    return (float(np.square(parts).sum(1).argmax()) + 0.5) * span / SAMPLE_RATE
+
+
+def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def _head(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The square around a face, with some hair and neck, inside the picture."""
+    low, high = points.min(0), points.max(0)
+    middle, half = (low + high) / 2, 0.75 * float((high - low).max())
+    height, width = image.shape[:2]
+    x0, y0 = (int(max(0, value)) for value in middle - half)
+    x1, y1 = int(min(width, middle[0] + half)), int(min(height, middle[1] + half))
+    return image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)].copy()

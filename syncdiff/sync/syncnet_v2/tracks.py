@@ -1,0 +1,98 @@
+"""Faces followed and cut out as the protocol for real videos does it: S3FD, IoU, a median over 13 frames, crop 0.4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+
+from syncdiff.sync.syncnet_v2.face_windows import SIDE
+
+DETECTED_AT = 0.25  # of the frame's size
+SURE = 0.9
+OVERLAP = 0.1  # boxes in one frame that share more are one face
+SAME = 0.5  # boxes in two frames that share more are one face
+MISSED = 25  # frames from one detection of a face to the next, at the most
+MIN_TRACK = 100  # detections; one more is needed: clips of 4 s give nothing
+MIN_FACE = 100  # px
+STEADY = 13  # frames of the median filter over place and size
+MARGIN = 0.4
+GREY = 110  # beyond the picture's edges
+
+
+@dataclass(frozen=True)
+class Track:
+    """One face in consecutive frames at 25 fps."""
+
+    first: int
+    boxes: np.ndarray  # [n,4] x0 y0 x1 y1, px
+
+
+def detect(detector: Any, image: np.ndarray) -> list[np.ndarray]:
+    """Face boxes [4] in a picture uint8 [H,W,3] RGB, by face-alignment's S3FD on a quarter of its size."""
+    small = cv2.resize(image, None, fx=DETECTED_AT, fy=DETECTED_AT)
+    found = sorted(detector.detect_from_image(small), key=lambda box: -box[4])
+    kept: list[np.ndarray] = []
+    for box in (np.asarray(box[:4]) / DETECTED_AT for box in found if box[4] > SURE):
+        if all(_shared(box, other) <= OVERLAP for other in kept):
+            kept.append(box)
+    return kept
+
+
+def linked(found: Sequence[Sequence[np.ndarray]], cuts: Sequence[int], min_track: int = MIN_TRACK) -> list[Track]:
+    """Boxes of every frame -> the tracks within each shot, in the order of their first frames' boxes."""
+    made = []
+    edges = [0, *cuts, len(found)]
+    for start, stop in pairwise(edges):
+        left = [list(boxes) for boxes in found[start:stop]]
+        while stop - start >= min_track and (met := _one_track(left)):
+            frames, boxes = [t for t, _ in met], np.stack([box for _, box in met])
+            if len(met) > min_track and (boxes[:, 2:] - boxes[:, :2]).mean(0).max() > MIN_FACE:
+                every = np.arange(frames[0], frames[-1] + 1)
+                filled = np.stack([np.interp(every, frames, side) for side in boxes.T], 1)
+                made.append(Track(start + frames[0], filled))
+    return made
+
+
+def _one_track(left: list[list[np.ndarray]]) -> list[tuple[int, np.ndarray]]:
+    """Take one face's boxes out of those that are left, from the first one on."""
+    met: list[tuple[int, np.ndarray]] = []
+    for t, boxes in enumerate(left):
+        if met and t - met[-1][0] > MISSED:
+            break
+        for i, box in enumerate(boxes):
+            if not met or _shared(box, met[-1][1]) > SAME:
+                met.append((t, boxes.pop(i)))
+                break
+    return met
+
+
+def _shared(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union."""
+    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    common = max(0.0, width) * max(0.0, height)
+    return float(common / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common))
+
+
+def places(track: Track) -> np.ndarray:
+    """[n,3]: centre x, y and half the longer side of its boxes, px, each by a median over 13 frames.
+
+    Zeros beyond the ends count, as in scipy's medfilt: the first frame gets the least of the first seven."""
+    lower, upper = track.boxes[:, :2], track.boxes[:, 2:]
+    told = np.concatenate([(lower + upper) / 2, (upper - lower).max(1, keepdims=True) / 2], 1)
+    padded = np.pad(told, ((STEADY // 2, STEADY // 2), (0, 0)))
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, STEADY, 0), -1)
+
+
+def crop(image: np.ndarray, x: float, y: float, s: float) -> np.ndarray:
+    """The face as SyncNet sees it: rows y-s .. y+1.8s, columns x -+ 1.4s, grey beyond the picture; [224,224,3]."""
+    edge = int(s * (1 + 2 * MARGIN))
+    around = cv2.copyMakeBorder(image, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=(GREY,) * 3)
+    x, y = x + edge, y + edge
+    rows = slice(int(y - s), int(y + s * (1 + 2 * MARGIN)))
+    face = around[rows, int(x - s * (1 + MARGIN)) : int(x + s * (1 + MARGIN))]
+    return cv2.resize(face, (SIDE, SIDE))

@@ -1,0 +1,48 @@
+"""A trained encoder and denoiser -> the weights folder of the product.
+
+    python -m syncdiff.training.export TRAINED_SPEECH TRAINED_NET [OUT] [--mean-with WEIGHTS]
+                                  --speech-note "..." --note "where and how long"
+
+TRAINED_SPEECH is distill's folder, TRAINED_NET is train's. OUT is assets/weights by default. Where TRAINED_NET went on
+from other weights, the mean of both can be better than either (Wortsman et al. 2022): --mean-with.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from syncdiff.diffusion.schedule import compact_schedule
+from syncdiff.models.denoiser import Denoiser
+from syncdiff.models.speech_encoder import SpeechEncoder
+from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.weights.folders import COMPACT, ship
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("speech", type=Path)
+    parser.add_argument("net", type=Path)
+    parser.add_argument("out", type=Path, nargs="?", default=COMPACT)
+    parser.add_argument("--note", default="", help="how the denoiser was trained")
+    parser.add_argument("--speech-note", default="", help="how the encoder was")
+    parser.add_argument("--mean-with", type=Path, metavar="DENOISER", help="folder of the weights it went on from")
+    args = parser.parse_args()
+    heard, drawn = (torch.load(run / "state.pt", weights_only=True, mmap=True) for run in (args.speech, args.net))
+    records = {
+        "speech": {"updates": heard["step"], "note": args.speech_note},
+        "denoiser": {"updates": drawn["update"], "samples": drawn["samples"], "note": args.note},
+    }
+    encoder = SpeechEncoder.from_pretrained(args.speech / "speech")
+    denoiser = Denoiser.from_pretrained(args.net / "denoiser")
+    if args.mean_with:
+        before = Denoiser.from_pretrained(args.mean_with).state_dict()
+        denoiser.load_state_dict({name: (w + before[name].float()) / 2 for name, w in denoiser.state_dict().items()})
+    ship(SyncDiffPipeline(denoiser, encoder, compact_schedule()), args.out, records)
+    print(f"{args.out}: {records}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The lip reader of the objective: a small network that finds lip landmarks in rough estimates, then stands still.
+
+It learns from the half of the people that the judge does not see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from syncdiff.models import pixel_codec
+from syncdiff.training.data import LIPS, FaceBatch, TalkingFaces
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+class LandmarkNet(nn.Module):
+    """Window [B, 3, 80, 96] in -1..1 -> lip landmarks [B, 40, 2] in window px, and the features they were read from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 32, 64, 128, 128)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+        self.norms = nn.ModuleList(nn.GroupNorm(8, b) for b in widths[1:])
+        self.head = nn.Sequential(nn.Linear(128 * 5 * 6, 256), nn.SiLU(), nn.Linear(256, LIPS * 2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        features = []
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.silu(norm(conv(x)))
+            features.append(x)
+        return self.head(x.flatten(1)).view(-1, LIPS, 2) * 8 + 48, features
+
+
+def train_or_load(
+    net: Net,
+    path: Path,
+    faces: TalkingFaces,
+    loss: Callable[[Tensor, FaceBatch], Tensor],
+    updates: int,
+    *,
+    seed: int,
+    rate: float,
+    decay: float,
+) -> Net:
+    """A small net for the denoiser's losses, frozen: read from `path`, or trained now on true frames.
+
+    Args:
+        loss: of windows [B, 3, 80, 96] and the batch they are from. The pixels are noisy, so that the net stays
+            sensible on rough estimates.
+        rate: the highest of a one-cycle schedule.
+    """
+    if path.exists():
+        net.load_state_dict(torch.load(path, weights_only=True))
+        return net.eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, updates)
+    for update in range(1, updates + 1):
+        batch = faces.batch(64, np.random.default_rng([seed, update]))
+        x = F.pixel_shuffle(pixel_codec.encode(batch.clean), pixel_codec.FACTOR)
+        found = loss(x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1) * 0.2, batch)
+        optimizer.zero_grad(), found.backward(), optimizer.step(), schedule.step()
+        if update % 100 == 0:
+            print(f"{path.stem} {update}: {found.item():.3f}", flush=True)
+    torch.save(net.state_dict(), path)
+    return net.eval().requires_grad_(False)
+
+
+def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LandmarkNet:
+    """The lip reader: L1 on landmarks, in window px."""
+    reader = LandmarkNet()
+
+    def loss(windows: Tensor, batch: FaceBatch) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            points, _ = reader(windows)
+        return F.l1_loss(points.float(), torch.from_numpy(batch.lips))
+
+    return train_or_load(reader, out / "reader.pt", faces, loss, updates, seed=7, rate=2e-3, decay=0.01)

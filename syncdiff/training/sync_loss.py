@@ -1,0 +1,49 @@
+"""The sync loss: does this mouth go with this sound, rather than with the sounds of the other rows?
+
+What the paper names as its future work: an explicit cross-modal contrastive loss on the one-step estimate, decoded. The
+mouth's side stands on the lip reader's features; both sides learn on true frames, from the half of the people that the
+judge does not see, and stand still while the denoiser learns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from syncdiff.training.data import FaceBatch, TalkingFaces
+from syncdiff.training.landmark_net import LandmarkNet, train_or_load
+
+SPACE, TEMPERATURE = 64, 0.1
+
+
+class SyncMatcher(nn.Module):
+    """The reader's last features [B, 128, 5, 6] and speech windows [B, K, D] -> InfoNCE loss, both ways."""
+
+    def __init__(self, tokens: int, speech_width: int) -> None:
+        super().__init__()
+        self.seen = nn.Sequential(nn.Flatten(), nn.Linear(128 * 5 * 6, 256), nn.SiLU(), nn.Linear(256, SPACE))
+        self.heard = nn.Sequential(
+            nn.Flatten(), nn.Linear(tokens * speech_width, 256), nn.SiLU(), nn.Linear(256, SPACE)
+        )
+
+    def forward(self, features: Tensor, speech: Tensor) -> Tensor:
+        seen, heard = F.normalize(self.seen(features), dim=1), F.normalize(self.heard(speech), dim=1)
+        logits, own = seen @ heard.T / TEMPERATURE, torch.arange(len(seen), device=seen.device)
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def train_matcher(
+    faces: TalkingFaces, reader: LandmarkNet, out: Path, updates: int, tokens: int, speech_width: int
+) -> SyncMatcher:
+    """The matcher, on what the finished reader sees."""
+    matcher = SyncMatcher(tokens, speech_width)
+
+    def loss(windows: Tensor, batch: FaceBatch) -> Tensor:
+        with torch.no_grad():
+            features = reader(windows)[1][-1]
+        return matcher(features, torch.from_numpy(batch.speech))
+
+    return train_or_load(matcher, out / "matcher.pt", faces, loss, updates, seed=8, rate=1e-3, decay=0.05)

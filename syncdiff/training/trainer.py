@@ -1,0 +1,159 @@
+"""What learns in a run, how one update goes, and all that the run is resumed from."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F
+
+from syncdiff.diffusion.losses import Objective
+from syncdiff.diffusion.schedule import compact_schedule
+from syncdiff.models import pixel_codec
+from syncdiff.models.denoiser import Conditioning, Denoiser
+from syncdiff.training.data import chain_link
+from syncdiff.training.landmark_net import LandmarkNet
+from syncdiff.training.sync_loss import SyncMatcher
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How one update goes."""
+
+    lr: float = 6e-4
+    ema: float = 0.999
+    chained: int = 9  # first rows of every batch: their previous frame is the network's own, from the update before
+    pose_noise: float = 0.4  # upper end of the noise on a true previous frame
+    pose_dropout: float = 0.2  # how often there is no previous frame
+    speech_dropout: float = 0.4  # how often the speech is not told, only the lip shape
+    lips_told: bool = True  # or the lip shape is never told, and the speech always
+    sync: float = 0.0  # weight of the sync loss
+    regressor: bool = False  # for comparison: the frame in one evaluation from no noise, by L1 alone, as Wav2Lip does
+
+
+def spoil(told: Conditioning, own: Tensor, recipe: TrainConfig) -> Conditioning:
+    """What is told as sampling will know it: the previous frame noisy or not there, the speech now and then left out.
+
+    Speech is left out often: the encoder knows these very clips by heart, so that their tokens alone tell the lips, and
+    a network that leaned on that would mumble on any other voice.
+
+    Args:
+        own: [rows, C, h, w] what the network drew for the frames before the first rows; zeros at a chain's beginning.
+            Only true previous frames in training let errors grow from frame to frame in sampling (measured: black
+            smears within a second), and so did chains of one frame.
+    """
+    true = told.previous[len(own) :]
+    shape = (len(true), 1, 1, 1)
+    noise = torch.rand(shape, device=true.device) * recipe.pose_noise
+    keep = (torch.rand(shape, device=true.device) >= recipe.pose_dropout).float()
+    previous = torch.cat([own, (true + noise * torch.randn_like(true)) * keep])
+    silent = torch.rand(len(previous), 1, 1, device=previous.device) < recipe.speech_dropout
+    if not recipe.lips_told:
+        return replace(told, previous=previous, lips=torch.zeros_like(told.lips))
+    return replace(told, previous=previous, speech=told.speech.masked_fill(silent, 0.0))
+
+
+class Trainer:
+    """The denoiser with its moving average, its optimiser, counters, and the chains' last frames."""
+
+    def __init__(
+        self,
+        model: Denoiser,
+        recipe: TrainConfig,
+        accelerator: Accelerator,
+        reader: LandmarkNet,
+        matcher: SyncMatcher | None,
+    ) -> None:
+        self.recipe, self.accelerator, self.reader = recipe, accelerator, reader.to(accelerator.device)
+        self.matcher = matcher and matcher.to(accelerator.device)
+        self.update, self.samples, self.mask = 0, 0, pixel_codec.latent_mask().to(accelerator.device)
+        self.own = torch.zeros(recipe.chained, *self.mask.shape[1:], device=accelerator.device)
+        self.model, self.optimizer = accelerator.prepare(
+            model, torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=0.01, betas=(0.9, 0.99))
+        )
+        self.average = Denoiser.from_config(model.config).to(accelerator.device)
+        self.average.load_state_dict(accelerator.unwrap_model(self.model).state_dict())  # alike in all processes by now
+        self.objective = Objective(compact_schedule(), self.reader)
+        self.began = time.time()
+
+    @property
+    def seconds(self) -> float:
+        """That this run has taken, all its sessions together."""
+        return time.time() - self.began
+
+    def learn(self, clean: Tensor, told: Conditioning, progress: float) -> dict[str, float]:
+        """One update.
+
+        Args:
+            clean: [B, C, h, w].
+            progress: 0..1 of the run; the rate falls over the last four tenths.
+        """
+        recipe = self.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.lr * min(1.0, (self.update + 1) / 200, max(0.02, (1 - progress) / 0.4))
+        clean, told = clean.to(self.accelerator.device), told.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            beginning = [row for row in range(len(self.own)) if chain_link(row, self.update)[1] == 0]
+            self.own[beginning] = 0
+            seen = spoil(told, self.own, recipe)
+            if recipe.regressor:
+                terms, estimate = self.regress(clean, seen)
+            else:
+                terms, estimate = self.objective(self.model, clean, seen, pure=len(self.own))
+            drawn = estimate[: len(self.own)] * self.mask + told.masked[: len(self.own)]
+            self.own = drawn.detach().clamp(-1, 1)
+            if self.matcher is not None:
+                features = self.reader(F.pixel_shuffle(estimate, pixel_codec.FACTOR))[1][-1]
+                terms["sync"] = recipe.sync * self.matcher(features, told.speech)
+        self.accelerator.backward(sum(terms.values()))
+        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step(), self.optimizer.zero_grad()
+        self.update, self.samples = self.update + 1, self.samples + len(clean) * self.accelerator.num_processes
+        with torch.no_grad():
+            decay = min(recipe.ema, self.update / (self.update + 10))
+            learned = self.accelerator.unwrap_model(self.model).parameters()
+            torch._foreach_lerp_(list(self.average.parameters()), list(learned), 1 - decay)
+        return {name: term.item() for name, term in terms.items()}
+
+    def regress(self, clean: Tensor, told: Conditioning) -> tuple[dict[str, Tensor], Tensor]:
+        """Mean absolute error of the frame drawn at the last timestep from nothing, weighed as the objective does."""
+        last = torch.full((len(clean),), self.objective.scheduler.config.num_train_timesteps - 1, device=clean.device)
+        estimate = self.model(torch.zeros_like(clean), last, told).float()
+        error = (estimate - clean).abs() * self.objective.pixel_weight.to(clean.device)
+        return {"pixels": error.mean()}, estimate
+
+    def save(self, path: Path) -> None:
+        state = {
+            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "update": self.update,
+            "samples": self.samples,
+            "elapsed": self.seconds,
+            "own": self.own.cpu(),
+            "dice": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+        }
+        partial = path.with_suffix(".partial.pt")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Everything as it was, to the states of the random generators.
+
+        Those and the chains' last frames are kept of the main process: the others throw new dice and begin new chains.
+        """
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.update, self.samples, self.began = state["update"], state["samples"], time.time() - state["elapsed"]
+        if not self.accelerator.is_main_process:
+            torch.manual_seed(self.update * self.accelerator.num_processes + self.accelerator.process_index)
+            return
+        self.own = state["own"].to(self.accelerator.device)
+        torch.set_rng_state(state["dice"][0])
+        torch.cuda.set_rng_state_all(state["dice"][1:])

@@ -1,0 +1,90 @@
+"""The page for programs: the same run behind named endpoints, whose docstrings are their documentation (and MCP's)."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import gradio as gr
+
+from syncdiff.options import SampleOptions
+from syncdiff.results import Result
+from syncdiff.web import verify_tab
+from syncdiff.web.eta import in_words
+from syncdiff.web.jobs import JobRequest, JobService, Waiting, visitor_of
+from syncdiff.web.view_state import public_report
+
+PROGRESS = gr.Progress()  # gradio looks for one among a function's defaults
+
+
+def add_endpoints(desk: JobService) -> None:
+    """`gradio_client.Client(url).predict(face=..., voice=..., consent=True, api_name="/sync")` and its like.
+
+    Of a docstring's argument gradio tells programs the first line only."""
+
+    def sync(
+        face: str,
+        voice: str,
+        steps: int | None,
+        seed: int | None,
+        consent: bool,
+        tail: str | None,
+        correct: bool | None,
+        fit: bool | None,
+        label: bool | None,
+        request: gr.Request,
+        which: int | None = None,  # without this gradio's clients would have to name it: None is no value to them
+        progress: gr.Progress = PROGRESS,
+    ) -> Iterator[tuple[Any, Any]]:
+        """Redraw the lips in a video of a face (or a photo) so that they speak a given voice: lip synchronisation.
+
+        Takes tens of seconds on a CPU. The picture outside the mouth, the frame rate and the size stay as they are.
+        Returns the finished mp4 and a report: frames redrawn, spans left as they were and why, sync scores before and
+        after, seconds for each stage.
+
+        Args:
+            face: video (mp4, mov, mkv, webm, avi, ts) or photo (png, jpeg, webp) that shows a face, up to 10 minutes.
+            voice: sound file (wav, mp3, flac, ogg, m4a, aac), or a video whose sound is the voice, in any language.
+            steps: denoising steps for each frame, 1 (draft) to 50; 2 by default. More is slower.
+            seed: 0 to 2147483647; the same seed makes the same video.
+            consent: true if everyone who is seen or heard has agreed to this use; nothing is made without it.
+            tail: where the voice is shorter than the video, keep (the default) or trim the rest of it.
+            correct: true to rehearse first and correct lips that would come early or late; takes a little longer.
+            fit: true to practise on this face first: an experiment without a measured gain, up to a minute longer.
+            label: false leaves the label in the corner out, and promises to say that AI was used wherever it is shown.
+            which: the face to redraw where there are several, 0 the largest; by default the largest that can be.
+        """
+        options = {"steps": steps, "seed": seed, "tail": tail, "correct_offset": correct, "fit": fit, "label": label}
+        asked = JobRequest(face, voice, consent, options | {"face": which})
+        with closing(desk.run(asked, visitor_of(request))) as items:
+            for item in items:
+                if isinstance(item, Result):
+                    item.source.unlink(missing_ok=True)  # nobody is handed it, so nobody would sweep it up
+                    yield str(item.video), public_report(item)
+                    return
+                if isinstance(item, Waiting):
+                    when = "" if item.seconds is None else f", {in_words(item.seconds)}"
+                    progress(None, desc=f"waiting, {item.ahead} ahead{when}")
+                else:
+                    progress((item.done, item.total), desc=item.stage)
+                yield gr.skip(), gr.skip()  # where a client's cancel takes hold
+
+    default = SampleOptions()
+    with gr.Row(visible=False):
+        inputs = [
+            gr.File(label="face"),
+            gr.File(label="voice"),
+            gr.Number(default.steps, label="steps", precision=0),
+            gr.Number(default.seed, label="seed", precision=0),
+            gr.Checkbox(False, label="consent"),
+            gr.Textbox(default.tail, label="tail"),  # SampleOptions says better what may stand here than a gr.Radio
+            gr.Checkbox(default.correct_offset, label="correct"),
+            gr.Checkbox(default.fit, label="fit"),
+            gr.Checkbox(default.label, label="label"),
+            gr.Number(None, label="which", precision=0),
+        ]
+        outputs = [gr.File(label="video"), gr.JSON(label="report")]
+        gr.Button("sync").click(sync, inputs, outputs, api_name="sync", concurrency_id="runs", concurrency_limit=None)
+        suspect, found = gr.File(label="video"), gr.JSON(label="report")
+        gr.Button("verify").click(
+            verify_tab.verify, suspect, found, api_name="verify", concurrency_id="checks", concurrency_limit=None
+        )

@@ -1,0 +1,211 @@
+"""The form: three numbered steps, and what lies behind them. Only parts and their looks; `build` says what they do."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from syncdiff.media import LIMITS
+from syncdiff.options import SampleOptions
+from syncdiff.provenance.label import TEXT
+from syncdiff.web.examples import ASSETS, examples, poster
+from syncdiff.web.share_links import PRESETS, preset_of
+
+PAGE = ASSETS / "page"
+CONSENT = "Everyone who is seen or heard has agreed to this"
+LABEL = f"Label the video: “{TEXT}”"
+UNLABELLED = "Leave it out: I will say so myself wherever I show it, since people have a right to know"
+FIT = "Practise on this face first: an experiment without a measured gain, up to a minute longer"
+CORRECT = "Correct lips that come early or late: they are rehearsed first, which takes a little longer"
+TAILS = [("Keep the rest of the video as it is", "keep"), ("Cut the rest off", "trim")]
+
+
+@dataclass(frozen=True)
+class Form:
+    """The parts that something happens to."""
+
+    faces: gr.Tabs  # "video" or "photo"
+    video: gr.Video
+    photo: gr.Image
+    face_note: gr.HTML
+    found: gr.HTML  # the faces to choose from
+    face_picks: gr.HTML
+    voices: gr.Tabs  # "sound" or "film"
+    sound: gr.Audio
+    film: gr.Video
+    voice_picks: gr.HTML
+    preset: gr.Radio
+    steps: gr.Slider
+    seed: gr.Number
+    tail: gr.Radio
+    correct: gr.Checkbox
+    fit: gr.Checkbox
+    label: gr.Checkbox
+    unlabelled: gr.Checkbox  # the promise without which the label stays
+    estimate: gr.HTML
+    agreed: gr.Checkbox
+    go: gr.Button
+    test: gr.Button
+    stop: gr.Button
+
+    @property
+    def files(self) -> list:
+        """The four slots: a face as video or photo, a voice as sound or film."""
+        return [self.video, self.photo, self.sound, self.film]
+
+    @property
+    def settings(self) -> list:
+        """What a link can set beside the files, in the order of `links.Settings`."""
+        return [self.steps, self.seed, self.tail, self.correct, self.fit, self.label]
+
+
+def build_form(began: str) -> Form:
+    """The parts, laid out in the column they are built in. began: what the estimate says at first."""
+    with gr.Column(elem_classes="step"):
+        heading(1, "Face", limits())
+        parts = face()
+    with gr.Column(elem_classes="step"):
+        heading(2, "Voice", "Any language. Silence keeps the lips closed.")
+        parts |= voice()
+    with gr.Column(elem_classes="step"):
+        heading(3, "Make it speak")
+        parts |= how_well(began)
+    parts |= begin() | advanced()
+    return Form(**parts)
+
+
+def heading(number: int, name: str, hint: str = "") -> None:
+    """A numbered step."""
+    more = f"<p>{escape(hint)}</p>" if hint else ""
+    gr.HTML(f'<h2><span class="step-number" aria-hidden="true">{number}</span>{name}</h2>{more}')
+
+
+def limits() -> str:
+    """What may be given, before anybody tries."""
+    return (
+        f"Facing the camera. Up to {LIMITS.seconds / 60:.0f} minutes, {LIMITS.bytes / 2**20:.0f} MB, "
+        f"{LIMITS.pixels / 1e6:.0f} MP."
+    )
+
+
+def face() -> dict[str, Any]:
+    """The face as a video or a photo. Gradio wants ffmpeg and ffprobe for webcam recordings."""
+    webcam = bool(shutil.which("ffmpeg") and shutil.which("ffprobe"))
+    faces, video, photo = either(
+        ("video", "Video", lambda: video_slot("Face video", "face", webcam=webcam)), ("photo", "Photo", photo_slot)
+    )
+    note = gr.HTML(elem_id="face-note")
+    found = picks("Which face should speak?", [], "faces-found")
+    offered = [{"key": e.key, "label": e.face_label, "poster": poster(e)} for e in examples().values()]
+    face_picks = picks("Faces to try", offered, "face-picks")
+    return {
+        "faces": faces, "video": video, "photo": photo, "face_note": note, "found": found, "face_picks": face_picks,
+    }  # fmt: skip
+
+
+def voice() -> dict[str, Any]:
+    """The voice as a sound, a recording, or the sound of another video."""
+    voices, sound, film = either(
+        ("sound", "Sound", sound_slot),
+        ("film", "From a video", lambda: video_slot("Video with the voice", "film", height=146)),
+    )
+    offered = [{"key": e.key, "label": e.voice_label} for e in examples().values()]
+    voice_picks = picks("Voices to try", offered, "voice-picks")
+    return {"voices": voices, "sound": sound, "film": film, "voice_picks": voice_picks}
+
+
+def either(*ways: tuple[str, str, Callable[[], Any]]) -> tuple:
+    """Tabs, one for each way to give a file: (id, name, what makes its slot). Returns the tabs and the slots."""
+    slots = []
+    with gr.Tabs(elem_classes="choice") as tabs:
+        for key, name, slot in ways:
+            with gr.Tab(name, id=key):
+                slots.append(slot())
+    return tabs, *slots
+
+
+def video_slot(label: str, elem_id: str, height: int = 160, *, webcam: bool = False) -> gr.Video:
+    """`format` stays None: else gradio would run ffmpeg on the raw upload before anyone has looked at it."""
+    sources = ["upload", "webcam"] if webcam else ["upload"]
+    return gr.Video(
+        sources=sources, include_audio=True, label=label, show_label=False, height=height, buttons=[], elem_id=elem_id
+    )
+
+
+def photo_slot() -> gr.Image:
+    """gr.Image would open the upload to check it; only the pipeline's guarded reader may do that."""
+    photo = gr.Image(
+        sources=["upload"], type="filepath", image_mode=None, label="Face photo", show_label=False, height=160,
+        buttons=[], elem_id="photo",
+    )  # fmt: skip
+    photo.preprocess = lambda upload: upload.path if upload else None
+    return photo
+
+
+def sound_slot() -> gr.Audio:
+    """A file or a recording, handed on as it is."""
+    return gr.Audio(
+        sources=["upload", "microphone"], type="filepath", format=None, label="Voice", show_label=False, buttons=[],
+        elem_id="voice",
+    )  # fmt: skip
+
+
+def picks(label: str, items: list[dict], elem_id: str) -> gr.HTML:
+    """A row of buttons; a click tells the key of the one that was picked."""
+    return gr.HTML(
+        {"label": label, "items": items},
+        html_template='<div class="picks" role="group"></div>',
+        js_on_load=(PAGE / "picks.js").read_text(),
+        apply_default_css=False,
+        visible=bool(items),
+        elem_id=elem_id,
+        elem_classes="pick-row",
+    )
+
+
+def how_well(began: str) -> dict[str, Any]:
+    """What is chosen before it begins."""
+    quality = preset_of(SampleOptions().steps)
+    return {
+        "preset": gr.Radio(
+            list(PRESETS), value=quality, label="Quality", show_label=False, container=False, elem_id="preset"
+        ),
+        "estimate": gr.HTML(began, elem_id="estimate"),
+        "agreed": tick(CONSENT, on=False, elem_id="agreed"),
+    }
+
+
+def begin() -> dict[str, Any]:
+    """The primary button, and its neighbours. On a phone they stay in sight."""
+    with gr.Row(elem_id="begin"):
+        return {
+            "go": gr.Button("Make it speak", variant="primary", scale=3, elem_id="run"),
+            "test": gr.Button("Try one frame", variant="secondary", scale=2, elem_id="test"),
+            "stop": gr.Button("Cancel", variant="secondary", visible=False, elem_id="cancel"),
+        }
+
+
+def advanced() -> dict[str, Any]:
+    """What most people never need."""
+    default = SampleOptions()
+    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+        return {
+            "steps": gr.Slider(
+                1, default.MAX_STEPS, default.steps, step=1, label="Steps a frame", info="More is slower", buttons=[]
+            ),
+            # No limits here: gradio would stop the run before our sentence could be shown.
+            "seed": gr.Number(default.seed, label="Seed", info="The same seed makes the same video", precision=0),
+            "tail": gr.Radio(TAILS, value=default.tail, label="Where the voice is shorter than the video"),
+            "correct": tick(CORRECT, on=default.correct_offset, elem_id="correct"),
+            "fit": tick(FIT, on=default.fit, elem_id="fit"),
+            "label": tick(LABEL, on=default.label, elem_id="label"),
+            "unlabelled": tick(UNLABELLED, on=False, elem_id="unlabelled", visible=False),
+        }
+
+
+def tick(label: str, *, on: bool, elem_id: str, visible: bool = True) -> gr.Checkbox:
+    """Something to agree to, or to turn on."""
+    return gr.Checkbox(on, label=label, container=False, visible=visible, elem_classes="tick", elem_id=elem_id)

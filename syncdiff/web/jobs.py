@@ -1,0 +1,174 @@
+"""One request: files and options in, progress and a result out, in a private folder that never outlives its use."""
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from syncdiff.errors import InputError
+from syncdiff.options import SampleOptions
+from syncdiff.preview import Face, Preview, Trial
+from syncdiff.results import Progress, Result
+from syncdiff.web.eta import Pace
+from syncdiff.web.examples import recognise
+from syncdiff.web.queue import Queue, Visitor, network
+
+OUR_FAULT = "Something went wrong on our side and was noted. Your files are untouched: please try once more."
+LOOK_AGAIN = 0.25  # seconds between two looks at the line
+KEPT = 3600  # seconds that an upload or a delivered result stays on disk
+ABSURD = 10**12  # a number beyond any range
+SWITCHES = ("correct_offset", "fit", "label")
+Pipeline = Callable[[Path, Path, Path, SampleOptions], Generator[Progress | Result, None, None]]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Others come first."""
+
+    ahead: int
+    seconds: float | None  # until it is our turn; None where nobody knows
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What a visitor or a program wants."""
+
+    face: str | None
+    voice: str | None
+    agreed: bool  # that everybody seen or heard agreed
+    options: Mapping[str, Any]  # of SampleOptions; None keeps its default
+
+    def chosen(self) -> SampleOptions:
+        """What was turned, over the defaults. Raises InputError."""
+        for name, value in self.options.items():
+            if isinstance(value, int | float) and abs(value) > ABSURD:  # before it stands in a sentence, digit by digit
+                raise InputError(f"The value of {name} is far out of range: give a small number.")
+            if name in SWITCHES and value is not None and not isinstance(value, bool):  # "false" would count as a yes
+                raise InputError(f"The value of {name} is neither true nor false: give one of the two.")
+        return SampleOptions(**{name: value for name, value in self.options.items() if value is not None})
+
+
+@contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """What a visitor may read: the sentence of an InputError, or one calm sentence while the log has the rest."""
+    try:
+        yield
+    except gr.Error:  # ZeroGPU's: there is no GPU to lend, or not for so long
+        raise
+    except InputError as error:
+        raise gr.Error(escape(str(error), quote=False), print_exception=False) from None  # a toast would render markup
+    except Exception:
+        log.exception("a run failed")
+        raise gr.Error(OUR_FAULT, print_exception=False) from None
+
+
+def cache_folder() -> Path:
+    """Gradio's cache: the only place it serves files from, and sweeps by `delete_cache`."""
+    folder = Path(get_upload_folder())
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+class JobService:
+    """Where requests come in: one pipeline, one line of visitors, one idea of how long things take."""
+
+    def __init__(self, pipe: Pipeline, look: Preview) -> None:
+        self.pipe, self.look, self.pace = pipe, look, Pace()
+        self.queue, self.looks = Queue(), Queue(16, 4, 6, "files looked at")
+
+    def trial(self, asked: JobRequest, visitor: Visitor) -> Trial:
+        """One frame. Raises gr.Error only."""
+        with errors_as_sentences(), in_turn(self.looks, visitor):
+            return self.look.trial(*files_of(asked), asked.chosen())
+
+    def faces(self, face: str, visitor: Visitor) -> list[Face]:
+        """Who is in the first seconds. Raises gr.Error only."""
+        with errors_as_sentences(), in_turn(self.looks, visitor):
+            return self.look.faces(face)
+
+    def run(self, asked: JobRequest, visitor: Visitor) -> Iterator[Waiting | Progress | Result]:
+        """One request in a fresh private folder, which is thrown away unless a Result comes of it.
+
+        Raises gr.Error only. Closing it gives the place in the line back."""
+        sweep(cache_folder())
+        folder = Path(tempfile.mkdtemp(prefix="result-", dir=cache_folder()))
+        finished = False
+        try:
+            with errors_as_sentences():
+                options, (face, voice) = asked.chosen(), files_of(asked)
+                with self.queue.place(visitor) as place:
+                    while ahead := place.ahead:
+                        usual = self.pace.usual()
+                        yield Waiting(ahead, usual and usual * ahead)
+                        keep(folder, face, voice)
+                        time.sleep(LOOK_AGAIN)
+                    with closing(self.pipe(face, voice, folder / "syncdiff.mp4", options)) as items:
+                        for item in items:
+                            if isinstance(item, Result):
+                                finished = True
+                                self.pace.learn(item)
+                            keep(folder, face, voice)
+                            yield item
+        finally:
+            if not finished:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def visitor_of(request: gr.Request) -> Visitor:
+    """Who asks. The address is the client's own where a proxy that is trusted names it (FORWARDED in `launch`)."""
+    return Visitor(request.session_hash or "", network(request.client.host if request.client else ""))
+
+
+@contextmanager
+def in_turn(queue: Queue, visitor: Visitor) -> Iterator[None]:
+    """Wait for one's turn, for something short. Raises InputError where the line is full."""
+    with queue.place(visitor) as place:
+        while place.ahead:
+            time.sleep(LOOK_AGAIN)
+        yield
+
+
+def keep(*paths: Path) -> None:
+    """Put off the sweep of what is in use, here and by gradio's own timer: a long line may take longer than KEPT."""
+    for path in paths:
+        if path.is_relative_to(cache_folder()):
+            with suppress(OSError):
+                os.utime(path)
+                os.utime(path.parent)
+
+
+def sweep(cache: Path) -> None:
+    """Remove whatever lies there for more than KEPT seconds: results, uploads, and what gradio's clients leave."""
+    for path in cache.iterdir():
+        with suppress(OSError):  # another request was faster
+            if time.time() - path.stat().st_mtime <= KEPT:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def files_of(asked: JobRequest) -> tuple[Path, Path]:
+    """Face and voice, if they are there and may be used. Raises InputError."""
+    if not asked.face:
+        raise InputError("There is no face yet: add a video or a photo.")
+    if not asked.voice:
+        raise InputError("There is no voice yet: add a sound file or record one.")
+    face, voice = Path(asked.face), Path(asked.voice)
+    agreed = asked.agreed is True  # the word "false" of some program is no yes
+    if not agreed and not (recognise(face, "face") and recognise(voice, "voice")):
+        raise InputError("Did everyone who is seen or heard agree? Say so with the tick, and it can begin.")
+    return face, voice

@@ -1,0 +1,128 @@
+"""How the page is served: where, to whom, in which colours."""
+
+import os
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from syncdiff.errors import InputError
+from syncdiff.fit import SECONDS as FIT_SECONDS
+from syncdiff.media import LIMITS, open_speech
+from syncdiff.options import SampleOptions
+from syncdiff.pipeline import REHEARSED
+from syncdiff.results import Progress, Result
+from syncdiff.web.examples import ASSETS, EXAMPLES
+from syncdiff.web.jobs import Pipeline
+from syncdiff.web.middleware import RequestLimits, sweeping
+
+# Whose word about a visitor's address is taken on a Space: its proxies, which sit in private networks. Of the addresses
+# in X-Forwarded-For uvicorn takes the rightmost that is none of these; what a visitor writes there stands further left.
+# Elsewhere a host names its proxies in FORWARDED_ALLOW_IPS itself; without that, only one on this machine is believed.
+FORWARDED = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,::1,fc00::/7"
+
+
+def theme() -> gr.themes.Base:
+    """Calm, with enough contrast, and fonts that no other machine is asked for."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=[gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_label_text_color="*neutral_600",
+        block_label_text_color_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_500",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+    )
+
+
+def wrap_zero_gpu(pipe: Pipeline, borrow: Callable[..., Any]) -> Pipeline:
+    """The pipeline; on a ZeroGPU Space with a GPU that is wrap_zero_gpu for as long as a run takes, elsewhere as it is.
+
+    borrow: `spaces.GPU`. On ZeroGPU the run goes on in a process of its own, out of which come whole only the values
+    that it yields: of an exception the name is left. So a visitor's sentence is yielded, and raised on this side."""
+
+    @borrow(duration=gpu_seconds)
+    def run(
+        face: Path, voice: Path, out: Path, options: SampleOptions
+    ) -> Generator[Progress | Result | InputError, None, None]:
+        if os.environ.get("SPACES_ZERO_GPU"):
+            pipe.to("cuda")
+        try:
+            yield from pipe(face, voice, out, options)
+        except InputError as sentence:
+            yield sentence
+
+    def make(face: Path, voice: Path, out: Path, options: SampleOptions) -> Generator[Progress | Result, None, None]:
+        with closing(run(face, voice, out, options)) as items:
+            for item in items:
+                if isinstance(item, InputError):
+                    raise item
+                yield item
+
+    return make
+
+
+def gpu_seconds(face: Path, voice: Path, out: Path, options: SampleOptions) -> int:  # noqa: ARG001 -- the pipeline's own
+    """For how long a ZeroGPU Space should lend its GPU to one run. A guess on the safe side: never measured on one.
+
+    All of the video is read and searched for faces, however short the voice. A video without sound counts as long as
+    the voice: how long it is nobody could tell without reading it."""
+    voiced = sound_seconds(voice)
+    if voiced is None:  # the run will say so, at once
+        return 10
+    whole = max(voiced, sound_seconds(face) or 0.0)
+    rehearsed = min(voiced, REHEARSED) if options.correct_offset else 0.0
+    spoken = voiced * 0.05 * options.steps + rehearsed * 0.3  # one step, pasted nowhere, and judged
+    return round(15 + whole + spoken + (FIT_SECONDS if options.fit else 0))
+
+
+def sound_seconds(file: Path) -> float | None:
+    """How long the sound of a file is; None where there is none that can be used."""
+    with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
+        try:
+            return open_speech(file, Path(folder)).seconds
+        except InputError:
+            return None
+
+
+def launch_options() -> dict[str, Any]:
+    """What `launch` is told: this machine only, port GRADIO_SERVER_PORT or 7860; on a Space, where its proxy looks."""
+    everyone = "0.0.0.0"  # noqa: S104 -- inside a Space's container
+    if "SPACE_ID" in os.environ:
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", FORWARDED)
+    return {
+        "server_name": os.environ.get("GRADIO_SERVER_NAME", everyone if "SPACE_ID" in os.environ else "127.0.0.1"),
+        "server_port": int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
+        "theme": theme(),
+        "css_paths": ASSETS / "page" / "style.css",
+        "allowed_paths": [str(EXAMPLES)],
+        "max_file_size": LIMITS.bytes,
+        "app_kwargs": {"middleware": [Middleware(RequestLimits)], "lifespan": sweeping},
+        "max_threads": 64,  # everybody in line holds one
+        "state_session_capacity": 500,  # gradio keeps a copy of the page's settings for each, and anybody can make one
+        "share": False,
+        "strict_cors": True,
+        "show_error": False,
+        "enable_monitoring": False,
+        "run_history": False,
+        "ssr_mode": False,
+        "footer_links": ["api"],
+        "mcp_server": find_spec("mcp") is not None,  # pip install 'gradio[mcp]' turns it on
+    }

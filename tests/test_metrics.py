@@ -1,0 +1,180 @@
+"""What evaluate measures, on crops and landmarks whose figures are known beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from syncdiff.diffusion.schedule import compact_schedule
+from syncdiff.evaluation import drift, metrics
+from syncdiff.evaluation.baselines import Regressor, SourceClip, bent_by, draw, frozen, left_alone
+from syncdiff.evaluation.evaluate import LOOKS, Sheet
+from syncdiff.evaluation.reports import headline, table
+from syncdiff.generator import CompactGenerator
+from syncdiff.geometry.crops import mouth_mask
+from syncdiff.models import pixel_codec
+from syncdiff.models.denoiser import Conditioning, Denoiser
+from syncdiff.models.speech_encoder import SpeechEncoder
+
+
+@pytest.fixture
+def crops() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 250, (3, 128, 128, 3), dtype=np.uint8)
+
+
+def mouth(gap: np.ndarray) -> np.ndarray:
+    """Landmarks [T, 478, 2] of a mouth whose inner lips stand `gap` px apart."""
+    points = np.tile(np.random.default_rng(1).uniform(20, 110, (478, 2)), (len(gap), 1, 1))
+    points[:, 13] = (64, 90)
+    points[:, 14] = np.stack([np.full(len(gap), 64.0), 90 + gap], 1)
+    return points
+
+
+@pytest.fixture
+def head(crops) -> SourceClip:
+    """A second of film of one face that is seen in every frame."""
+    pixels = np.repeat(cv2.blur(crops[0], (9, 9))[None], 25, axis=0)
+    points = mouth(np.linspace(0, 8, 25))
+    points[:, 61], points[:, 291] = (48, 92), (80, 92)
+    return SourceClip("a head", pixels, points, np.random.default_rng(2).normal(0, 0.1, 16_000).astype(np.float32))
+
+
+def test_pixels_one_level_off_are_48_db_apart(crops):
+    assert metrics.psnr(crops + 1, crops) == pytest.approx(20 * np.log10(255), abs=1e-3)
+    assert metrics.ssim(crops, crops) == pytest.approx(1)
+    assert metrics.ssim(255 - crops, crops) < 0
+
+
+def test_a_mouth_moved_as_a_whole_has_no_lip_distance():
+    points = mouth(np.full(4, 5.0))
+    assert metrics.lip_distance(points + 7, points) == pytest.approx(0)
+    wider = points.copy()
+    wider[:, metrics.LIPS] *= 2
+    assert metrics.lip_distance(wider, points) > 1
+
+
+def test_a_gap_that_grows_evenly_does_not_jitter():
+    steady, shaky = mouth(np.arange(20.0)), mouth(np.arange(20) % 2 * 3.0)
+    assert metrics.jitter(steady) == pytest.approx(0)
+    assert metrics.jitter(shaky) == pytest.approx(6 / 8)  # |second difference| 6 px, in y of one point of four
+
+
+def test_closure_counts_moments_not_frames():
+    gap = np.array([8.0, 0.2, 8, 8, 8, 5, 5, 8, 8, 8])
+    closed = np.array([0, 1, 0, 0, 0, 0.9, 1, 0, 0, 0])
+    assert metrics.closure(mouth(gap), closed, reach=8) == 0.5
+    assert metrics.closure(mouth(gap), np.zeros(10), reach=8) is None
+
+
+def test_baselines_keep_what_lies_around_the_mouth(head):
+    head.crops[:, 85:99, 55:73] = np.arange(0, 250, 10)[:, None, None, None]  # a mouth that differs in every frame
+    assert left_alone(head, head.sound) is head.crops
+    held = frozen(head, head.sound)
+    assert (held[:, :40] == head.crops[:, :40]).all()
+    assert (held == held[:1]).all()
+
+
+def test_a_network_that_has_learned_nothing_draws_the_bent_mouth(head):
+    net, speech = Denoiser(widths=(16, 32, 64), speech_width=32).eval(), SpeechEncoder(width=32, layers=1).eval()
+    drawn = draw(CompactGenerator(net, speech, compact_schedule()), head, head.sound, steps=2)
+    bent = bent_by(SimpleNamespace(speech=speech))(head, head.sound)
+    assert np.abs(drawn.astype(int) - bent).max() <= 1
+    assert (bent != head.crops).any()
+
+
+def test_table_averages_over_clips_that_have_a_figure():
+    rows = [
+        {"maker": "m", "set": "s", "clip": c, "frames": 1, "r": r} for c, r in (("a", 0.5), ("b", 1.0), ("c", None))
+    ]
+    assert table(rows).splitlines()[-1] == "| m | all | 3 | 0.75 |"
+
+
+def test_table_also_averages_over_groups_of_several_sets():
+    rows = [{"maker": "m", "set": s, "clip": "a", "r": r} for s, r in (("val-hdtf", 0.2), ("val-voxceleb2", 0.4))]
+    assert "| m | ordinary | 2 | 0.30 |" in table(rows)
+    assert "GRID" not in table(rows)
+
+
+def test_headline_puts_our_model_beside_what_it_must_beat():
+    ours = {"maker": "syncdiff", "set": "val-hdtf", "matched_r": 0.5, "best_r": 0.625, "best_lag": -3, "foreign_r": 0.4}
+    ours |= {"silence_move": 0.246}
+    near = ours | {"set": "val-voxceleb2", "best_lag": 1, "foreign_r": None, "silence_r": 0.1}
+    left = {"maker": "left as it was", "set": "val-hdtf", "matched_r": 1.0, "foreign_r": -0.05, "best_lag": 0}
+    text = headline([ours, near, left])
+    assert "| GRID (0 clips) | laboratory (0 clips) | ordinary (2 clips) |" in text
+    assert "(at the best lag) | - (-) | - (-) | 0.50 (0.62) | 0.85 / 0.50 (0.65) |" in text
+    assert "| - | - | 1 of 2 | all |" in text
+    assert "0.40 (-0.05) | 0.75 / - |" in text
+    assert "25 %; 0.10 | 25 %; 0.15 |" in text
+
+
+def test_the_regressor_draws_at_once_and_hears_neither_noise_nor_previous_frame(head):
+    torch.manual_seed(0)
+    net = Denoiser(widths=(16, 32, 64), speech_width=32, residual=False).eval()
+    generator = CompactGenerator(Regressor(net), SpeechEncoder(width=32, layers=1).eval(), compact_schedule())
+    one, other = (draw(generator, head, head.sound, steps=1, seed=seed) for seed in (0, 1))
+    assert (one == other).all()
+    assert (one[:, ~mouth_mask()] == head.crops[:, ~mouth_mask()]).all()
+    assert (one != head.crops).any()
+    shape = (1, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+    told = Conditioning(*torch.randn(3, *shape), torch.randn(1, 8, 32), torch.rand(1, 2, 5), torch.ones(shape))
+    last, nothing = torch.tensor([999]), torch.zeros(shape)
+    with torch.inference_mode():
+        plain = net(nothing, last, replace(told, previous=nothing))
+        assert torch.equal(Regressor(net)(torch.randn(shape), last, told), plain)
+
+
+def test_the_sheet_shows_filmed_above_drawn(head, tmp_path):
+    sheet = Sheet()
+    make = sheet.watching(lambda clip, sound: 255 - clip.crops)
+    make(head, head.sound)
+    make(head, np.zeros_like(head.sound))  # another voice is not shown
+    sheet.write(tmp_path / "sheet.png")
+    picture = cv2.imread(str(tmp_path / "sheet.png"))
+    assert picture.shape == (2 * 128, LOOKS * 128, 3)
+    assert (picture[60:128].astype(int) + picture[188:] == 255).all()
+
+
+def test_what_drifts_is_seen_block_by_block(head):
+    """A film that grows softer and warmer from ten seconds to ten seconds, its chains joined with a jump."""
+    clip = drift.forward_and_back(head, np.zeros(20 * 16_000, np.float32))
+    assert len(clip.crops) == 2 * drift.BLOCK
+    assert (clip.points[:50, 14, 1] == clip.points[48:98, 14, 1]).all()  # there and back is 48 frames
+    made = clip.crops.copy()
+    made[drift.BLOCK :] = [cv2.GaussianBlur(c, (0, 0), 2) for c in made[drift.BLOCK :]]
+    made[drift.BLOCK :, mouth_mask()] += 3
+    before, after = drift.measure(made, clip, clip.points, -clip.points[:, 14, 1], lane=16)
+    assert (before["sharpness"], before["colour"], before["seam"]) == (1, 0, 0)
+    assert before["jitter"] == after["jitter"] == 1
+    assert before["r"] == pytest.approx(-1, abs=0.01)
+    assert after["sharpness"] < 0.9
+    assert after["colour"] == pytest.approx(3, abs=0.2)
+    assert after["seam"] > 2
+    rows = [{"drawn": "so", "clip": "c", "from": 10 * i} | row for i, row in enumerate((before, after))]
+    assert drift.table(rows).splitlines()[2].startswith("| so | 0 to 10 | 1.00 | 0.00 | 0.00 |")
+
+
+def test_a_joint_is_a_change_where_a_chain_begins():
+    step = np.arange(32) + 9 * (np.arange(32) >= 16)
+    drawn = np.broadcast_to(step[:, None, None, None].astype(np.uint8), (32, 128, 128, 3))
+    assert metrics.joint(drawn, np.arange(32) % 16 == 0) == pytest.approx(10)
+    assert metrics.joint(drawn, np.arange(32) == 0) is None
+
+
+def test_one_chain_lasts_as_long_as_asked():
+    usual = (drift.sampler.LANE, drift.sampler.LANES)
+    with drift.one_chain(100):
+        assert (drift.sampler.LANE, drift.sampler.LANES) == (100, 1)
+    assert usual == (drift.sampler.LANE, drift.sampler.LANES)
+
+
+def test_sentences_are_as_loud_as_one_another():
+    sound = drift.sentences([np.full(8000, 100, np.int16), np.full(8000, -20_000, np.int16)], 1.5)
+    assert len(sound) == 24_000
+    assert np.abs(sound) == pytest.approx(drift.LOUDNESS, rel=1e-5)
+    assert sound[0] == sound[16_000] == -sound[8000]

@@ -1,0 +1,604 @@
+"""The page in a real browser, over a pipeline that keeps the contract and draws nothing."""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gradio as gr
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from syncdiff import web
+from syncdiff.errors import InputError
+from syncdiff.media import LIMITS
+from syncdiff.options import SampleOptions
+from syncdiff.web import components
+from syncdiff.web import examples as shelf
+from syncdiff.weights.folders import COMPACT
+from tests.browsing import (  # noqa: F401 -- fixtures
+    SHOWN,
+    apart,
+    browser,
+    files,
+    fill,
+    serve,
+    sideways,
+    times,
+    visit,
+    wait_for,
+    write_voice,
+)  # fmt: skip
+from tests.fakes import FakeLook, FakePipeline, write_video
+
+ROOT = Path(__file__).resolve().parent.parent
+# Calls of requestAnimationFrame within three frames, after the player was told ten times that it begins.
+FRAMES_ASKED = """new Promise((done) => {
+  const real = window.requestAnimationFrame;
+  let asked = 0;
+  for (let n = 0; n < 10; n++) document.querySelector('[data-part=result]').dispatchEvent(new Event('play'));
+  window.requestAnimationFrame = (next) => (asked++, real(next));
+  real(() => real(() => real(() => { window.requestAnimationFrame = real; done(asked); })));
+})"""
+
+
+@pytest.mark.browser
+def test_original_and_result_play_in_step(serve, visit, files) -> None:
+    pipe = FakePipeline(seconds=6.0)
+    tab = visit(serve(pipe))
+    fill(tab, files)
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert pipe.calls[0][3] == SampleOptions()
+
+    tab.click("[data-part=play]")
+    assert wait_for(lambda: times(tab)[1] > 0.5)
+    tab.evaluate("document.querySelector('[data-part=original]').currentTime = 0")  # whatever gets it out of step
+    assert wait_for(lambda: apart(tab) < 0.1 and 0.5 < times(tab)[1] < 5.5)
+    tab.click("[data-part=play]")
+    assert wait_for(lambda: apart(tab) < 0.02)
+    stopped = times(tab)
+    time.sleep(0.3)
+    assert times(tab) == stopped
+    tab.locator("[data-part=seek]").fill("1.6")
+    assert times(tab) == pytest.approx([1.6, 1.6], abs=0.05)
+
+    text = tab.inner_text(SHOWN.format("done"))
+    assert "as closely as they followed the old one" in text
+    assert "3.20" not in text  # the figures are there for whoever asks
+    tab.click("summary")
+    text = tab.inner_text(SHOWN.format("done"))
+    for words in ("3.20", "5.60", "sound 80 ms early", "syncdiff-judge", "runs forward and back"):
+        assert words in text
+    assert "LSE-C and LSE-D are not told" in text
+    assert "SamplerStep on the CPU in float32, attention by torch" in text
+    with tab.expect_download() as download:
+        tab.click("[data-part=report]")
+    report = json.loads(Path(download.value.path()).read_text())
+    assert report["frames"] == 150
+    assert "gradio" not in json.dumps(report)
+    with tab.expect_download() as download:
+        tab.click("[data-part=download]")
+    assert Path(download.value.path()).read_bytes() == pipe.calls[0][2].read_bytes()
+
+
+@pytest.mark.browser
+def test_the_timeline_the_wipe_the_speed_and_the_loop(serve, visit) -> None:
+    tab = visit(serve(FakePipeline(seconds=2.0)))
+    tab.locator(".offered button").first.click()
+    tab.wait_for_selector(SHOWN.format("done"))
+    tab.wait_for_selector("[data-part=chart]:not([hidden])")
+    assert tab.locator(".curve").count() == 2
+    left = tab.locator("[data-part=strip] .left")
+    assert float(left.get_attribute("x")) == pytest.approx(200, abs=2)  # 0.4 s of 2 s, in thousandths
+    strip = tab.locator("[data-part=strip]").bounding_box()
+    tab.mouse.move(strip["x"] + 0.27 * strip["width"], strip["y"] + 3)
+    assert "left: the face is turned away" in tab.inner_text("[data-part=readout]")
+    tab.mouse.move(strip["x"] + 0.6 * strip["width"], strip["y"] + 3)
+    assert "1.2 s · redrawn, voice silent · " in tab.inner_text("[data-part=readout]")
+    tab.mouse.move(strip["x"] + 0.75 * strip["width"], strip["y"] + 3)
+    assert tab.inner_text("[data-part=readout]").startswith("1.5 s · redrawn · original ")
+
+    tab.click("[data-part=over]")
+    original, result = (tab.locator(f"[data-part={name}]").bounding_box() for name in ("original", "result"))
+    assert original == pytest.approx(result, abs=1)
+    tab.locator("[data-part=wipe]").fill("25")
+    clip = "getComputedStyle(document.querySelector('[data-part=result]')).clipPath"
+    assert tab.evaluate(clip) == "inset(0px 0px 0px 25%)"
+    tab.click("[data-part=aside]")
+    assert tab.evaluate(clip) == "none"
+
+    tab.select_option("[data-part=speed]", "0.5")
+    tab.click("[data-part=loop]")
+    tab.locator("[data-part=seek]").fill("1.8")
+    tab.click("[data-part=play]")
+    assert wait_for(lambda: 0.05 < times(tab)[1] < 1.5)  # it went on from the beginning
+    assert tab.evaluate("document.querySelector('[data-part=result]').playbackRate") == 0.5
+    # However often it began again, one frame asks for one next frame, and none where it has stopped.
+    assert tab.evaluate(FRAMES_ASKED) < 10
+    tab.click("[data-part=play]")
+    assert wait_for(lambda: tab.evaluate(FRAMES_ASKED.replace("'play'", "'nothing'")) == 0)
+
+
+@pytest.mark.browser
+def test_progress_then_cancel_then_again(serve, visit, files, private_temp) -> None:
+    pipe = FakePipeline(steps=24, pause=0.05)
+    tab = visit(serve(pipe))
+    fill(tab, files)
+    tab.click("#run")
+    tab.wait_for_selector("[data-part=preview]:not([hidden])")
+    assert tab.inner_text("[data-part=stage]") == "Drawing"
+    assert tab.inner_text("[data-part=percent]").endswith(" %")
+    tab.wait_for_selector("[data-part=left]:has-text('left')")
+    tab.click("#cancel")
+    assert wait_for(lambda: not pipe.folders[0].exists(), 1.0)
+    tab.wait_for_selector(SHOWN.format("empty"))
+    assert not list((private_temp / "gradio").glob("result-*"))
+    assert pipe.finished == 0
+
+    pipe.pause = 0.0
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert pipe.finished == 1
+    assert tab.is_visible("#run")
+    assert not tab.is_visible("#cancel")
+
+
+@pytest.mark.browser
+def test_an_example_runs_with_one_click(serve, visit, tmp_path, monkeypatch) -> None:
+    write_video(tmp_path / "head.mp4")
+    write_voice(tmp_path / "words.wav")
+    row = {"key": "head", "label": "A head that says words", "face": "head.mp4", "face_label": "Head"}
+    (tmp_path / "examples.json").write_text(json.dumps([row | {"voice": "words.wav", "voice_label": "Words"}]))
+    monkeypatch.setattr(shelf, "EXAMPLES", tmp_path)
+    pipe = FakePipeline()
+    tab = visit(serve(pipe, allowed_paths=[str(tmp_path)]))
+    tab.get_by_text("A head that says words").click()
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert [path.name for path in pipe.calls[0][:2]] == ["head.mp4", "words.wav"]
+
+
+@pytest.mark.browser
+def test_a_closed_tab_stops_its_run(serve, visit, files) -> None:
+    pipe = FakePipeline(steps=200, pause=0.05)
+    tab = visit(serve(pipe))
+    fill(tab, files)
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("running"))
+    tab.close()
+    assert wait_for(lambda: not pipe.folders[0].exists(), 5.0)
+    assert pipe.finished == 0
+
+
+@pytest.mark.browser
+def test_errors_are_sentences(serve, visit, files, private_temp, caplog) -> None:
+    pipe = FakePipeline(error=InputError("No face in <b>face.mp4</b> & none in sight."))
+    tab = visit(serve(pipe))
+    tab.click("#run")
+    tab.wait_for_selector("[data-part=message]:has-text('add a video or a photo')")
+    assert tab.locator("#face.wanted").count() == 1
+
+    fill(tab, files)
+    tab.click("#run")
+    sentence = "No face in <b>face.mp4</b> & none in sight."
+    tab.get_by_test_id("toast-body").filter(has_text=sentence).wait_for()
+    assert tab.inner_text("[data-part=message]") == sentence
+
+    pipe.error = RuntimeError("a secret of the server")
+    with caplog.at_level(logging.ERROR):
+        tab.click("#run")
+        tab.wait_for_selector("[data-part=message]:has-text('on our side')")
+    assert "a secret of the server" in caplog.text
+    assert "secret" not in tab.content()
+    assert tab.is_visible("#run")
+    assert not any(folder.exists() for folder in pipe.folders)
+    assert not list((private_temp / "gradio").glob("result-*"))
+
+
+@pytest.mark.browser
+def test_the_first_screen_holds_the_three_steps_and_the_button(serve, visit) -> None:
+    url = serve(FakePipeline())
+    tab = visit(url)
+    for part in ("#face", "#voice", "#preset", "#agreed", "#run", "#test"):
+        box = tab.locator(part).bounding_box()
+        assert box["y"] + box["height"] <= 900, part
+    tab = visit(url, width=390, height=844)  # here it stays at the lower edge
+    box = tab.locator("#run").bounding_box()
+    assert box["y"] + box["height"] <= 844
+
+
+@pytest.mark.browser
+def test_whoever_presses_before_the_files_are_there_is_not_sent_away(serve, visit, files) -> None:
+    pipe, held = FakePipeline(), []
+    visit.expected += ["Failed to load resource: the server responded with a status of 404 (Not Found)", "Response"]
+    tab = visit(serve(pipe))
+
+    def hold(route) -> None:  # playwright takes no builtin
+        held.append(route)
+
+    tab.click("#run")
+    tab.wait_for_selector("[data-part=message]:has-text('There is no face yet')")
+    tab.route("**/gradio_api/upload?**", hold)  # (gradio asks how far it is, and is told 404)
+    tab.set_input_files("#face input[type=file]", str(files.face))
+    tab.set_input_files("#voice input[type=file]", str(files.voice))
+    tab.check("#agreed input")
+    for _ in range(2):  # again after Cancel: one run comes of it
+        tab.click("#run")
+        tab.wait_for_selector("[data-part=turn]:has-text('still on their way')")
+        tab.click("#cancel")
+        tab.wait_for_selector(SHOWN.format("empty"))
+    tab.click("#run")
+    tab.wait_for_selector("[data-part=turn]:has-text('still on their way')")
+    for upload in held:
+        upload.continue_()
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert len(pipe.calls) == 1
+
+    def hold_the_face(route) -> None:
+        """The answer to a pick of Malik; all else goes on."""
+        (held.append if '"malik"' in (route.request.post_data or "") else lambda other: other.continue_())(route)
+
+    held.clear()
+    tab.route("**/gradio_api/run/**", hold_the_face)
+    tab.locator(".pick-row >> text=Malik").click()
+    assert wait_for(lambda: tab.evaluate("coming()") and len(held) == 1)
+    tab.locator(".pick-row >> text=By the river").click()  # answered at once, which says nothing of the face
+    assert wait_for(lambda: not tab.locator("#voice-picks [aria-busy]").count())
+    tab.click("#run")
+    tab.wait_for_selector("[data-part=turn]:has-text('still on their way')")
+    held[0].continue_()
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert [path.name for path in pipe.calls[1][:2]] == ["malik.mp4", "voice-river.wav"]
+
+
+@pytest.mark.browser
+def test_a_sentence_about_what_is_missing_goes_when_it_is_there(serve, visit, files) -> None:
+    tab = visit(serve(FakePipeline()))
+    for missing, give in (
+        ("no face", lambda: tab.locator(".pick-row >> text=Ines").click()),
+        ("no voice", lambda: tab.set_input_files("#voice input[type=file]", str(files.voice))),
+        ("Did everyone", lambda: tab.check("#agreed input")),
+    ):
+        tab.click("#run")
+        tab.wait_for_selector(f"[data-part=message]:has-text('{missing}')")
+        assert tab.locator(".wanted").count() == 1
+        give()
+        tab.wait_for_selector(SHOWN.format("empty"))
+        assert tab.locator(".wanted").count() == 0
+
+
+@pytest.mark.browser
+def test_nothing_is_made_of_a_visitors_files_without_the_tick(serve, visit, files) -> None:
+    pipe = FakePipeline()
+    tab = visit(serve(pipe))
+    fill(tab, files)
+    tab.uncheck("#agreed input")
+    tab.click("#run")
+    tab.wait_for_selector("[data-part=message]:has-text('Did everyone who is seen or heard agree?')")
+    assert tab.evaluate("document.activeElement.closest('#agreed.wanted') !== null")  # the tick is what is pointed at
+    assert pipe.calls == []
+    tab.check("#agreed input")
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert len(pipe.calls) == 1
+
+
+@pytest.mark.browser
+def test_the_label_stays_until_somebody_promises_to_say_it_himself(serve, visit, files) -> None:
+    pipe = FakePipeline()
+    tab = visit(serve(pipe))
+    fill(tab, files)
+    tab.click("#advanced button")
+    assert tab.is_checked("#label input")
+    assert not tab.is_visible("#unlabelled")
+    tab.uncheck("#label input")
+    tab.wait_for_selector("#unlabelled")
+    for promised in (False, True):
+        tab.set_checked("#unlabelled input", promised)
+        tab.click("#run")
+        assert wait_for(lambda: len(pipe.calls) == 1 + promised)  # noqa: B023
+        tab.wait_for_selector("#run")
+        assert pipe.calls[-1][3].label is not promised
+
+
+@pytest.mark.browser
+def test_any_video_can_be_checked_for_marks(serve, visit, files) -> None:
+    tab = visit(serve(FakePipeline()))
+    tab.get_by_role("tab", name="Check a video").click()
+    tab.set_input_files("#suspect input[type=file]", str(files.face))
+    tab.wait_for_selector("#found li >> nth=2")
+    assert [item[:5] for item in tab.locator("#found li").all_inner_texts()] == ["Label", "Invis", "Signe"]
+    assert len(tab.inner_text("#found h2")) > 20
+
+
+@pytest.mark.browser
+def test_voice_from_the_microphone(serve, visit, files) -> None:
+    pipe = FakePipeline()
+    tab = visit(serve(pipe))
+    tab.set_input_files("#face input[type=file]", str(files.face))
+    tab.check("#agreed input")
+    tab.get_by_label("Record audio").click()
+    tab.locator("#voice").get_by_role("button", name="Record", exact=True).click()
+    time.sleep(1.2)
+    tab.locator("#voice").get_by_role("button", name="Stop", exact=True).click()
+    tab.wait_for_selector("#voice #waveform")
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    recorded, rate = soundfile.read(pipe.calls[0][1])
+    assert len(recorded) / rate > 0.5
+    assert np.abs(recorded).max() > 0.01
+
+
+@pytest.mark.browser
+def test_a_photo_takes_the_place_of_the_video_on_a_phone(serve, visit, files, tmp_path) -> None:
+    pipe = FakePipeline()
+    tab = visit(serve(pipe), width=390, height=844)
+    assert sideways(tab) == 0
+    fill(tab, files)
+    tab.get_by_role("tab", name="photo").click()
+    photo = tmp_path / "face.png"
+    Image.new("RGB", (64, 64)).save(photo)
+    tab.set_input_files("#photo input[type=file]", str(photo))
+    tab.wait_for_selector("#photo img")
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    assert pipe.calls[0][0].suffix == ".png"
+    assert sideways(tab) == 0
+
+
+def test_the_endpoint_answers_a_program(serve, files, tmp_path) -> None:
+    pipe = FakePipeline()
+    client = Client(serve(pipe), verbose=False, download_files=tmp_path / "downloads")
+    video, report = client.predict(handle_file(files.face), handle_file(files.voice), 2, 7, True, api_name="/sync")
+    assert Path(video).read_bytes() == pipe.calls[0][2].read_bytes()
+    assert report["frames"] == 50
+    assert "gradio" not in json.dumps(report)  # the server's folders are nobody's business
+    assert pipe.calls[0][3] == SampleOptions(steps=2, seed=7)
+    both = {"face": handle_file(files.face), "voice": handle_file(files.voice), "consent": True, "api_name": "/sync"}
+    client.predict(**both)
+    assert pipe.calls[1][3] == SampleOptions()
+    client.predict(**both, steps=None, seed=None, tail=None, correct=None, fit=None, label=None)
+    assert pipe.calls[2][3] == SampleOptions()
+    client.predict(**both, tail="trim", correct=True, fit=True, label=False, which=1)
+    assert pipe.calls[3][3] == SampleOptions(tail="trim", correct_offset=True, fit=True, label=False, face=1)
+    for wrong, sentence in (
+        ({"tail": "half"}, "The tail option is 'half': choose keep or trim"),
+        ({"label": "false"}, "The value of label is neither true nor false"),
+    ):
+        with pytest.raises(Exception, match=sentence):
+            client.predict(**both, **wrong)
+    assert len(pipe.calls) == 4
+
+    pipe.error = InputError("The voice lasts 0.1 s; it needs 0.3 s.")
+    with pytest.raises(Exception, match=r"The voice lasts 0\.1 s; it needs 0\.3 s\."):
+        client.predict(handle_file(files.face), handle_file(files.voice), 2, 7, True, api_name="/sync")
+
+
+def test_a_program_must_say_that_everybody_agreed_and_can_have_a_video_checked(serve, files) -> None:
+    pipe = FakePipeline()
+    client = Client(serve(pipe), verbose=False)
+    with pytest.raises(Exception, match="Did everyone who is seen or heard agree"):
+        client.predict(handle_file(files.face), handle_file(files.voice), 2, 7, api_name="/sync")
+    assert pipe.calls == []
+    found = client.predict(handle_file(files.face), api_name="/verify")
+    assert found["ours"] is False
+    assert len(found["sentences"]) == 3
+    named = client.view_api(return_format="dict")["named_endpoints"]
+    assert sorted(named) == ["/sync", "/verify"]
+    assert "lip synchronisation" in json.dumps(named["/sync"])
+
+
+def test_a_program_can_cancel(serve, files) -> None:
+    pipe = FakePipeline(steps=200, pause=0.05)
+    job = Client(serve(pipe), verbose=False).submit(
+        handle_file(files.face), handle_file(files.voice), 2, 7, True, api_name="/sync"
+    )
+    assert wait_for(lambda: len(pipe.folders) == 1)
+    job.cancel()
+    assert wait_for(lambda: not pipe.folders[0].exists(), 2.0)
+
+
+def test_no_foreign_file_gets_in_or_out(serve, tmp_path) -> None:
+    secret = tmp_path / "secret.mp4"
+    secret.write_text("secret")
+    pipe = FakePipeline()
+    url = serve(pipe)
+    assert httpx.get(f"{url}gradio_api/file={secret}").status_code == 403
+    named = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    event = httpx.post(f"{url}gradio_api/call/sync", json={"data": [named, named, 4, 0, True]}).json()["event_id"]
+    answer = httpx.get(f"{url}gradio_api/call/sync/{event}").text
+    assert "event: error" in answer
+    assert pipe.calls == []
+
+
+def test_a_request_without_a_client_may_leave_out_what_keeps_its_default(serve, files) -> None:
+    pipe = FakePipeline()
+    with httpx.Client(base_url=serve(pipe), timeout=60) as http:
+        uploads = [("files", (path.name, path.read_bytes())) for path in (files.face, files.voice)]
+        paths = http.post("/gradio_api/upload", files=uploads).json()
+        face, voice = ({"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths)
+        for route, body in (
+            ("sync", {"data": [face, voice, 4, 9, True]}),
+            ("v2/sync", {"face": face, "voice": voice, "seed": 9, "consent": True, "tail": "trim"}),
+        ):
+            event = http.post(f"/gradio_api/call/{route}", json=body).json()["event_id"]
+            assert "event: complete" in http.get(f"/gradio_api/call/sync/{event}").text
+    assert [call[3] for call in pipe.calls] == [SampleOptions(steps=4, seed=9), SampleOptions(seed=9, tail="trim")]
+
+
+def test_recordings_from_a_webcam_only_where_gradio_can_treat_them(monkeypatch) -> None:
+    for tools, sources in ((("ffmpeg", "ffprobe"), ["upload", "webcam"]), (("ffmpeg",), ["upload"]), ((), ["upload"])):
+        monkeypatch.setattr(components.shutil, "which", lambda name, tools=tools: name if name in tools else None)
+        videos = [
+            block for block in web.build_page(FakePipeline(), FakeLook()).blocks.values() if isinstance(block, gr.Video)
+        ]
+        assert [video.sources for video in videos] == [sources, ["upload"], ["upload"]]
+        assert [video.format for video in videos] == [None] * 3  # else gradio's ffmpeg reads the raw upload first
+
+
+def test_limits_stand_on_the_page_and_at_the_door() -> None:
+    assert f"{LIMITS.bytes / 2**20:.0f} MB" in components.limits()
+    assert f"{LIMITS.seconds / 60:.0f} minutes" in components.limits()
+    assert f"{LIMITS.pixels / 1e6:.0f} MP" in components.limits()
+    options = web.launch_options()
+    assert options["max_file_size"] == LIMITS.bytes
+    assert not options["share"]
+    assert not options["show_error"]
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(not (COMPACT / "model_index.json").exists(), reason="no shipped weights: app.py was NOT started")
+def test_app_opens_the_page_and_takes_its_folder_with_it(private_temp) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
+    environment.pop("GRADIO_TEMP_DIR", None)
+    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
+    try:
+
+        def up() -> bool:
+            assert app.poll() is None, "app.py ended by itself"
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        assert wait_for(up, 400.0)  # mostly imports, which a busy disk draws out
+        assert list(private_temp.glob("syncdiff-*"))
+        app.terminate()
+        app.wait(60)
+        assert not list(private_temp.glob("syncdiff-*"))
+    finally:
+        app.kill()
+        app.wait()
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({}, ("127.0.0.1", 7860)),
+        ({"GRADIO_SERVER_PORT": "9000"}, ("127.0.0.1", 9000)),
+        ({"SPACE_ID": "somebody/syncdiff"}, ("0.0.0.0", 7860)),
+        ({"SPACE_ID": "somebody/syncdiff", "GRADIO_SERVER_NAME": "10.0.0.1"}, ("10.0.0.1", 7860)),
+    ],
+)
+def test_only_this_machine_is_served_except_on_a_space(monkeypatch, environment, address) -> None:
+    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    options = web.launch_options()
+    assert (options["server_name"], options["server_port"]) == address
+
+
+@pytest.mark.browser
+def test_when_gradio_itself_is_full_the_page_says_so_and_goes_on(serve, visit) -> None:
+    pipe = FakePipeline()
+    tab = visit(serve(pipe))
+    visit.expected.append("Failed to load resource: the server responded with a status of 503 (Service Unavailable)")
+    serve.opened[-1]._queue.max_size = 0  # as if as many as it can hold were there
+    tab.locator(".offered button").first.click()
+    tab.wait_for_selector("[data-part=message]:has-text('Too many people are here')")
+    assert tab.is_visible("#run")
+    serve.opened[-1]._queue.max_size = None
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+
+
+@pytest.mark.browser
+def test_whoever_comes_second_is_told_so_and_is_next(serve, visit) -> None:
+    pipe = FakePipeline(steps=200, pause=0.05)
+    url = serve(pipe)
+    first, second = visit(url), visit(url)
+    first.locator(".offered button").first.click()
+    first.wait_for_selector(SHOWN.format("running"))
+    second.locator(".offered button").nth(1).click()
+    second.wait_for_selector("[data-part=turn]:has-text('One video comes before yours.')")
+    pipe.pause = 0.0
+    first.click("#cancel")
+    second.wait_for_selector(SHOWN.format("done"))
+    assert [path.name for path in (call[0] for call in pipe.calls)] == ["ines.mp4", "malik.mp4"]
+    assert wait_for(lambda: first.is_visible(SHOWN.format("empty")))
+
+
+@pytest.mark.browser
+def test_lips_that_come_late_are_corrected_with_one_click(serve, visit) -> None:
+    pipe = FakePipeline()
+    pipe.offset = 4
+    tab = visit(serve(pipe))
+    tab.locator(".offered button").first.click()
+    tab.wait_for_selector("[data-part=offset]:has-text('In the result the lips come 160 ms late.')")
+    tab.click("[data-part=correct]")
+    tab.wait_for_selector("[data-part=offset]:has-text('the lips came 160 ms late.')")
+    assert [call[3].correct_offset for call in pipe.calls] == [False, True]
+    assert not tab.is_visible("[data-part=correct]")
+    assert tab.input_value("[data-part=link]").endswith("&correct=yes")
+    tab.click("#advanced button")
+    assert tab.is_checked("#correct input")  # and can be turned off again
+
+
+@pytest.mark.browser
+def test_a_slow_trial_takes_nothing_from_a_finished_video(serve, visit) -> None:
+    look = FakeLook()
+    tab = visit(serve(FakePipeline(), look))
+    tab.evaluate("""() => {
+        const view = document.querySelector(".view"), seen = (window.seen = []);
+        new MutationObserver(() => {
+            const now = view.querySelector("[data-state]:not([hidden])").dataset.state;
+            if (now !== seen.at(-1)) seen.push(now);
+        }).observe(view, { attributes: true, subtree: true, attributeFilter: ["hidden"] });
+    }""")
+    for pick in ("Ines", "By the river"):
+        tab.locator(f".pick-row >> text={pick}").click()
+    tab.wait_for_selector("#voice .timestamps, #voice #waveform")
+    look.free.clear()
+    tab.click("#test")
+    assert wait_for(lambda: len(look.tried) == 1)
+    tab.click("#run")
+    tab.wait_for_selector(SHOWN.format("done"))
+    look.free.set()
+    tab.click("#test")  # one at a time: when this one is seen, the first is long over
+    tab.wait_for_selector(SHOWN.format("trial"))
+    states = tab.evaluate("window.seen")
+    assert states.index("trial") > states.index("done")
+    assert states[states.index("done") :] == ["done", "looking", "trial"]
+    tab.click("[data-part=back]")
+    tab.wait_for_selector(SHOWN.format("done"))
+
+
+@pytest.mark.browser
+def test_a_trial_that_finds_no_place_says_so(serve, visit) -> None:
+    tab = visit(serve(FakePipeline()))
+    visit.expected.append("Failed to load resource: the server responded with a status of 503 (Service Unavailable)")
+    serve.opened[-1]._queue.max_size = 0
+    tab.click("#test")
+    tab.wait_for_selector("[data-part=message]:has-text('Too many people are here')")
+    serve.opened[-1]._queue.max_size = None
+    tab.click("#test")
+    tab.wait_for_selector(SHOWN.format("trial") + ", [data-part=message]:has-text('There is no face yet')")
+
+
+@pytest.mark.browser
+def test_a_phone_hands_the_video_itself_on(serve, visit) -> None:
+    pipe = FakePipeline()
+    tab = visit(serve(pipe), width=390, height=844)
+    assert not tab.is_visible("[data-part=send]")
+    tab.add_init_script("""
+        navigator.canShare = () => true;
+        navigator.share = async ({ files }) => { window.handed = [files[0].name, files[0].type, files[0].size]; };
+    """)
+    tab.reload()
+    tab.locator(".offered button").first.click()
+    tab.wait_for_selector(SHOWN.format("done"))
+    tab.click("[data-part=send]")
+    assert wait_for(lambda: tab.evaluate("window.handed") is not None)
+    assert tab.evaluate("window.handed") == ["syncdiff.mp4", "video/mp4", pipe.calls[0][2].stat().st_size]
