@@ -1,21 +1,24 @@
-"""The command line: `python -m syncdiff sync | score | verify | doctor`. Parses and prints; the rest is the pipeline's.
+"""The command line: `python -m syncdiff sync | score | verify | doctor`.
 
-Results go to standard output, progress and complaints to standard error. Exit code 0; 2 for bad input, with one
-sentence; 1 when `doctor` finds something missing; 130 when interrupted.
+Results go to standard output, progress and errors to standard error. Exit code 0; 2 for bad input or a full disk, with
+one sentence; 1 when `doctor` finds something missing; 128 + the signal's number when stopped (130 for Ctrl-C).
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+import tomllib
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from importlib import metadata
 from importlib.util import find_spec
@@ -25,27 +28,84 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads that spin steal cores from the encoder
 
 import syncdiff
+from syncdiff.server_tmpdir import command_tmpdir, locked_tmpdir
 from syncdiff.weights.folders import COMPACT
 
 PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors", "av", "soundfile", "mediapipe",
             "face-alignment")  # fmt: skip
 
 
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+# Steps of Progress that one video frame counts in each stage that goes frame by frame; drawing depends on --steps.
+STEPS_PER_FRAME = {"finding the face": 2, "rehearsing": 1}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        with stop_signals_raise():
+            return arguments.run(arguments)
     except syncdiff.InputError as sentence:
         print(sentence, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("Interrupted: nothing was written.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        with suppress(OSError):  # a closed terminal takes no more words
+            print("Interrupted: nothing was written.", file=sys.stderr)
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(disk_sentence(error, getattr(arguments, "out", None)), file=sys.stderr)
+        return 2
+
+
+@contextmanager
+def stop_signals_raise() -> Iterator[None]:
+    """Inside, the first Ctrl-C, SIGTERM or SIGHUP raises KeyboardInterrupt(number), so that all three tidy up alike.
+
+    Later ones are ignored while it tidies up. A signal that was ignored before, as SIGHUP is by nohup, stays ignored.
+    """
+
+    def stop(number: int, _: Any) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+DISK_ERRORS = {
+    errno.ENOSPC: "The disk is full",
+    errno.EDQUOT: "Your share of the disk is used up",
+    errno.EROFS: "The disk can only be read",
+    errno.EACCES: "Nothing may be written there",
+    errno.EPERM: "Nothing may be written there",
+}
+FULL_BYTES = 2**20  # a disk with less free space counts as full
+
+
+def disk_sentence(error: OSError, out: Path | None) -> str:
+    """What a failed write means: which folder is full or closed, and what to do."""
+    temp = Path(tempfile.gettempdir())
+    places = [folder for folder in ((out.absolute().parent, temp) if out else (temp,)) if folder.is_dir()]
+    full = [folder for folder in places if shutil.disk_usage(folder).free < FULL_BYTES]
+    where = Path(error.filename).parent if error.filename else (full or places or [temp])[0]
+    what = f"{DISK_ERRORS[error.errno]} ({where})"
+    return f"{what}: free some space there, or choose another folder for OUT or TMPDIR. Nothing was written."
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m syncdiff", description="Give a face video a new voice, and score it.")
+    top.add_argument("--version", action="version", version=f"syncdiff {version()}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     one = commands.add_parser("sync", help="redraw the lips of a face video so that they speak a voice")
@@ -80,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     two.set_defaults(run=score)
     for command in (one, two):
         command.add_argument("--json", action="store_true", help="print one JSON object")
+        command.add_argument("--quiet", action="store_true", help="print no progress")
 
     check = commands.add_parser("verify", help="whether a video says, or hides, that its lips were redrawn")
     check.add_argument("video", type=Path, metavar="VIDEO")
@@ -100,12 +161,15 @@ def sync(arguments: argparse.Namespace) -> int:
     given |= {"job": arguments.job, "fit": arguments.fit, "correct_offset": arguments.correct_offset}
     given["tail"] = "trim" if arguments.trim else None
     options = OPTIONS[profile](**{name: value for name, value in given.items() if value is not None})
-    out = place(arguments.out)
+    for path in (arguments.face, arguments.voice):
+        refuse_address(path)
+    out = checked_out(arguments.out, (arguments.face, arguments.voice))
     # The work goes on beside OUT, so that OUT is either the finished video or what it was before.
-    with tempfile.TemporaryDirectory(prefix=".syncdiff-", dir=out.parent) as folder:
+    with command_tmpdir(), locked_tmpdir(out.parent, ".syncdiff-") as folder:
         pipe = load(weights, arguments.attention)
-        with closing(pipe(arguments.face, arguments.voice, Path(folder) / "out.mp4", options)) as items:
-            result = last(items)
+        with closing(pipe(arguments.face, arguments.voice, folder / "out.mp4", options)) as items:
+            steps_per_frame = STEPS_PER_FRAME | {"drawing": options.steps + 1}
+            result = last(items, quiet=arguments.quiet, steps_per_frame=steps_per_frame)
         result.video.replace(out)
     if arguments.json:
         report = result.report() | {"video": str(out)}
@@ -129,9 +193,15 @@ def sync(arguments: argparse.Namespace) -> int:
 
 
 def score(arguments: argparse.Namespace) -> int:
+    with command_tmpdir():
+        return _score(arguments)
+
+
+def _score(arguments: argparse.Namespace) -> int:
     from syncdiff.sync import syncnet_v2
     from syncdiff.weights import ask_on_terminal
 
+    refuse_address(arguments.video)
     fetched = syncnet_v2.fetch_weights(ask_on_terminal) if arguments.fetch else None
     net = syncnet_v2.load(arguments.syncnet or fetched)
     if arguments.video.is_dir():
@@ -139,11 +209,12 @@ def score(arguments: argparse.Namespace) -> int:
     from syncdiff.pipeline import score_file
 
     with closing(score_file(load(), arguments.video)) as items:
-        scores = last(items)
+        scores = last(items, quiet=arguments.quiet, steps_per_frame=STEPS_PER_FRAME)
     found, needed = (), syncnet_v2.how_to_get()
     if net is not None:
         try:
-            found = last(as_progress(syncnet_v2.score_video(arguments.video, net, arguments.lse or "tracks")))
+            steps = as_progress(syncnet_v2.score_video(arguments.video, net, arguments.lse or "tracks"))
+            found = last(steps, quiet=arguments.quiet)
         except syncdiff.InputError as sentence:  # the face detector's files are missing: the judge's score stands
             needed = str(sentence)
     if arguments.json:
@@ -161,7 +232,8 @@ def score_folder(arguments: argparse.Namespace, net: Any) -> int:
 
     if net is None:
         raise syncdiff.InputError(f"{arguments.video} is a folder, which only LSE scores. {syncnet_v2.how_to_get()}")
-    rows = last(as_progress(syncnet_v2.score_folder(arguments.video, net, arguments.lse or "frame")))
+    steps = as_progress(syncnet_v2.score_folder(arguments.video, net, arguments.lse or "frame"))
+    rows = last(steps, quiet=arguments.quiet)
     mean = syncnet_v2.mean(rows)
     if arguments.json:
         told = [{"video": str(row.video), "faces": [asdict(face) for face in row.scores]} for row in rows]
@@ -191,6 +263,7 @@ def as_progress(steps: Generator[float, None, Any]) -> Iterator[Any]:
 def verify(arguments: argparse.Namespace) -> int:
     from syncdiff.provenance import verify as look
 
+    refuse_address(arguments.video)
     found = look(arguments.video)
     print(json.dumps(found.report()) if arguments.json else "\n".join((found.verdict, *found.sentences)))
     return 0
@@ -203,8 +276,14 @@ def load(weights: Path = COMPACT, attention: str = "auto") -> Any:
     return SyncDiffPipeline.ready(weights, attention)
 
 
-def place(out: Path) -> Path:
-    """OUT as an absolute path that can be written. Raises InputError."""
+def refuse_address(path: Path) -> None:
+    """Raise InputError for a web address: nothing is downloaded."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):  # Path joins the two slashes
+        raise syncdiff.InputError(f"{path.name} is a web address: download the file first, then give its path.")
+
+
+def checked_out(out: Path, inputs: Sequence[Path]) -> Path:
+    """OUT as an absolute path that can be written and is none of the inputs. Raises InputError."""
     out = out.absolute()
     if out.suffix.lower() != ".mp4":
         raise syncdiff.InputError(f"OUT is {out.name}, but only MP4 is written: give it a name that ends in .mp4.")
@@ -214,26 +293,60 @@ def place(out: Path) -> Path:
         )
     if out.is_dir():
         raise syncdiff.InputError(f"{out} is a folder: give OUT the name of a file.")
+    for path in inputs:
+        with suppress(OSError):  # one of them does not exist
+            if out.samefile(path):  # whatever the spelling, and through links
+                raise syncdiff.InputError(f"OUT is {path.name}, which is an input: give the result another name.")
     return out
 
 
-def last(items: Iterable[Any]) -> Any:
-    """What comes after all progress; the progress goes to standard error, one line a stage (or one that moves)."""
+def last(items: Iterable[Any], *, quiet: bool = False, steps_per_frame: Mapping[str, int] | None = None) -> Any:
+    """The item that comes after all progress.
+
+    Progress goes to standard error: on a terminal a bar with stage, time left and frames a second, else one line a
+    stage; with `quiet` nothing.
+
+    Args:
+        steps_per_frame: how many steps of Progress one frame counts, for the stages that go frame by frame.
+    """
     from syncdiff.results import Progress
 
-    moving, stage, item = sys.stderr.isatty(), None, None
-    for item in items:
-        if not isinstance(item, Progress):
-            continue
-        if moving:
-            percent = 100 * item.done // max(1, item.total)
-            print(f"\r\033[K{item.stage} {percent} %", end="", file=sys.stderr, flush=True)
-        elif item.stage != stage:
-            print(item.stage, file=sys.stderr, flush=True)
-        stage = item.stage
-    if moving:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    steps_per_frame = steps_per_frame or {}
+    moving, stage, item, bar = sys.stderr.isatty(), None, None, None
+    try:
+        for item in items:
+            if not isinstance(item, Progress) or quiet:
+                continue
+            if item.stage != stage and not moving:
+                print(item.stage, file=sys.stderr, flush=True)
+            elif item.stage != stage:
+                if bar is not None:
+                    bar.close()
+                bar = stage_bar(item, steps_per_frame.get(item.stage))
+            stage = item.stage
+            if bar is not None:
+                bar.update(item.done - bar.n)
+    finally:
+        if bar is not None:
+            bar.close()
     return item
+
+
+def stage_bar(first: Any, steps_per_frame: int | None) -> Any:
+    """tqdm's bar for one stage; its rate is in frames where the stage goes frame by frame."""
+    from tqdm import tqdm
+
+    rate = ", {rate_noinv_fmt}" if steps_per_frame else ""
+    return tqdm(
+        total=first.total,
+        desc=first.stage,
+        unit=" frames",
+        unit_scale=1 / (steps_per_frame or 1),
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left" + rate,
+        leave=False,
+        file=sys.stderr,
+        dynamic_ncols=True,
+    )
 
 
 def in_words(scores: syncdiff.Scores) -> str:
@@ -265,6 +378,13 @@ def doctor(_: argparse.Namespace) -> int:
         print(f"{name:9} {fact}")
     print(f"verdict   {'not ready: ' + '; '.join(problems) if problems else 'ready'}")
     return 1 if problems else 0
+
+
+def version() -> str:
+    """Of the installed package, or of the checkout's pyproject.toml."""
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version("syncdiff")
+    return tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["version"]
 
 
 def packages(problems: list[str]) -> str:
@@ -335,8 +455,3 @@ def temp(problems: list[str]) -> str:
         return "not writable"
     folder = tempfile.gettempdir()
     return f"{folder}, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free"
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a command that is stopped tidies up as well
-    sys.exit(main())

@@ -1,29 +1,61 @@
-"""The private folder of one server: whatever it writes lies inside, and no later server leaves it lying there."""
+"""Private folders for one process: removed when it ends, or, after a kill, by the next process that makes one."""
 
 import atexit
 import fcntl
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PREFIX, NEW = "syncdiff-app-", "syncdiff-new-"
+SERVER_PREFIX, COMMAND_PREFIX = "syncdiff-app-", "syncdiff-run-"
+UNLOCKED_PREFIX = "syncdiff-new-"  # while a folder is made; it gets its own prefix once it is locked
 
 
 def make_server_tmpdir() -> Path:
-    """A fresh folder in the temporary one, for this process and its children; it goes when the process ends.
+    """Make a private folder and set TMPDIR to it, for this process and its children; it goes when the process ends."""
+    folder, _ = _make_locked_dir(Path(tempfile.gettempdir()), SERVER_PREFIX)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    return folder
 
-    A process that is killed tidies nothing up, so the next one does: a folder whose lock nobody holds has no owner.
-    The system frees the lock of any process that ends, however it ended."""
-    for old in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+
+@contextmanager
+def command_tmpdir() -> Iterator[Path]:
+    """As make_server_tmpdir, for the length of one command. Raises OSError where no folder can be made."""
+    before = os.environ.get("TMPDIR"), tempfile.tempdir
+    with locked_tmpdir(Path(tempfile.gettempdir()), COMMAND_PREFIX) as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = before[1]
+            os.environ.pop("TMPDIR")
+            if before[0] is not None:
+                os.environ["TMPDIR"] = before[0]
+
+
+@contextmanager
+def locked_tmpdir(parent: Path, prefix: str) -> Iterator[Path]:
+    """A private folder in `parent`. Folders of that prefix whose process was killed are removed first."""
+    folder, lock = _make_locked_dir(parent, prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _make_locked_dir(parent: Path, prefix: str) -> tuple[Path, int]:
+    """The folder and the descriptor that locks it. The system frees the lock of any process that ends."""
+    for old in parent.glob(f"{prefix}*"):
         with suppress(OSError), (old / "lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where the owner lives
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while the owner lives
             shutil.rmtree(old, ignore_errors=True)
-    new = Path(tempfile.mkdtemp(prefix=NEW))
+    hidden = "." * prefix.startswith(".")
+    new = Path(tempfile.mkdtemp(prefix=hidden + UNLOCKED_PREFIX, dir=parent))
     lock = os.open(new / "lock", os.O_CREAT | os.O_RDONLY, 0o600)  # stays open, and is not inherited
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    home = new.rename(new.with_name(new.name.replace(NEW, PREFIX, 1)))  # nobody sees it before it is locked
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
-    os.environ["TMPDIR"] = tempfile.tempdir = str(home)
-    return home
+    with suppress(OSError):  # a file system without locks: then nobody else can lock it either, and it stays
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return new.rename(new.with_name(new.name.replace(hidden + UNLOCKED_PREFIX, prefix, 1))), lock

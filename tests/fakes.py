@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -67,6 +67,7 @@ class FakePipeline:
         self.calls: list[tuple[Path, Path, Path, SampleOptions]] = []
         self.folders: list[Path] = []  # the private folder of each call: gone when the call is over
         self.finished = 0
+        self.on_draw: Callable[[], object] = lambda: None  # called after every step of drawing
         self.offset = 0  # frames, of the result, where nobody asks to have it corrected
         self.running = {"profile": "compact", "device": "cpu", "precision": "float32", "attention": "sdpa"}
 
@@ -84,6 +85,8 @@ class FakePipeline:
                     time.sleep(self.pause)
                     preview = face(n, self.steps, (210, 180, 160)) if stage == "drawing" else None
                     yield Progress(stage, n + 1, self.steps, preview)
+                    if stage == "drawing":
+                        self.on_draw()
                     if self.error and stage == "drawing":
                         raise self.error
             result = self.result(out, options)

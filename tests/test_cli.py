@@ -1,6 +1,11 @@
 """The command line over a fake pipeline: what goes to which stream, which exit code, what is left on disk."""
 
+import errno
 import json
+import os
+import re
+import signal
+import sys
 from pathlib import Path
 
 import av
@@ -102,11 +107,86 @@ def test_options_out_of_range(pipe, tmp_path, capsys, option, value) -> None:
     assert pipe.calls == []
 
 
-def test_interrupted(pipe, tmp_path, capsys) -> None:
-    pipe.error = KeyboardInterrupt()
-    assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]) == 130
+@pytest.mark.parametrize(
+    ("number", "code"), [(None, 130), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_ctrl_c_a_stop_and_a_closed_terminal_tidy_up_alike(pipe, tmp_path, capsys, number, code) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if number is None:
+        pipe.error = KeyboardInterrupt()
+    else:
+        pipe.on_draw = lambda: os.kill(os.getpid(), number)
+    assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]) == code
     assert list(tmp_path.iterdir()) == []
     assert not pipe.folders[0].exists()
+    assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_what_a_killed_command_left_is_cleared_by_the_next(pipe, tmp_path, monkeypatch) -> None:
+    temp = tmp_path / "temp"
+    monkeypatch.setattr("tempfile.tempdir", str(temp))
+    for left in (tmp_path / ".syncdiff-left", temp / "syncdiff-run-left"):
+        left.mkdir(parents=True)
+        (left / "lock").touch()
+        (left / "face.mp4").touch()
+    assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "temp"]
+    assert list(temp.iterdir()) == []
+
+
+@pytest.mark.parametrize("spelling", ["in.mp4", "./in.mp4", "sub/../in.mp4", "soft.mp4", "hard.mp4"])
+@pytest.mark.parametrize("slot", [0, 1])
+def test_an_input_is_never_overwritten(pipe, tmp_path, monkeypatch, capsys, spelling: str, slot: int) -> None:
+    (tmp_path / "in.mp4").write_text("the only copy")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "soft.mp4").symlink_to("in.mp4")
+    (tmp_path / "hard.mp4").hardlink_to(tmp_path / "in.mp4")
+    monkeypatch.chdir(tmp_path)
+    inputs = ["other.mp4", "other.mp4"]
+    inputs[slot] = "in.mp4"
+    assert main(["sync", *inputs, spelling]) == 2
+    assert capsys.readouterr().err == "OUT is in.mp4, which is an input: give the result another name.\n"
+    assert pipe.calls == []
+    assert (tmp_path / "in.mp4").read_text() == "the only copy"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+def test_a_disk_that_takes_no_more_is_one_sentence(pipe, tmp_path, capsys, number: int) -> None:
+    pipe.error = OSError(number, os.strerror(number))
+    (tmp_path / "out.mp4").write_text("what was there before")
+    assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]) == 2
+    assert "free some space there, or choose another folder" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there before"]
+
+
+@pytest.mark.parametrize("command", [["sync", "face.mp4", "URL", "out.mp4"], ["score", "URL"], ["verify", "URL"]])
+def test_a_web_address_gets_its_own_sentence(pipe, capsys, command: list[str]) -> None:
+    address = "https://example.org/talk.mp4"
+    assert main([address if word == "URL" else word for word in command]) == 2
+    assert capsys.readouterr().err == "talk.mp4 is a web address: download the file first, then give its path.\n"
+
+
+def test_progress_is_a_bar_on_a_terminal_or_lines_or_nothing(pipe, tmp_path, capsys, monkeypatch) -> None:
+    command = ["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]
+    stages = ["reading", "finding the face", "listening", "drawing", "scoring"]
+    assert main(command) == 0
+    assert capsys.readouterr().err.splitlines() == stages
+    assert main([*command, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    pipe.pause = 0.11  # tqdm draws ten times a second
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(command) == 0
+    drawn = capsys.readouterr().err
+    assert "\n" not in drawn
+    assert re.findall(r"\r([a-z ]+?) +0%\|", drawn) == stages
+    assert re.search(r"\rdrawing +\d+%\|.+\| [\d:]+ left, +[\d.]+ frames/s", drawn)
+
+
+def test_version(capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == "syncdiff 0.1.0\n"
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
@@ -47,12 +51,16 @@ class MeshFinder:
         from mediapipe.python.solutions.face_detection import FaceDetection
 
         graph = text_format.Parse(_GRAPH, CalculatorGraphConfig())
-        with ExitStack() as stack:
+        with ExitStack() as stack, known_log_lines_dropped():
             self._mesh = stack.enter_context(
                 SolutionBase(graph_config=graph, calculator_params={_THRESHOLD: PRESENCE}, outputs=["landmarks"])
             )
             self._far = stack.enter_context(FaceDetection(model_selection=1))
             self._near = stack.enter_context(FaceDetection(model_selection=0))
+            blank = np.zeros((48, 64, 3), np.uint8)  # the graphs start, and log, at their first picture
+            self._look(blank, (32.0, 24.0, 48.0, 0.0))
+            for net in (self._far, self._near):
+                net.process(blank)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> MeshFinder:
@@ -116,6 +124,31 @@ class MeshFinder:
                     if not any(np.hypot(x + left - a, y + top - b) < size / 3 for a, b, *_ in found):
                         found.append((x + left, y + top, size, angle))
         return found
+
+
+_LOG_LINE = re.compile(rb"INFO: Created TensorFlow Lite|WARNING: All log messages before absl|[IW]\d{4} [\d:.]+ +\d+ ")
+
+
+@contextmanager
+def known_log_lines_dropped() -> Iterator[None]:
+    """Inside, what C++ code writes to standard error is held back, and after it passed on without known log lines.
+
+    TensorFlow Lite and absl have no switch for the lines that they write before anybody could set one."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as held:
+            os.dup2(held.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(kept, 2)
+                held.seek(0)
+                for line in held:
+                    if not _LOG_LINE.match(line):
+                        os.write(2, line)
+    finally:
+        os.close(kept)
 
 
 def _starts(length: int, side: int) -> list[int]:
