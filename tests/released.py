@@ -118,7 +118,15 @@ def write(path: Path, content: dict, *, legacy: bool = False) -> Path:
     return path
 
 
-# --- VQ-f4, and films
+# --- networks, and films
+
+
+def stirred(net: torch.nn.Module) -> torch.nn.Module:
+    """With small random numbers in the parameters that are zero: a new U-Net outputs nothing but zeros."""
+    for value in net.parameters():
+        if not value.any():
+            torch.nn.init.normal_(value, std=0.05)
+    return net
 
 
 def small_vq() -> VQModel:

@@ -47,19 +47,20 @@ from syncdiff.paper.generator import FaceFrames
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.provenance import verify
 from syncdiff.results import Progress, Result
+from syncdiff.sync import syncnet_v2
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import Scores
 from syncdiff.web.jobs import JobRequest, JobService
 from syncdiff.web.queue import Visitor
 from syncdiff.weights.folders import COMPACT, chosen, read_network
-from tests.released import small_vq
+from tests.released import small_vq, stirred
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 FRAMES = 10
 
 
 def tiny_denoiser() -> PaperDenoiser:
-    return PaperDenoiser(widths=(32, 64), layers=1, head=16, speech_width=64).eval()
+    return stirred(PaperDenoiser(widths=(32, 64), layers=1, head=16, speech_width=64)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -185,12 +186,12 @@ def test_the_variants_of_the_ablation_tables_are_told_less_or_more():
         ({"identity": False}, 7, True, False),
     ):
         torch.manual_seed(0)
-        net = PaperDenoiser(**small, **changes).eval()
+        net = stirred(PaperDenoiser(**small, **changes)).eval()
         assert net.unet.conv_in.in_channels == channels
         assert noticed(net, told, pose=told.pose + 1) == pose
         assert noticed(net, told, identity=told.identity + 1) == identity
     assert not list(PaperDenoiser(**small, bottleneck=3).bottleneck_proj.parameters())  # as they are
-    net = PaperDenoiser(**small, previous=5).eval()
+    net = stirred(PaperDenoiser(**small, previous=5)).eval()
     assert net.unet.conv_in.in_channels == 14
     many = replace(told, pose=torch.randn(1, 15, 16, 16, generator=g))
     oldest = many.pose.clone()
@@ -281,6 +282,8 @@ def test_the_mask_is_the_lower_half_of_the_box_and_black():
     assert black.sum() == 60 * 128
     assert (hidden[~black] == 99).all()
     assert (square == 99).all()
+    black = (masked(square, np.array([-40.0, 100, 60, 356])) == 0).all(-1)  # reaches 100 px beyond the lower edge
+    assert (np.flatnonzero(black.any(1))[0], np.flatnonzero(black.any(0))[-1]) == (228, 59)
 
 
 # --- drawing
@@ -349,7 +352,7 @@ def test_the_whole_way(pipe, clip, tmp_path, private_temp, monkeypatch):
         return (Scores(net, 8.0, 6.5, 0),)
 
     monkeypatch.setattr(pipe, "syncnet", "SyncNet v2")
-    monkeypatch.setattr(pipeline.lse, "score_video", score_video)
+    monkeypatch.setattr(syncnet_v2, "score_video", score_video)
     *progress, result = pipe(*clip, tmp_path / "out.mp4", PaperOptions(steps=2, label=False))
     assert isinstance(result, Result)
     assert result.frames == result.redrawn == FRAMES
@@ -559,10 +562,11 @@ def test_a_network_that_is_not_what_it_says_is_refused(spoil, reason, tmp_path):
 
 def test_options_are_the_papers():
     assert PaperOptions().steps == 200
+    assert PaperOptions(steps=7).steps == 7  # few steps are spaced from the last timestep, whatever their number
     with pytest.raises(InputError, match=r"1001 steps.*1 to 1000"):
         PaperOptions(steps=1001)
     for steps in (350, 1000):
-        with pytest.raises(InputError, match=f"{steps} steps.*a divisor of 1000 up to 500"):
+        with pytest.raises(InputError, match=f"{steps} steps.*1 to 19, or a divisor of 1000 up to 500"):
             PaperOptions(steps=steps)
 
 

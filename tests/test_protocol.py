@@ -36,7 +36,7 @@ from syncdiff.paper import PaperDenoiser, paper_schedule
 from syncdiff.paper.avhubert import AVHubert
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.training import lrs
-from tests.released import small_vq
+from tests.released import small_vq, stirred
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 
@@ -283,7 +283,7 @@ def test_what_the_u_net_is_not_told_does_not_move_it(corpus, tmp_path, monkeypat
     monkeypatch.setattr(lrs, "_boxes", lambda images, finder: np.tile([90.0, 15, 230, 155], (15, 1)))
     monkeypatch.setattr(input_sensitivity, "SPREAD", 2)
     small = {"widths": (32, 64), "layers": 1, "head": 16, "speech_width": 64}
-    without, deaf = PaperDenoiser(**small, identity=False), PaperDenoiser(**small)
+    without, deaf = stirred(PaperDenoiser(**small, identity=False)), stirred(PaperDenoiser(**small))
     with torch.no_grad():
         deaf.unet.conv_in.weight[:, 3:6] = 0  # the masked frame
         deaf.unet.conv_in.weight[:, 9:] = 0  # the previous one

@@ -1,19 +1,24 @@
-"""The paper's network and what belongs to its numbers: the noise schedule and the autoencoder. Knows no video.
+"""The paper's U-Net, its noise schedule, and the autoencoder's latents.
 
-What the paper states is used as stated. Where it is silent the default here is its ancestor DiffTalk's, whose scheme it
-says it follows (section 3.4); docs/paper.md tells the two apart, item by item.
+What the paper states is used as stated. Where it is silent, the default is that of DiffTalk, whose scheme it follows
+(section 3.4). docs/paper.md lists both, item by item.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from diffusers import ConfigMixin, DDIMScheduler, ModelMixin, UNet2DConditionModel, VQModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
+
+from syncdiff.options import FEW_STEPS
 
 TRAIN_STEPS = 1000  # section 4.3
 BETAS = 0.0015, 0.0195  # DiffTalk: the square roots rise linearly between those of these two
@@ -39,7 +44,7 @@ VQ_F4_AT = ("CompVis/ldm-celebahq-256", "vqvae")
 
 @dataclass(frozen=True)
 class Priors:
-    """What one evaluation is told besides the noisy latents (section 3.3). All float, batch first."""
+    """Conditioning inputs of one denoising step (section 3.3). All float, batch first."""
 
     masked: Tensor  # [B, 3, h, w] E_m: the frame with the lower half of its face box black
     identity: Tensor  # [B, 3, h, w] E_i: another frame of the same video
@@ -58,12 +63,15 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
         layers: residual blocks per level.
         head: channels of an attention head.
         speech_width: D; 768 is AV-HuBERT Base.
-        tokens: K, speech features told per frame. The paper's one is no attention but a bias, as a softmax over one key
-            is 1; an odd number more is a window around the frame.
+        tokens: K, speech features per frame, odd. The paper's is 1, for which cross-attention is a bias, as a softmax
+            over one key is 1; more are a window around the frame.
         bottleneck: channels that the 1x1 convolution leaves of a pose frame's latents (section 3.3: 1). 3 leaves them
-            as they are, 0 tells of no pose frame: Table 3's "Prv" and "Rnd".
-        identity: whether the identity frame is told (Table 3: not in "Prv" and "Prv-").
-        previous: NP, pose frames that are told, each through the same convolution (Table 5: 1, 5 or 10).
+            as they are, 0 leaves the pose frame out: Table 3's "Prv" and "Rnd".
+        identity: whether the identity frame is an input (Table 3: not in "Prv" and "Prv-").
+        previous: NP, number of pose frames, each through the same convolution (Table 5: 1, 5 or 10).
+
+    A new network outputs zeros, as DiffTalk's does: the last convolution of the U-Net, of every residual block and of
+    every transformer (39 in all) is initialised to zero.
     """
 
     config_name = "config.json"
@@ -96,6 +104,8 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
             attention_head_dim=tuple(width // head for width in widths),  # which diffusers reads as the number of heads
             cross_attention_dim=speech_width,
         )
+        for layer in _zero_at_first(self.unet):
+            nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
 
     def forward(self, noisy: Tensor, timestep: Tensor, told: Priors) -> Tensor:
         seen = [noisy, told.masked]  # the order of section 3.4, noise first
@@ -106,10 +116,16 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
         return self.unet(torch.cat(seen, dim=1), timestep, told.speech).sample
 
 
-def paper_schedule() -> DDIMScheduler:
-    """Noise added in 1000 steps, taken away in DDIM's, as latent diffusion's own sampler places them.
+def _zero_at_first(unet: UNet2DConditionModel) -> list[nn.Module]:
+    """The last layer of every residual branch, and of the whole U-Net."""
+    blocks = [part.conv2 for part in unet.modules() if isinstance(part, ResnetBlock2D)]
+    return [*blocks, *(p.proj_out for p in unet.modules() if isinstance(p, Transformer2DModel)), unet.conv_out]
 
-    Its 200 steps are 1, 6, ... 996, and the last one goes to the first noise level, not to none."""
+
+def paper_schedule() -> DDIMScheduler:
+    """1000 noise levels, and the timesteps of latent diffusion's DDIM sampler.
+
+    Its 200 steps are 996, 991, ... 1, and the last one goes to the first noise level, not to none."""
     return DDIMScheduler(
         num_train_timesteps=TRAIN_STEPS,
         beta_start=BETAS[0],
@@ -123,9 +139,18 @@ def paper_schedule() -> DDIMScheduler:
     )
 
 
-def vq_f4() -> VQModel:
-    """The autoencoder with random weights: 55.3 M parameters."""
-    return VQModel(**VQ_F4)
+def sampling_schedule(scheduler: DDIMScheduler, steps: int) -> DDIMScheduler:
+    """A copy of the schedule, set to `steps` timesteps.
+
+    Latent diffusion's spacing ("leading") starts at 1001 - 1000 / steps: for one step at timestep 1, where the noise
+    that sampling starts from is none. So fewer than FEW_STEPS are spaced from the last timestep, 999, downwards
+    ("trailing", Lin et al. 2024)."""
+    if steps < FEW_STEPS:
+        scheduler = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+    else:
+        scheduler = copy(scheduler)  # it holds the number of steps: two jobs at a time must not share one
+    scheduler.set_timesteps(steps)
+    return scheduler
 
 
 def to_latents(vae: VQModel, pixels: np.ndarray | Tensor) -> Tensor:

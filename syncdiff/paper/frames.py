@@ -1,7 +1,7 @@
-"""The square that the paper generates, and the mask in it. Knows geometry; knows no network.
+"""The square that the paper's model generates, and the mask in it.
 
-LRS2 and LRS3 are square films of one face, and there the whole frame is generated (section 4.2). Other videos have no
-such frame, so one is laid around the face: a square of one size, that follows the face.
+LRS2 and LRS3 are square films of one face, and there the whole frame is generated (section 4.2). In other videos a
+square of one size follows the face.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def masked(square: np.ndarray, box: np.ndarray) -> np.ndarray:
     Args:
         box: [4] x0 y0 x1 y1, px of the square.
     """
-    x0, y0, x1, y1 = (int(np.clip(round(float(v)), 0, SIDE)) for v in box)
+    x0, y0, x1, y1 = (round(float(v)) for v in box)  # halved as it is: a box may reach beyond the square
+    rows, columns = np.clip([(y0 + y1) // 2, y1], 0, SIDE), np.clip([x0, x1], 0, SIDE)
     hidden = square.copy()
-    hidden[(y0 + y1) // 2 : y1, x0:x1] = 0
+    hidden[slice(*rows), slice(*columns)] = 0
     return hidden

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from syncdiff.media import Clip, Patch
 from syncdiff.models.speech_encoder import token_window
 from syncdiff.paper import frames
 from syncdiff.paper.avhubert import AVHubert
-from syncdiff.paper.denoiser import PaperDenoiser, Priors, to_latents, to_pixels
+from syncdiff.paper.denoiser import PaperDenoiser, Priors, sampling_schedule, to_latents, to_pixels
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,7 @@ class PaperGenerator:
 
     def _denoised(self, told: Priors, shape: torch.Size, steps: int, seed: int, i: int) -> Iterator[Tensor]:
         """DDIM with eta 0 from the frame's own noise; yields the latents after every step."""
-        scheduler = copy(self.scheduler)  # it keeps the number of steps: two jobs at a time must not share one
-        scheduler.set_timesteps(steps)
+        scheduler = sampling_schedule(self.scheduler, steps)
         x = torch.randn(shape, generator=torch.Generator().manual_seed((seed + 1) * 1_000_003 + i))
         x = x.to(self.denoiser.device)
         for t in scheduler.timesteps:
