@@ -111,7 +111,7 @@ def test_the_released_format_is_read(net: SyncNet, file: Path, monkeypatch: pyte
 
 def test_another_file_is_refused_in_one_sentence(file: Path, tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(
-        CheckpointError, match=rf"syncnet_v2.model is refused: its sha256 is \w+; expected {syncnet_v2.SHA256}"
+        CheckpointError, match=rf"syncnet_v2.model is refused: its sha256 is \w+, not {syncnet_v2.SHA256}"
     ):
         syncnet_v2.read(file)
     torch.save({"netfcaud.0.weight": torch.zeros(2)}, tmp_path / "other.model")

@@ -182,7 +182,7 @@ class AVHubert(ModelMixin, ConfigMixin):
         Every key of the audio path must be there with its shape, and no key may be left over but the documented rest
         (the lips' network, the pre-training heads, the decoder). Nothing in the file is run.
         Raises CheckpointError for every other file."""
-        tensors = _folded(_audio_path(read_tensors(path, sha256=sha256, entries=("model", "state_dict")), path), path)
+        tensors = _folded(_audio_path(read_tensors(path, sha256=sha256), path), path)
         with torch.device("meta"):  # no memory for sizes that a file merely claims
             model = cls(**_size(tensors, path))
         load_strictly(model, tensors, path, assign=True)

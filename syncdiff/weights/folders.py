@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from syncdiff.errors import CheckpointError, InputError
 from syncdiff.options import Profile
-from syncdiff.weights import some
+from syncdiff.weights.reading import first_few
 
 COMPACT = Path(__file__).resolve().parents[2] / "assets" / "weights"
 SHARD = "9MB"  # a Space refuses plain files over 10 MB
@@ -76,7 +76,7 @@ def read_network(kind: type[Network], folder: Path) -> Network:
         logging.set_verbosity(told)
     for what, keys in (("lacks", found["missing_keys"]), ("also has", found["unexpected_keys"])):
         if keys:
-            raise CheckpointError(folder, f"it {what} {some(sorted(keys))}", expected)
+            raise CheckpointError(folder, f"it {what} {first_few(sorted(keys))}", expected)
     return net.eval()
 
 

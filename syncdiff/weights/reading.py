@@ -1,84 +1,100 @@
-"""A file -> its tensors, and from there into a network. All or nothing, and nothing in the file is run."""
+"""Other people's checkpoints -> tensors, and from there into a network. Nothing in a file is run."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
-from contextlib import closing
+import tarfile
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import torch
 from torch import Tensor, nn
 
 from syncdiff.errors import CheckpointError
-from syncdiff.weights.formats import opened
-from syncdiff.weights.pickle_names import Plain, kind
-from syncdiff.weights.refusal import MALFORMED, Refused, some
+from syncdiff.weights import unpickler
 
 
-def read_tensors(path: Path | str, *, sha256: str | None = None, entries: Sequence[str] | None = None) -> dict:
-    """What a torch.save file holds: nested dict, list, tuple, set, str, bytes, numbers and CPU tensors; else `Inert`.
+def read_tensors(path: Path | str, *, sha256: str | None = None) -> dict[Any, Any]:
+    """The dictionary in a torch.save file, on the CPU: plain data and tensors; other objects are `Placeholder`s.
 
     Args:
-        path: a file in PyTorch's zip format or in the older one; on any device when it was saved.
-        sha256: the pinned hash, hex; checked before anything is read.
-        entries: only those of these top-level entries that are there, at least one: an optimiser's state never comes
-            into memory.
+        path: a file in PyTorch's zip format or in the stream format from before 1.6 ("legacy").
+        sha256: the pinned hash, hex; checked before anything is unpickled.
 
-    Raises CheckpointError for a file that is cut off, carries code, has another hash, has none of the entries, or is
-    something else altogether. Memory: the tensors asked for, which never exceed the file, and two storages more.
+    Raises CheckpointError for a file that is missing, damaged, has another hash or holds no dictionary. The whole file
+    is held in memory.
     """
-    path = Path(path)
+    path, reason, content = Path(path), None, None
     expected = "a PyTorch checkpoint: a dictionary of plain data and tensors"
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else None
-            if found == (sha256 and sha256.lower()):
-                return _read(file, entries)
-    except FileNotFoundError as error:
-        raise CheckpointError(path, "there is no such file", expected) from error
-    except OSError as error:
-        raise CheckpointError(path, f"it cannot be read ({error.strerror})", expected) from error
-    except Refused as refused:
-        raise CheckpointError(path, str(refused), expected) from refused
-    except MALFORMED as error:
-        raise CheckpointError(path, f"it is damaged ({type(error).__name__}: {error})", expected) from error
-    raise CheckpointError(path, f"its sha256 is {found}", f"{sha256}")
+            reason = _wrong_hash(file, sha256) or _unsupported(file)
+            if reason is None:
+                content = torch.load(file, "cpu", pickle_module=unpickler, weights_only=False)
+    except FileNotFoundError:
+        reason = "there is no such file"
+    except IsADirectoryError:
+        reason = "it is a folder"
+    except Exception as error:  # noqa: BLE001 -- a damaged pickle raises anything
+        reason = f"it cannot be read ({type(error).__name__}: {_first_line(error)})"
+    if reason:
+        raise CheckpointError(path, reason, expected)
+    if not isinstance(content, dict):
+        raise CheckpointError(path, f"it holds {type(content).__name__}, not a dictionary", expected)
+    return content
 
 
-def load_strictly(module: nn.Module, tensors: dict, path: Path | str, *, assign: bool = False) -> None:
-    """Give `module` the tensors of the file at `path`: every key and shape must match.
+def load_strictly(module: nn.Module, tensors: Mapping[str, Any], path: Path | str, *, assign: bool = False) -> None:
+    """Load the tensors of the file at `path` into `module`: every key and shape must match.
 
     With `assign` the module takes the tensors themselves, as one built on the meta device must.
-    Raises CheckpointError with the first key that is missing, left over or of another shape; the module is then as it
-    was."""
-    wanted = module.state_dict()
-    expected = f"the {len(wanted)} tensors of {type(module).__name__}"
-    if missing := [key for key in wanted if key not in tensors]:
-        raise CheckpointError(path, f"it lacks {some(missing)}", expected)
-    if foreign := [key for key in tensors if key not in wanted]:
-        raise CheckpointError(path, f"it also has {some(foreign)}", expected)
+    Raises CheckpointError with the first keys that are missing, left over or of another shape; the module is then
+    unchanged."""
+    own = module.state_dict()
+    expected = f"the {len(own)} tensors of {type(module).__name__}"
+    if missing := [key for key in own if key not in tensors]:
+        raise CheckpointError(path, f"it lacks {first_few(missing)}", expected)
+    if extra := [key for key in tensors if key not in own]:
+        raise CheckpointError(path, f"it also has {first_few(extra)}", expected)
     for key, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
-            raise CheckpointError(path, f"{key} is {kind(tensor)}", f"a tensor of shape {tuple(wanted[key].shape)}")
-        if tensor.shape != wanted[key].shape:
-            raise CheckpointError(path, f"{key} has the shape {tuple(tensor.shape)}", f"{tuple(wanted[key].shape)}")
+            raise CheckpointError(path, f"{key} is {type(tensor).__name__}", "a tensor")
+        if tensor.shape != own[key].shape:
+            raise CheckpointError(path, f"{key} has the shape {tuple(tensor.shape)}", f"{tuple(own[key].shape)}")
     module.load_state_dict(tensors, assign=assign)
 
 
-def _read(file: BinaryIO, entries: Sequence[str] | None) -> dict:
-    file.seek(0)  # the hash has read it
-    with closing(opened(file)) as found:
-        return Plain(found.read, os.fstat(file.fileno()).st_size).plain(_wanted(found.content, entries))
+def first_few(names: Iterable[object], most: int = 5) -> str:
+    """The first names, and how many more there are: an error is one sentence."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _wanted(content: object, entries: Sequence[str] | None) -> dict:
-    if not isinstance(content, dict):
-        raise Refused(f"it holds {kind(content)}, not a dictionary")
-    if entries is None:
-        return content
-    found = {key: content[key] for key in entries if key in content}
-    if not found:
-        raise Refused(f"it has no entry {' or '.join(entries)}, but {some(content)}")
-    return found
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]  # torch appends a stack trace of C++
+
+
+def _wrong_hash(file: BinaryIO, sha256: str | None) -> str | None:
+    """What is wrong with the file's hash, or None. Leaves the file at its start."""
+    found = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else None
+    file.seek(0)
+    return None if sha256 is None or found == sha256.lower() else f"its sha256 is {found}, not {sha256}"
+
+
+def _unsupported(file: BinaryIO) -> str | None:
+    """Why torch.load must not see the file, or None: it would load a TorchScript program and unpack a tar."""
+    start = file.read(4)
+    file.seek(0)
+    if start == b"PK\x03\x04":
+        if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():  # as torch.load tells it
+            return "it is a TorchScript program, of which nothing was run"
+        if damaged := zipfile.ZipFile(file).testzip():  # torch.load compares no checksum
+            return f"its {damaged} is damaged (its checksum differs)"
+    elif start[:1] != b"\x80":
+        return f"it is no PyTorch file (it begins with {start!r})" if start else "it is empty (0 bytes)"
+    elif tarfile.is_tarfile(file):
+        return "it is a tar archive"
+    file.seek(0)
+    return None
