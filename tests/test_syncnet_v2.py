@@ -18,6 +18,7 @@ import torch
 from syncdiff.errors import CheckpointError, InputError
 from syncdiff.sync import syncnet_v2
 from syncdiff.sync.syncnet_v2.network import SyncNet
+from syncdiff.sync.syncnet_v2.s3fd import S3FD, find_original, read_original
 from tests.media_fixtures import make_track, track_packets
 
 FRAME = 640
@@ -238,6 +239,34 @@ def test_jpegs_are_bgr_coarse_and_one_each() -> None:
     assert errors[-1] > errors[0] > 0  # the rate nears 200 kbit/s
 
 
+def picture_of(frame: av.VideoFrame) -> np.ndarray:
+    """BGR [H,W,3] float of a limited-range yuv420p frame, by BT.601 and JPEG's own formula, chroma repeated."""
+    planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width] for p in frame.planes]
+    y, u, v = (planes[0] - 16.0) * 255 / 219, *((p - 128.0) * 255 / 224 for p in planes[1:])
+    u, v = (p.repeat(2, 0).repeat(2, 1) for p in (u, v))
+    return np.clip(np.stack([y + 1.772 * u, y - 0.344136 * u - 0.714136 * v, y + 1.402 * v], 2), 0, 255)
+
+
+def test_a_decoded_frame_is_encoded_from_its_own_planes() -> None:
+    """By way of RGB they came out about 2 levels darker in blue and red. A smooth picture: JPEG loses little."""
+    y, x = np.mgrid[:96, :128]
+    frame = av.VideoFrame(128, 96, "yuv420p")
+    values = (40 + x, 100 + y[:48, :64] // 2, 150 - x[:48, :64] // 2)
+    for plane, value in zip(frame.planes, values, strict=True):
+        padded = np.zeros((plane.height, plane.line_size), np.uint8)
+        padded[:, : plane.width] = value
+        plane.update(padded.tobytes())
+    (written,) = syncnet_v2.jpegs([frame])
+    error = written - picture_of(frame)
+    assert np.abs(error.mean((0, 1))).max() < 0.8
+    assert np.abs(error).mean() < 1.0
+    limits = av.VideoFrame(16, 16, "yuv420p")
+    for plane, value in zip(limits.planes, (235, 128, 128), strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    (white,) = syncnet_v2.jpegs([limits])
+    assert white.min() == 255
+
+
 # --- the score
 
 
@@ -347,11 +376,56 @@ def test_boxes_are_scaled_back_sure_and_one_a_face() -> None:
     assert [list(one) for one in found] == [[48, 48, 168, 168], [200, 40, 316, 160]]
 
 
+def test_the_original_detector_is_read_from_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights under the released names; where the layers agree, the boxes are those of face-alignment's net."""
+    from face_alignment.detection.sfd.detect import get_predictions
+    from face_alignment.detection.sfd.net_s3fd import s3fd
+
+    torch.manual_seed(0)
+    weights = S3FD().state_dict()
+    assert (len(weights), weights["vgg.31.weight"].shape) == (65, (1024, 512, 3, 3))
+    weights = {key: value * 3 if key.startswith("conf") else value for key, value in weights.items()}
+    torch.save(weights, tmp_path / "sfd_face.pth")
+    monkeypatch.setenv("SYNCDIFF_S3FD", str(tmp_path / "sfd_face.pth"))
+    ours, theirs = read_original(find_original()), s3fd().eval()
+    assert (ours.vgg[31].padding, ours.vgg[31].dilation) == ((6, 6), (6, 6))
+    x = torch.randn(1, 3, 64, 96) * 50
+    with torch.inference_mode():
+        boxes, scores = ours(x)
+        theirs.load_state_dict(dict(zip(theirs.state_dict(), _as_face_alignment(weights), strict=True)))
+        theirs.fc6.padding, theirs.fc6.dilation = (6, 6), (6, 6)
+        out = [part.softmax(1) if i % 2 == 0 else part for i, part in enumerate(part.clone() for part in theirs(x))]
+        found = get_predictions([part.numpy() for part in out], 1)[0]
+    assert len(found) == (scores > 0.05).sum() > 100
+    both = [np.concatenate([boxes, scores[:, None]], 1)[scores > 0.05], found]
+    np.testing.assert_allclose(*(rows[np.lexsort(rows.round(2).T)] for rows in both), atol=1e-3)
+
+    seen = []
+    ours.vgg[0].register_forward_pre_hook(lambda _, given: seen.append(given[0][0, :, 0, 0].tolist()))
+    kept = ours.detect_from_image(np.tile(np.array([200, 100, 50], np.uint8), (64, 64, 1)))
+    assert seen == [[200 - 123, 100 - 117, 50 - 104]]
+    assert (np.diff(kept[:, 4]) <= 0).all()
+    torch.save({"vgg.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "sfd_face.pth")
+    with pytest.raises(CheckpointError, match=r"sfd_face\.pth is refused: it lacks"):
+        read_original(find_original())
+
+
+def _as_face_alignment(weights: dict[str, torch.Tensor]) -> Iterator[torch.Tensor]:
+    """In the order of face-alignment's network: layer by layer, each detector's scores before its boxes."""
+    for part in ("vgg.", "extras.", "L2Norm"):
+        yield from (value for key, value in weights.items() if key.startswith(part))
+    for i in range(6):
+        for part in ("conf", "loc"):
+            yield from (weights[f"{part}.{i}.{kind}"] for kind in ("weight", "bias"))
+
+
 # --- whole videos
 
 
 class LevelNet:
     """A net without weights: a picture's brightness and a sound's energy, in the same unit."""
+
+    device = torch.device("cpu")
 
     def look(self, pictures: torch.Tensor) -> torch.Tensor:
         return pictures[:, :, :, 90:134, 90:134].mean((1, 3, 4)).unfold(1, 5, 1) / 20
@@ -391,13 +465,12 @@ def test_a_planted_offset_in_a_file_is_found(tmp_path: Path, late: int) -> None:
 
 
 def planted_detector(monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]]) -> None:
-    class Alignment:
-        class face_detector:  # noqa: N801
-            @staticmethod
-            def detect_from_image(image: np.ndarray) -> list[list[float]]:
-                return boxes
+    class Detector:
+        @staticmethod
+        def detect_from_image(image: np.ndarray) -> list[list[float]]:
+            return boxes
 
-    monkeypatch.setattr("syncdiff.sync.syncnet_v2.videos.load_face_alignment", lambda: Alignment)
+    monkeypatch.setattr("syncdiff.sync.syncnet_v2.videos.load_s3fd", lambda: Detector)
 
 
 def test_every_face_has_its_score_on_its_own_stretch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from syncdiff.faces.detection import Sighting, looks_of
 
 if TYPE_CHECKING:
     from face_alignment import FaceAlignment
+    from face_alignment.detection.sfd import SFDDetector
 
 WEIGHTS = ("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar")
 DETECTED_AT = 640  # px: S3FD runs on the picture shrunk to this longer side; on a CPU it takes seconds otherwise
@@ -46,12 +47,12 @@ class FanFinder:
         return [_sighting(image, box, p) for box, p in zip(boxes, points, strict=True)]
 
 
-def check_files() -> None:
+def check_files(needed: Sequence[str] = WEIGHTS) -> None:
     """InputError names what is missing of S3FD and 2DFAN4, and where it goes."""
     import torch
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    if missing := [name for name in WEIGHTS if not (folder / name).is_file()]:
+    if missing := [name for name in needed if not (folder / name).is_file()]:
         raise InputError(
             f"The face-alignment backend needs {' and '.join(missing)} (from www.adrianbulat.com) in {folder}: put the "
             "files there, or set TORCH_HOME to the folder whose hub/checkpoints has them."
@@ -64,6 +65,15 @@ def load_face_alignment() -> FaceAlignment:
     from face_alignment import FaceAlignment, LandmarksType
 
     return FaceAlignment(LandmarksType.TWO_D, device="cpu", compile=False, flip_input=False, face_detector="sfd")
+
+
+def load_s3fd(device: str = "cpu") -> SFDDetector:
+    """The face detector alone, from its local file. Never downloads: InputError names what is missing."""
+    check_files(WEIGHTS[:1])
+    import torch
+    from face_alignment.detection.sfd import SFDDetector
+
+    return SFDDetector(device, str(Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS[0]))
 
 
 def _sighting(image: np.ndarray, box: np.ndarray, points: np.ndarray) -> Sighting:

@@ -1,7 +1,8 @@
-"""SyncNet v2 with the layers and key names of the released file. Knows no files."""
+"""SyncNet v2 (Chung and Zisserman 2016) with the layers and key names of the released file."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -35,6 +36,10 @@ class SyncNet(nn.Module):
         self.netfcaud, self.netfclip = (
             nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 1024)) for _ in range(2)
         )
+
+    @property
+    def device(self) -> torch.device:
+        return self.netfcaud[0].weight.device
 
     def look(self, pictures: Tensor) -> Tensor:
         """[B,3,T,224,224] BGR 0..255 -> [B,T-4,1024]. Only the first layer mixes times, so windows share one pass."""

@@ -25,5 +25,6 @@ def hear(net: SyncNet, samples: np.ndarray) -> np.ndarray:
     for start in range(0, windows, PIECE):
         stop = min(start + PIECE, windows)
         piece = cepstra[:, COLUMNS_PER_FRAME * start : COLUMNS_PER_FRAME * (stop - 1) + COLUMNS]
-        parts.append(net.listen(piece.unfold(1, COLUMNS, COLUMNS_PER_FRAME).transpose(0, 1).unsqueeze(1)).numpy())
+        windows_of = piece.unfold(1, COLUMNS, COLUMNS_PER_FRAME).transpose(0, 1).unsqueeze(1)
+        parts.append(net.listen(windows_of.to(net.device)).cpu().numpy())
     return np.concatenate(parts) if parts else np.zeros((0, 1024), np.float32)

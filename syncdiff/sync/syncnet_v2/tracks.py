@@ -33,7 +33,7 @@ class Track:
 
 
 def detect(detector: Any, image: np.ndarray) -> list[np.ndarray]:
-    """Face boxes [4] in a picture uint8 [H,W,3] RGB, by face-alignment's S3FD on a quarter of its size."""
+    """Face boxes [4] in a picture uint8 [H,W,3] RGB, by S3FD on a quarter of its size."""
     small = cv2.resize(image, None, fx=DETECTED_AT, fy=DETECTED_AT)
     found = sorted(detector.detect_from_image(small), key=lambda box: -box[4])
     kept: list[np.ndarray] = []

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from syncdiff.errors import InputError
-from syncdiff.faces.face_alignment_backend import load_face_alignment
+from syncdiff.faces.face_alignment_backend import load_s3fd
 from syncdiff.faces.tracker import Scenes
 from syncdiff.media import LIMITS, Clip, Limits, read_clip
 from syncdiff.progress import scaled
@@ -20,6 +20,7 @@ from syncdiff.sync.scoring import Scores
 from syncdiff.sync.syncnet_v2.distance import lse
 from syncdiff.sync.syncnet_v2.face_windows import jpegs, see, squashed
 from syncdiff.sync.syncnet_v2.network import SyncNet
+from syncdiff.sync.syncnet_v2.s3fd import find_original, read_original
 from syncdiff.sync.syncnet_v2.sound_windows import hear
 from syncdiff.sync.syncnet_v2.tracks import MIN_FACE, MIN_TRACK, Track, crop, detect, linked, places
 
@@ -50,7 +51,8 @@ def score_video(
 
     Where nothing can be scored the one Scores has a reason. Not as in the original: the upload is normalised once by
     `media` (above 50 dB) where the original encodes twice with MPEG-4; other time bases are read at 25 fps by time;
-    shots are told by `faces`, not by PySceneDetect; S3FD is face-alignment's copy. Raises InputError.
+    shots are found by `faces.Scenes`, not by PySceneDetect; S3FD is face-alignment's unless the original's file is
+    installed (`s3fd.find_original`). Raises InputError.
     """
     name = NAMES[protocol]
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
@@ -59,7 +61,7 @@ def score_video(
             return (Scores(name, reason="not scorable: the video has no sound"),)
         samples, ticks = clip.speech.samples(), _ticks(clip)
         if protocol == "frame":
-            pictures = squashed(jpegs(frame.rgb() for frame in clip.frames(ticks)))
+            pictures = squashed(jpegs(frame.image for frame in clip.frames(ticks)))
             return ((yield from scaled(_score(net, pictures, len(ticks), samples, name), 0.1, 1.0)),)
         found = yield from scaled(_follow(clip, ticks, min_track), 0.1, 0.5)
         scores = []
@@ -84,7 +86,9 @@ def _ticks(clip: Clip) -> np.ndarray:
 
 
 def _follow(clip: Clip, ticks: np.ndarray, min_track: int) -> Generator[float, None, list[Track]]:
-    detector, scenes, found = load_face_alignment().face_detector, Scenes(), []
+    original = find_original()
+    detector = read_original(original) if original else load_s3fd()
+    scenes, found = Scenes(), []
     for t, frame in enumerate(clip.frames(ticks)):
         image = frame.rgb()
         scenes.changed(t, image)
