@@ -154,4 +154,5 @@ def test_shipped_judge_is_small_and_tells_its_making(shipped: JudgeNet) -> None:
     with safe_open(path, framework="np") as file:
         record = json.loads(file.metadata()["record"])
     assert record["command"].startswith("python -m syncdiff.training.judge ")
+    assert " /" not in record["command"]
     assert record["steps_done"] > 0

@@ -337,6 +337,11 @@ def _log(path: Path, step: int, loss: float, checked: dict[str, float]) -> None:
         writer.writerow(row)
 
 
+def _without_folders(argument: str) -> str:
+    """An absolute path's last part: a record that is shipped names no folder of the machine that trained."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", type=Path, help="what syncdiff.training.prepare wrote")
@@ -355,7 +360,7 @@ def main() -> None:
     print(f"{len(learn)} clips, {minutes:.1f} min, to learn from; {len(held)} held back", flush=True)
     trained = train(learn, held, args.runs, run=run)
     record = {
-        "command": shlex.join(["python", "-m", "syncdiff.training.judge", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "syncdiff.training.judge", *map(_without_folders, sys.argv[1:])]),
         "training": asdict(run),
         "clips": len(learn),
         "minutes_of_clips": round(minutes, 1),

@@ -82,7 +82,7 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """That this run has taken, all its sessions together."""
+        """Training time of this run so far, resumed parts included."""
         return time.time() - self.began
 
     def learn(self, clean: Tensor, told: Conditioning, progress: float) -> dict[str, float]:
