@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads th
 import spaces  # on a ZeroGPU Space it has to come before torch, and to decorate something
 
 from syncdiff.errors import InputError
-from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.job import Job
 from syncdiff.preview import Preview
 from syncdiff.provenance import credentials
 from syncdiff.web import build_page, launch_options, wrap_zero_gpu
@@ -29,7 +29,7 @@ try:
     credentials()
 except InputError as sentence:  # a key that cannot sign is said at once, and not after somebody's whole run
     sys.exit(f"app.py: {sentence}")
-pipe = SyncDiffPipeline.ready()
-demo = build_page(wrap_zero_gpu(pipe, spaces.GPU), Preview(pipe))
+job = Job.ready()
+demo = build_page(wrap_zero_gpu(job, spaces.GPU), Preview(job.pipe))
 if __name__ == "__main__":
     demo.launch(**launch_options())

@@ -37,7 +37,7 @@ PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors"
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # Steps of Progress that one video frame counts in each stage that goes frame by frame; drawing depends on --steps.
-STEPS_PER_FRAME = {"finding the face": 2, "rehearsing": 1}
+STEPS_PER_FRAME = {"finding the face": 2, "testing the offset": 1}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,9 +115,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--steps", type=int, metavar="N", help="sampling steps; more is slower")
     one.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video")
     one.add_argument("--face", type=int, dest="index", metavar="N", help="which face, 0 the largest")
-    one.add_argument(
-        "--fit", action="store_true", help="practise on this face first: an experiment, up to a minute, then forgotten"
-    )
     one.add_argument("--correct-offset", action="store_true", help="where the lips would come early or late, draw them "
                      "as much later or earlier; takes a little longer")  # fmt: skip
     one.add_argument("--job", type=int, metavar="N", help="a number that the invisible mark shall carry, which verify "
@@ -158,7 +155,7 @@ def sync(arguments: argparse.Namespace) -> int:
 
     weights, profile = chosen(arguments.weights, arguments.profile)
     given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index}
-    given |= {"job": arguments.job, "fit": arguments.fit, "correct_offset": arguments.correct_offset}
+    given |= {"job": arguments.job, "correct_offset": arguments.correct_offset}
     given["tail"] = "trim" if arguments.trim else None
     options = OPTIONS[profile](**{name: value for name, value in given.items() if value is not None})
     for path in (arguments.face, arguments.voice):
@@ -166,8 +163,8 @@ def sync(arguments: argparse.Namespace) -> int:
     out = checked_out(arguments.out, (arguments.face, arguments.voice))
     # The work goes on beside OUT, so that OUT is either the finished video or what it was before.
     with command_tmpdir(), locked_tmpdir(out.parent, ".syncdiff-") as folder:
-        pipe = load(weights, arguments.attention)
-        with closing(pipe(arguments.face, arguments.voice, folder / "out.mp4", options)) as items:
+        job = load(weights, arguments.attention)
+        with closing(job(arguments.face, arguments.voice, folder / "out.mp4", options)) as items:
             steps_per_frame = STEPS_PER_FRAME | {"drawing": options.steps + 1}
             result = last(items, quiet=arguments.quiet, steps_per_frame=steps_per_frame)
         result.video.replace(out)
@@ -206,9 +203,7 @@ def _score(arguments: argparse.Namespace) -> int:
     net = syncnet_v2.load(arguments.syncnet or fetched)
     if arguments.video.is_dir():
         return score_folder(arguments, net)
-    from syncdiff.pipeline import score_file
-
-    with closing(score_file(load(), arguments.video)) as items:
+    with closing(load().score(arguments.video)) as items:
         scores = last(items, quiet=arguments.quiet, steps_per_frame=STEPS_PER_FRAME)
     found, needed = (), syncnet_v2.how_to_get()
     if net is not None:
@@ -250,14 +245,10 @@ def score_folder(arguments: argparse.Namespace, net: Any) -> int:
 
 def as_progress(steps: Generator[float, None, Any]) -> Iterator[Any]:
     """Fractions 0..1 as Progress, then what the generator returns."""
+    from syncdiff.progress import adapted
     from syncdiff.results import Progress
 
-    while True:
-        try:
-            yield Progress("scoring", round(100 * next(steps)), 100)
-        except StopIteration as end:
-            yield end.value
-            return
+    yield (yield from adapted(steps, lambda done: Progress("scoring", round(100 * done), 100)))
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -270,10 +261,10 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def load(weights: Path = COMPACT, attention: str = "auto") -> Any:
-    """The pipeline, on the GPU where there is one."""
-    from syncdiff.pipeline import SyncDiffPipeline
+    """A job runner, on the GPU where there is one."""
+    from syncdiff.job import Job
 
-    return SyncDiffPipeline.ready(weights, attention)
+    return Job.ready(weights, attention)
 
 
 def refuse_address(path: Path) -> None:

@@ -1,21 +1,33 @@
-"""Per-frame conditioning, and the source-to-output frame mapping."""
+"""Conditioning: what one denoising step sees and hears, built in one place for sampling, training and ablations.
+
+CropFile     crops of a film on disk
+FaceClip     one face of the source, and the reference for any wanted lip shape
+FrameInputs  one frame's pixels before they are encoded: crop, reference, blend mask, lip shapes
+condition    FrameInputs, previous frames and speech -> the denoiser's Conditioning
+FramePlan    which source frame each output frame shows, and how much of it is redrawn
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from syncdiff.faces import OK, FaceTrack, Gap
 from syncdiff.geometry.crops import WINDOW, S, SkinWarp
 from syncdiff.geometry.mouth_shape import SpeakerScale, calibrate_forecast, lip_shape
 from syncdiff.geometry.warp import FaceCrop, bend, hint, lip_blend_mask, open_share
 from syncdiff.media import Clip, Timeline
+from syncdiff.models import pixel_codec
+from syncdiff.models.denoiser import Conditioning
 
-FADE_OUT = 0.2  # s over which the drawing fades where a shorter voice ends
+FADE_OUT_SECONDS = 0.2  # over which redrawing fades where a shorter voice ends
 
 
 class CropFile:
@@ -34,18 +46,54 @@ class CropFile:
 
 
 @dataclass(frozen=True)
-class GeneratorStep:
-    """One evaluation of an generator: which output frames it worked on, and what there is to see of them."""
+class FrameInputs:
+    """One frame's pixels before encoding. Pictures are whole crops or, after `windowed`, the network's window."""
 
-    frames: tuple[int, ...]
-    look: np.ndarray | None = None  # [side, side, 3] uint8: the first of them as it stands
-    crops: np.ndarray | None = None  # [len(frames), side, side, 3] uint8, all of them, once they are finished
-    shapes: np.ndarray | None = None  # [len(frames), SHAPE] crop px: what the frames' own mouths were bent to, if so
+    crop: np.ndarray  # [S, S, 3] uint8: the frame to be redrawn
+    reference: np.ndarray  # [S, S, 3] uint8: the person's mouth, warped to the target shape
+    blend_mask: np.ndarray  # [S, S] float32, 0..1: 1 uses the prediction, 0 keeps the reference
+    lip_shapes: np.ndarray  # [2, SHAPE] float32 crop px: the target shape, and the reference's before it was warped
+
+    def windowed(self) -> FrameInputs:
+        """The same, cut to the window that the network sees."""
+        return replace(
+            self, crop=self.crop[WINDOW], reference=self.reference[WINDOW], blend_mask=self.blend_mask[WINDOW]
+        )
+
+
+# A frame, the mouths of other moments with their shares, and the lip shapes [2, SHAPE] -> FrameInputs. Training gives
+# the surroundings of a near frame, since the frame's own would show the answer.
+BuildInputs = Callable[[FaceCrop, Sequence[tuple[FaceCrop, float]], np.ndarray, FaceCrop], FrameInputs]
+
+
+def warped_inputs(
+    frame: FaceCrop, mouths: Sequence[tuple[FaceCrop, float]], lip_shapes: np.ndarray, surroundings: FaceCrop
+) -> FrameInputs:
+    """The product's inputs: the mouths of other moments, warped to the target shape, in the surroundings' skin."""
+    reference = hint(surroundings, mouths, lip_shapes[0])
+    return FrameInputs(frame.crop, reference, lip_blend_mask(frame.points, lip_shapes[0], S), lip_shapes)
+
+
+def condition(inputs: Sequence[FrameInputs], previous: Tensor, speech: Tensor) -> Conditioning:
+    """Conditioning of a batch.
+
+    Args:
+        inputs: B windowed FrameInputs.
+        previous: [B, C, h, w] encoded previous frames; zeros where there is none.
+        speech: [B, K, D] speech tokens.
+    """
+    frames, references = (
+        pixel_codec.encode(np.stack([getattr(one, name) for one in inputs])) for name in ("crop", "reference")
+    )
+    blend_mask = pixel_codec.spread(np.stack([one.blend_mask for one in inputs]))
+    lip_shapes = torch.from_numpy(np.stack([one.lip_shapes for one in inputs]))
+    masked = frames * (1 - pixel_codec.latent_mask())
+    return Conditioning(masked, references, previous, speech, lip_shapes, blend_mask)
 
 
 @dataclass(frozen=True)
 class BaseFaceClip:
-    """One face of the source, cut out of every frame. Each profile adds what its generator is told of it."""
+    """One face of the source, cut out of every frame. Each profile adds what its generator needs."""
 
     crops: CropFile | np.ndarray  # [T] of [side, side, 3] uint8
     to_frame: np.ndarray  # [T, 2, 3] crop px -> frame px
@@ -53,14 +101,15 @@ class BaseFaceClip:
 
 @dataclass(frozen=True)
 class FaceClip(BaseFaceClip):
-    """For the compact profile: how the lips stand in the crops, which way the head looks."""
+    """One face for the compact profile: its crops, landmarks and head turn."""
 
     points: np.ndarray  # [T, 478, 2] landmarks, frame px; NaN rows where the face is missing
     yaw: np.ndarray  # [T] degrees
     usable: np.ndarray  # [T] bool
+    build: BuildInputs = field(default=warped_inputs)
 
     @classmethod
-    def of(cls, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> FaceClip:
+    def of(cls, track: FaceTrack, to_frame: np.ndarray, crops: CropFile | np.ndarray) -> FaceClip:
         return cls(crops, to_frame, track.points, track.yaw, track.state == OK)
 
     @cached_property
@@ -70,28 +119,28 @@ class FaceClip(BaseFaceClip):
         return lip_shape(self.points) / scale[:, None].astype(np.float32)
 
     @cached_property
-    def identity(self) -> int:
-        """The frame that says who this is: turned as the head mostly is, mouth rather open, so that teeth are seen.
+    def open_frame(self) -> int:
+        """A frame turned as the head mostly is, mouth rather open, so that teeth are seen.
 
         One frame for the whole clip, so it cannot tell when the lips moved (the paper takes the first frame).
         """
-        return self._usual(80)
+        return self._typical(80)
 
     @cached_property
-    def resting(self) -> int:
-        """The same with the mouth rather closed: a mouth that is bent less far stays a better one."""
-        return self._usual(10)
+    def rest_frame(self) -> int:
+        """The same with the mouth rather closed: a mouth that is warped less far stays sharper."""
+        return self._typical(10)
 
-    def _usual(self, percentile: float) -> int:
+    def _typical(self, percentile: float) -> int:
         usable = np.flatnonzero(self.usable)
         turned = np.abs(self.yaw[usable] - np.median(self.yaw[usable]))
-        usual = usable[turned <= np.percentile(turned, 30)]
-        opening = self.shapes[usual, 0]
-        return int(usual[np.abs(opening - np.percentile(opening, percentile)).argmin()])
+        typical = usable[turned <= np.percentile(turned, 30)]
+        opening = self.shapes[typical, 0]
+        return int(typical[np.abs(opening - np.percentile(opening, percentile)).argmin()])
 
     @cached_property
-    def talker(self) -> SpeakerScale:
-        """How this mouth moves when it speaks, from how it was seen moving."""
+    def scale(self) -> SpeakerScale:
+        """How far this mouth moves when it speaks, from how it was seen moving."""
         return SpeakerScale.of(self.shapes[self.usable]).speaking()
 
     def landmarks(self, frame: int) -> np.ndarray:
@@ -99,90 +148,77 @@ class FaceClip(BaseFaceClip):
         matrix = self.to_frame[frame]
         return (self.points[frame] - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
-    def seen(self, frame: int) -> FaceCrop:
+    def face(self, frame: int) -> FaceCrop:
         return FaceCrop(self.crops[frame], self.landmarks(frame))
 
-    def hint(self, frame: int, wanted: np.ndarray) -> np.ndarray:
-        """The identity's mouth in this frame's own jaw and surroundings, both bent to the wanted shape [S, S, 3].
+    def lip_shapes(self, forecast: np.ndarray) -> np.ndarray:
+        """A forecast [B, SHAPE] in a speaker's units -> [B, 2, SHAPE] crop px: target shapes, and the reference's."""
+        target = self.scale.pixels(calibrate_forecast(forecast))
+        closed, opened = self.shapes[[self.rest_frame, self.open_frame]]
+        shown = closed + open_share(target, closed, opened)[:, None] * (opened - closed)
+        return np.stack([target, shown], axis=1)
 
-        The whole of one identity frame smears jaws and collars where the head moves; the whole of the frame itself lets
-        its own lips shine through (measured: docs/training-log.md). So the lips come from one and all else from the
-        other. The identity's mouth is that of two moments, the resting one fading into the open one as a wider gap is
-        wanted: both are bent to the same shape, so they lie on each other.
+    def inputs(self, frame: int, lip_shapes: np.ndarray) -> FrameInputs:
+        """Inputs of one source frame for lip shapes [2, SHAPE].
+
+        The whole of one open frame smears jaws and collars where the head moves; the whole of the frame itself lets its
+        own lips shine through (measured: docs/training-log.md). So the lips come from other moments, all else from the
+        frame. The rest frame's mouth fades into the open frame's as a wider gap is wanted; both are warped to the same
+        shape, so they lie on each other.
         """
-        share = float(open_share(wanted, *self.shapes[[self.resting, self.identity]]))
-        mouths = (self.seen(self.resting), 1 - share), (self.seen(self.identity), share)
-        return hint(self.seen(frame), mouths, wanted)
+        here = self.face(frame)
+        share = float(open_share(lip_shapes[0], *self.shapes[[self.rest_frame, self.open_frame]]))
+        mouths = (self.face(self.rest_frame), 1 - share), (self.face(self.open_frame), share)
+        return self.build(here, mouths, lip_shapes, here)
 
-    def region(self, frame: int, wanted: np.ndarray) -> np.ndarray:
-        """Where the network has the say over the hint: on the lips, softly [S, S] float32 (see `lips.lip_blend_mask`).
-
-        Around them the hint is the frame's own skin, bent; what a network redraws of that is only softer (measured:
-        docs/training-log.md).
-        """
-        return lip_blend_mask(self.landmarks(frame), wanted, S)
-
-    def bend(self, frame: int, wanted: np.ndarray) -> SkinWarp:
-        """How the frame's own skin goes with a mouth of the wanted shape."""
-        return SkinWarp(bend(self.landmarks(frame), wanted, S), 1 - self.region(frame, wanted))
-
-    def shown(self, wanted: np.ndarray) -> np.ndarray:
-        """Shapes [B, SHAPE] crop px -> the shape that the identity's mouth has, before it is bent to them."""
-        closed, opened = self.shapes[[self.resting, self.identity]]
-        return closed + open_share(wanted, closed, opened)[:, None] * (opened - closed)
-
-    def lips(self, forecast: np.ndarray) -> np.ndarray:
-        """A forecast [B, SHAPE] in a talker's units -> what the network is told [B, 2, SHAPE], crop px."""
-        wanted = self.talker.pixels(calibrate_forecast(forecast))
-        return np.stack([wanted, self.shown(wanted)], axis=1)
+    def skin_warp(self, frame: int, target: np.ndarray) -> SkinWarp:
+        """How the frame's own skin moves with a mouth of the target shape [SHAPE]."""
+        points = self.landmarks(frame)
+        return SkinWarp(bend(points, target, S), 1 - lip_blend_mask(points, target, S))
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What drawing needs to know about the output: which source frame is where, and how much of it is redrawn."""
+class FramePlan:
+    """Per-frame mapping from output to source, and how much of each frame is redrawn."""
 
-    face_clip: BaseFaceClip
+    face: Any  # the profile's BaseFaceClip
     indices: np.ndarray  # [T'] source frame of every output frame
     times: np.ndarray  # [T'] s, when every output frame is shown
     middles: np.ndarray  # [T'] s, the middle of the time that each output frame is shown for
     weight: np.ndarray  # [T'] float32: 0 where the frame is left alone, soft at the ends of what is redrawn
 
     @classmethod
-    def of(cls, face_clip: BaseFaceClip, clip: Clip, line: Timeline, track: FaceTrack) -> Scene:
+    def of(cls, face: BaseFaceClip, clip: Clip, line: Timeline, track: FaceTrack) -> FramePlan:
         weight = track.weight(clip.times)[line.indices]
         if line.spoken_until < line.times[-1]:
-            weight = weight * np.clip((line.spoken_until - line.times) / FADE_OUT, 0, 1)
+            weight = weight * np.clip((line.spoken_until - line.times) / FADE_OUT_SECONDS, 0, 1)
         middles = (line.times + np.append(line.times[1:], line.seconds)) / 2
-        return cls(face_clip, line.indices, line.times, middles, weight.astype(np.float32))
+        return cls(face, line.indices, line.times, middles, weight.astype(np.float32))
 
     @property
-    def wanted(self) -> np.ndarray:
-        """[T'] bool: frames to redraw."""
+    def to_redraw(self) -> np.ndarray:
+        """[T'] bool."""
         return self.weight > 0
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def until(self, second: float) -> Scene:
+    def until(self, second: float) -> FramePlan:
         """Its frames that begin before that second."""
         n = int(np.searchsorted(self.times, second))
         return replace(self, **{k: getattr(self, k)[:n] for k in ("indices", "times", "middles", "weight")})
 
-    def ahead(self, seconds: float) -> Scene:
-        """The same with lips that move so much earlier: every frame hears what is said later."""
+    def ahead(self, seconds: float) -> FramePlan:
+        """The same with lips that move so much earlier: every frame is conditioned on later sound."""
         return replace(self, middles=self.middles + seconds)
 
     def matrix(self, i: int) -> np.ndarray:
         """Crop -> frame transform [2, 3] of output frame `i`."""
-        return self.face_clip.to_frame[self.indices[i]]
-
-    def windows(self, frames: Sequence[int]) -> np.ndarray:
-        """Crop windows [B, 80, 96, 3] uint8 of output frames."""
-        return np.stack([self.face_clip.crops[self.indices[i]][WINDOW] for i in frames])
+        return self.face.to_frame[self.indices[i]]
 
     def complete(self, frames: Sequence[int], windows: np.ndarray) -> np.ndarray:
-        """SamplerStep windows [B, 80, 96, 3] set into their crops [B, S, S, 3]."""
-        crops = np.stack([self.face_clip.crops[self.indices[i]] for i in frames])
+        """Drawn windows [B, 80, 96, 3] set into their crops [B, S, S, 3]."""
+        crops = np.stack([self.face.crops[self.indices[i]] for i in frames])
         crops[:, WINDOW[0], WINDOW[1]] = windows
         return crops
 
@@ -191,7 +227,7 @@ class Scene:
         ends = np.append(line.times[1:], line.seconds)
         reason = {(g.start, g.end): g.reason for g in track.gaps(clip.times)}
         spans: list[Gap] = []
-        for i in np.flatnonzero(~self.wanted):
+        for i in np.flatnonzero(~self.to_redraw):
             at = clip.times[line.indices[i]]
             why = next((r for (a, b), r in reason.items() if a <= at < b), "the voice has ended")
             if spans and spans[-1].reason == why and abs(spans[-1].end - line.times[i]) < 1e-6:

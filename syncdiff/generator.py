@@ -1,35 +1,76 @@
-"""The compact profile's way of drawing: the mouth's window of an upright face crop, lanes of frames side by side."""
+"""The generator of the compact profile: a frame plan and a voice in, finished patches of the redrawn mouth out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from syncdiff.conditioning import CropFile, FaceClip, GeneratorStep, Scene
+from syncdiff.conditioning import BaseFaceClip, CropFile, FaceClip, FramePlan, condition
 from syncdiff.devices import autocast
 from syncdiff.diffusion import sampler
 from syncdiff.faces import FaceTrack
 from syncdiff.geometry import crops
-from syncdiff.geometry.crops import WINDOW
 from syncdiff.media import Clip, Patch
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
-from syncdiff.models.speech_encoder import SpeechEncoder, SpeechFeatures, listen
+from syncdiff.models.speech_encoder import SpeechEncoder, SpeechFeatures, speech_features
 
-PREVIOUS = 0.4  # strength of the previous drawn frame: chosen when, at full, errors grew (docs/training-log.md)
+PREVIOUS_STRENGTH = 0.4  # of the previous drawn frame: at full strength errors grew (docs/training-log.md)
+CHUNK = sampler.LANE * sampler.LANES  # output frames that are generated in one go
+
+
+@dataclass(frozen=True)
+class DrawnFrame:
+    """One finished output frame."""
+
+    crop: np.ndarray  # [side, side, 3] uint8
+    paste: Callable[[np.ndarray, np.ndarray], Patch]  # a frame [H, W, 3] and this crop, marked or not -> its patch
+
+
+@dataclass(frozen=True)
+class GeneratorStep:
+    """One evaluation of a generator."""
+
+    frames: tuple[int, ...]  # output frames that it worked on
+    preview: np.ndarray | None = None  # [side, side, 3] uint8: the first of them as it stands
+    finished: Mapping[int, DrawnFrame] | None = None  # by output frame, once they are done
+
+
+class FaceGenerator(Protocol):
+    """What a profile offers to a job."""
+
+    side: int  # px, of its crops
+    finder: str  # backend that finds its faces
+    upright: bool  # whether its crops are those that the judge sees and the invisible mark lies in
+
+    def cut(self, image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
+        """Frame [H, W, 3] and crop -> frame transform [2, 3] -> crop [side, side, 3]."""
+
+    def align(self, clip: Clip, track: FaceTrack) -> np.ndarray:
+        """Crop -> frame transforms [T, 2, 3] of a track; NaN where the face is missing."""
+
+    def face_clip(self, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> BaseFaceClip:
+        """The face that a FramePlan refers to."""
+
+    def encode(self, samples: np.ndarray) -> Any:
+        """Voice [N] at 16 kHz -> this profile's speech features."""
+
+    def generate(self, plan: FramePlan, speech: Any, start: int, *, steps: int, seed: int) -> Iterator[GeneratorStep]:
+        """Redraw the CHUNK of output frames that begins at `start`; chunks are asked for in order."""
 
 
 class CompactGenerator:
-    """Draws any chunk of a job on its own."""
+    """Generates any chunk of a job on its own, lanes of frames side by side (`diffusion.sampler`)."""
 
     side = crops.S
     finder = "mediapipe"
-    upright = True  # its crops are those that the judge looks at and the invisible mark lies in
+    upright = True
     cut = staticmethod(crops.cut)
 
     def __init__(self, denoiser: Denoiser, speech: SpeechEncoder, scheduler: DDIMScheduler) -> None:
@@ -41,48 +82,63 @@ class CompactGenerator:
     def face_clip(self, track: FaceTrack, to_frame: np.ndarray, cut_out: CropFile) -> FaceClip:
         return FaceClip.of(track, to_frame, cut_out)
 
-    def listen(self, samples: np.ndarray) -> SpeechFeatures:
-        return listen(self.speech, samples)
+    def encode(self, samples: np.ndarray) -> SpeechFeatures:
+        return speech_features(self.speech, samples)
 
-    def paste(self, image: np.ndarray, crop: np.ndarray, scene: Scene, i: int, shape: np.ndarray) -> Patch:
-        """What was drawn for output frame `i`, its own mouth bent to that shape [SHAPE], in the frame [H, W, 3]."""
-        bend = scene.face_clip.bend(scene.indices[i], shape)
-        return crops.paste(image, crop, scene.matrix(i), scene.weight[i], bend)
+    def conditioning(self, plan: FramePlan, speech: SpeechFeatures, frames: tuple[int, ...]) -> Conditioning:
+        """Conditioning of output frames, without a previous frame."""
+        when = torch.from_numpy(plan.middles[list(frames)])
+        lip_shapes = plan.face.lip_shapes(speech.lips_at(when).numpy())
+        indices = plan.indices[list(frames)]
+        inputs = [plan.face.inputs(i, shapes).windowed() for i, shapes in zip(indices, lip_shapes, strict=True)]
+        nothing = torch.zeros(len(frames), pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+        return condition(inputs, nothing, speech.window(when, self.denoiser.config.tokens))
 
-    def draw_chunk(
-        self, scene: Scene, heard: SpeechFeatures, start: int, *, steps: int, seed: int
+    def generate(
+        self, plan: FramePlan, speech: SpeechFeatures, start: int, *, steps: int, seed: int
     ) -> Iterator[GeneratorStep]:
-        """Draw the mouths of the chunk that begins at output frame `start` (see `sampler.draw_frames`)."""
-        device, tokens, mask = self.denoiser.device, self.denoiser.config.tokens, pixel_codec.latent_mask()
-        face_clip = scene.face_clip
+        """Redraw the CHUNK of output frames that begins at `start`."""
+        device, mask = self.denoiser.device, pixel_codec.latent_mask()
 
-        @lru_cache(maxsize=1)  # every step of a frame is told the same
-        def told(frames) -> Conditioning:
-            seen = pixel_codec.encode(scene.windows(frames)) * (1 - mask)
-            when = torch.from_numpy(scene.middles[list(frames)])
-            lips = face_clip.lips(heard.lips_at(when).numpy())
-            shown = list(zip(scene.indices[list(frames)], lips[:, 0], strict=True))
-            identity = pixel_codec.encode(np.stack([face_clip.hint(i, wanted)[WINDOW] for i, wanted in shown]))
-            region = pixel_codec.spread(np.stack([face_clip.region(i, wanted)[WINDOW] for i, wanted in shown]))
-            nothing, speech = torch.zeros_like(seen), heard.window(when, tokens)
-            return Conditioning(seen, identity, nothing, speech, torch.from_numpy(lips), region)
+        @lru_cache(maxsize=1)  # every step of a frame has the same
+        def conditioning(frames: tuple[int, ...]) -> Conditioning:
+            return self.conditioning(plan, speech, frames)
 
         def denoise(noisy, timestep, frames, previous):
             noisy = noisy.to(device, memory_format=torch.channels_last)
             with torch.inference_mode(), autocast(device):
-                drawn = self.denoiser(noisy, timestep, replace(told(frames), previous=previous).to(device))
+                drawn = self.denoiser(noisy, timestep, replace(conditioning(frames), previous=previous).to(device))
             return drawn.float().cpu()
 
         def complete(clean, frames):
-            return PREVIOUS * (clean.clamp(-1, 1) * mask + told(frames).masked)
+            return PREVIOUS_STRENGTH * (clean.clamp(-1, 1) * mask + conditioning(frames).masked)
 
         shape = (pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
         for part in sampler.draw_frames(
-            scene.wanted, start, denoise, complete, shape, self.scheduler, steps=steps, seed=seed
+            plan.to_redraw, start, denoise, complete, shape, self.scheduler, steps=steps, seed=seed
         ):
             shown = len(part.frames) if part.finished else 1
-            drawn = scene.complete(part.frames[:shown], pixel_codec.decode(part.clean[:shown]))
+            drawn = plan.complete(part.frames[:shown], pixel_codec.decode(part.clean[:shown]))
             if part.finished:
-                yield GeneratorStep(part.frames, drawn[0], drawn, told(part.frames).lips[:, 0].numpy())
+                targets = conditioning(part.frames).lip_shapes[:, 0].numpy()
+                done = {
+                    i: DrawnFrame(crop, Paste(plan, i, target))
+                    for i, crop, target in zip(part.frames, drawn, targets, strict=True)
+                }
+                yield GeneratorStep(part.frames, drawn[0], done)
             else:
                 yield GeneratorStep(part.frames, drawn[0])
+
+
+@dataclass(frozen=True)
+class Paste:
+    """The way of one drawn crop back into its frame."""
+
+    plan: FramePlan
+    i: int  # output frame
+    target: np.ndarray  # [SHAPE] crop px, of the drawn mouth
+
+    def __call__(self, image: np.ndarray, crop: np.ndarray) -> Patch:
+        plan, i = self.plan, self.i
+        warp = plan.face.skin_warp(plan.indices[i], self.target)
+        return crops.paste(image, crop, plan.matrix(i), plan.weight[i], warp)

@@ -21,7 +21,6 @@ class SampleOptions:
     seed: int = 0
     face: int | Spot | None = None  # index by size over time, or where to find it; None is the largest
     tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
-    fit: bool = False  # practise on this face first, by the clock: no two runs are quite alike (see `syncdiff.fit`)
     correct_offset: bool = False  # where the lips would come early or late, draw them as much later or earlier
     label: bool = True  # small words in the corner of every frame: the lips were redrawn by AI
     job: int = 0  # number that the invisible mark carries: a host's own, nothing about the visitor

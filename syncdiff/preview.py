@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 
 from syncdiff.audio import SAMPLE_RATE
-from syncdiff.conditioning import FaceClip, Scene
+from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, track_faces
 from syncdiff.faces.track import REASONS
 from syncdiff.geometry.crops import S, align, cut, mouth_mask
 from syncdiff.media import Clip, open_speech, read_clip
-from syncdiff.models.speech_encoder import SpeechFeatures, listen
+from syncdiff.models.speech_encoder import SpeechFeatures, speech_features
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
@@ -68,7 +68,7 @@ class Preview:
             speech = open_speech(voice, Path(name))
             glimpse = PreviewClip.of(face, Path(name))
             samples = speech.samples()[: round(HEARD * SAMPLE_RATE)]
-            return glimpse.drawn(self.pipe, listen(self.pipe.speech, samples), _loudest(samples), options)
+            return glimpse.drawn(self.pipe, speech_features(self.pipe.speech, samples), _loudest(samples), options)
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,13 @@ class PreviewClip:
         usable = np.flatnonzero(track.state == OK)
         chosen = int(usable[np.abs(self.times[usable] - second).argmin()])
         one = np.array([chosen])
-        scene = Scene(FaceClip.of(track, to_frame, crops), one, np.zeros(1), np.array([second]), np.ones(1, np.float32))
-        *_, last = pipe.draw_chunk(scene, heard, 0, options)
-        (crop,), (shape,) = last.crops, last.shapes
+        plan = FramePlan(
+            FaceClip.of(track, to_frame, crops), one, np.zeros(1), np.array([second]), np.ones(1, np.float32)
+        )
+        *_, last = pipe.generator().generate(plan, heard, 0, steps=options.steps, seed=options.seed)
         before, after = self.images[chosen], self.images[chosen].copy()
-        patch = pipe.generator().paste(before, crop, scene, 0, shape)
-        after[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
+        drawn = last.finished[0]
+        drawn.paste(before, drawn.crop).apply(after)
         return Trial(before, after, _moved(_SQUARE, to_frame[chosen]), _moved(_outline(), to_frame[chosen]), second)
 
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-Made = TypeVar("Made")
+Out = TypeVar("Out")
+Value = TypeVar("Value")
 
 
-def finished(steps: Generator[Any, None, Made]) -> Made:
-    """What a generator returns, for a caller who need not know how far it is."""
+def adapted(steps: Generator[Any, None, Value], convert: Callable[[Any], Out]) -> Generator[Out, None, Value]:
+    """The same work with every yielded value converted; passes the generator's own return value on."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield convert(step)
+
+
+def finished(steps: Generator[Any, None, Value]) -> Value:
+    """What a generator returns, for a caller who does not need its progress."""
     while True:
         try:
             next(steps)
@@ -17,10 +28,6 @@ def finished(steps: Generator[Any, None, Made]) -> Made:
             return end.value
 
 
-def scaled(steps: Generator[float, None, Made], first: float, last: float) -> Generator[float, None, Made]:
-    """Fractions 0..1 of one part as fractions `first` to `last` of the whole; passes the part's own value on."""
-    while True:
-        try:
-            yield first + (last - first) * next(steps)
-        except StopIteration as end:
-            return end.value
+def scaled(steps: Generator[float, None, Value], first: float, last: float) -> Generator[float, None, Value]:
+    """Fractions 0..1 of one part as fractions `first` to `last` of the whole."""
+    return adapted(steps, lambda fraction: first + (last - first) * fraction)

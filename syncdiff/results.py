@@ -15,7 +15,7 @@ from syncdiff.faces import Gap
 from syncdiff.options import SampleOptions
 from syncdiff.sync.scoring import Scores
 
-Stage = Literal["reading", "finding the face", "listening", "fitting", "rehearsing", "drawing", "scoring"]
+Stage = Literal["reading", "finding the face", "listening", "testing the offset", "drawing", "scoring"]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 
 from syncdiff.errors import InputError
 from syncdiff.faces import Gap, Spot
+from syncdiff.job import NO_SYNCNET
 from syncdiff.options import SampleOptions
-from syncdiff.pipeline import NO_SYNCNET
 from syncdiff.preview import Face, Trial
 from syncdiff.results import Progress, Result
 from syncdiff.sync.scoring import Scores
@@ -70,10 +70,6 @@ class FakePipeline:
         self.on_draw: Callable[[], object] = lambda: None  # called after every step of drawing
         self.offset = 0  # frames, of the result, where nobody asks to have it corrected
         self.running = {"profile": "compact", "device": "cpu", "precision": "float32", "attention": "sdpa"}
-
-    def attend(self, attention: str) -> None:
-        """As SyncDiffPipeline.attend."""
-        self.running["attention"] = "sdpa" if attention == "auto" else attention
 
     def __call__(self, face_file: Path, voice: Path, out: Path, options: SampleOptions) -> Iterator[Progress | Result]:
         self.calls.append((face_file, voice, out, options))

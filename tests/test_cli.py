@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from syncdiff import pipeline
+from syncdiff import job
 from syncdiff.cli import main
 from syncdiff.errors import InputError
 from syncdiff.options import SampleOptions
@@ -26,7 +26,7 @@ from tests.fakes import FakePipeline
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     fake = FakePipeline()
-    monkeypatch.setattr(pipeline.SyncDiffPipeline, "from_pretrained", lambda *_, **__: fake)
+    monkeypatch.setattr(job.Job, "ready", lambda *_, **__: fake)
     return fake
 
 
@@ -71,7 +71,7 @@ def test_sync_in_words_with_the_default_options(pipe, tmp_path, capsys) -> None:
     assert pipe.calls[0][3] == SampleOptions()
     printed = capsys.readouterr().out
     assert "0.4 to 0.7 s is left as it was" in printed
-    assert printed.splitlines()[-1] == pipeline.NO_SYNCNET
+    assert printed.splitlines()[-1] == job.NO_SYNCNET
     assert "result: confidence 5.60, distance 6.40, offset +0 frames at 25 fps (syncdiff-judge)" in printed
 
 
@@ -197,11 +197,11 @@ def test_version(capsys) -> None:
     ],
 )
 def test_score(pipe, monkeypatch, capsys, scores: Scores, words: str) -> None:
-    def score_file(pipe, video):
+    def score_video_of(video):
         yield Progress("scoring", 1, 1, None)
         yield scores
 
-    monkeypatch.setattr(pipeline, "score_file", score_file)
+    monkeypatch.setattr(pipe, "score", score_video_of, raising=False)
     monkeypatch.setattr("syncdiff.sync.syncnet_v2.weights.find", lambda path=None: None)
     assert main(["score", "video.mp4"]) == 0
     judged, how = capsys.readouterr().out.splitlines()
@@ -220,7 +220,7 @@ def official(pipe, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """As if SyncNet's own weights were here and every video had one face, or two; what was asked of them."""
     asked = []
 
-    def score_file(pipe, video):
+    def score_video_of(video):
         yield Scores("syncdiff-judge", 4.5, 7.25, -2)
 
     def score_video(video, net, protocol, **options):
@@ -232,7 +232,7 @@ def official(pipe, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
             Scores(syncnet_v2.NAMES[protocol], 8.0 + i, 6.5, 1) for i in range(2 if "two" in str(video) else 1)
         )
 
-    monkeypatch.setattr(pipeline, "score_file", score_file)
+    monkeypatch.setattr(pipe, "score", score_video_of, raising=False)
     monkeypatch.setattr(syncnet_v2, "load", lambda path=None: f"net of {path}")
     monkeypatch.setattr(syncnet_v2, "score_video", score_video)
     monkeypatch.setattr("syncdiff.sync.syncnet_v2.videos.score_video", score_video)

@@ -22,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from syncdiff import pipeline
 from syncdiff.cli import main
-from syncdiff.conditioning import Scene
+from syncdiff.conditioning import FramePlan
 from syncdiff.errors import CheckpointError, InputError
+from syncdiff.job import Job
 from syncdiff.media import LIMITS
 from syncdiff.options import PAPER_STEPS, PaperOptions
 from syncdiff.paper import (
@@ -47,7 +48,6 @@ from syncdiff.paper.generator import FaceFrames
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.provenance import verify
 from syncdiff.results import Progress, Result
-from syncdiff.sync import syncnet_v2
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import Scores
 from syncdiff.web.jobs import JobRequest, JobService
@@ -307,11 +307,11 @@ def drawn(
     boxes = np.tile(np.array([64.0, 64, 192, 192]), (T, 1))
     face = FaceFrames(crops, np.tile(np.eye(2, 3), (T, 1, 1)), boxes, np.ones(T, bool))
     times = np.arange(T) / 25
-    scene = Scene(face, np.arange(T), times, times + 0.02, np.array(wanted, np.float32))
+    plan = FramePlan(face, np.arange(T), times, times + 0.02, np.array(wanted, np.float32))
     heard = torch.arange(T)[:, None].float().expand(T, 64)
     generator, out = PaperGenerator(net, pipe.speech, pipe.vae, pipe.scheduler), {}
-    for stroke in generator.draw_chunk(scene, heard, 0, steps=1, seed=0):
-        out[stroke.frames[0]] = stroke.crops[0]
+    for step in generator.generate(plan, heard, 0, steps=1, seed=0):
+        out |= {i: frame.crop for i, frame in step.finished.items()}
     return net.told, out, face
 
 
@@ -351,9 +351,8 @@ def test_the_whole_way(pipe, clip, tmp_path, private_temp, monkeypatch):
         yield 1.0
         return (Scores(net, 8.0, 6.5, 0),)
 
-    monkeypatch.setattr(pipe, "syncnet", "SyncNet v2")
-    monkeypatch.setattr(syncnet_v2, "score_video", score_video)
-    *progress, result = pipe(*clip, tmp_path / "out.mp4", PaperOptions(steps=2, label=False))
+    monkeypatch.setattr("syncdiff.sync.syncnet_v2.score_video", score_video)
+    *progress, result = Job(pipe, syncnet="SyncNet v2")(*clip, tmp_path / "out.mp4", PaperOptions(steps=2, label=False))
     assert isinstance(result, Result)
     assert result.frames == result.redrawn == FRAMES
     assert {p.stage for p in progress} == {"reading", "finding the face", "listening", "drawing", "scoring"}
@@ -375,7 +374,7 @@ def test_saved_and_loaded_it_draws_the_same_from_the_command_line(pipe, clip, tm
     assert isinstance(again.vae, VQModel)
     assert isinstance(again.denoiser.unet, UNet2DConditionModel)
     assert isinstance(again.scheduler, DDIMScheduler)
-    *_, result = pipe(*clip, tmp_path / "ours.mp4", PaperOptions(steps=1))
+    *_, result = Job(pipe)(*clip, tmp_path / "ours.mp4", PaperOptions(steps=1))
     where = ["--profile", "paper", "--weights", str(tmp_path / "weights")]
     assert main(["sync", *map(str, clip), str(tmp_path / "out.mp4"), "--steps", "1", "--json", *where]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -411,7 +410,7 @@ def in_the_second_frame(updates: Iterator[Progress | Result]) -> None:
 
 
 def test_cancel_stops_between_two_steps_and_leaves_nothing(slow, clip, tmp_path, private_temp):
-    in_the_second_frame(slow(*clip, tmp_path / "out.mp4", PaperOptions(steps=20)))
+    in_the_second_frame(Job(slow)(*clip, tmp_path / "out.mp4", PaperOptions(steps=20)))
     assert slow.denoiser.evaluations == 23
     assert not any(private_temp.iterdir())
     assert not any(tmp_path.iterdir())
@@ -420,7 +419,7 @@ def test_cancel_stops_between_two_steps_and_leaves_nothing(slow, clip, tmp_path,
 def test_the_pages_cancel_stops_it_as_well(slow, clip, private_temp):
     """What closing a tab or the page's button does: the run is closed where it is."""
     asked = JobRequest(str(clip[0]), str(clip[1]), True, {"steps": 20})
-    in_the_second_frame(JobService(slow, None).run(asked, Visitor("ann", "192.0.2.1")))
+    in_the_second_frame(JobService(Job(slow), None).run(asked, Visitor("ann", "192.0.2.1")))
     assert slow.denoiser.evaluations == 23
     assert [path.name for path in private_temp.rglob("*")] == ["gradio"]
 
@@ -431,7 +430,7 @@ def test_interrupted_on_the_command_line_it_leaves_nothing(
     pipe.save_config(tmp_path)
     before = set(tmp_path.iterdir())
     slow.denoiser.last = 5
-    monkeypatch.setattr(SyncDiffPipeline, "ready", lambda *_: slow)
+    monkeypatch.setattr(Job, "ready", lambda *_: Job(slow))
     given = ["--weights", str(tmp_path), "--profile", "paper", "--steps", "20"]
     assert main(["sync", *map(str, clip), str(tmp_path / "out.mp4"), *given]) == 130
     assert "Interrupted: nothing was written." in capsys.readouterr().err
@@ -474,9 +473,10 @@ def test_the_mark_lies_in_the_result_and_the_judge_scores_it(tmp_path):
                 out.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
         out.mux(stream.encode())
     pipe = SyncDiffPipeline(Repeats(), AVHubert(width=64, layers=1, hidden=8).eval(), paper_schedule(), Shrinks())
-    pipe.judge = JudgeNet.load(COMPACT / "judge" / "judge.safetensors")
     options = PaperOptions(steps=2, job=777)
-    *_, result = pipe(tmp_path / "face.mp4", EXAMPLES / "voice-river.wav", tmp_path / "out.mp4", options)
+    *_, result = Job(pipe, JudgeNet.shipped())(
+        tmp_path / "face.mp4", EXAMPLES / "voice-river.wav", tmp_path / "out.mp4", options
+    )
     assert result.result_scores.judge == "syncdiff-judge"
     assert result.result_scores.scorable
     assert result.source_scores.reason == "not scorable: the face came without a sound of its own"
@@ -574,25 +574,25 @@ def test_options_are_the_papers():
 
 
 def test_xformers_only_where_it_can_run(pipe, monkeypatch):
-    pipe.attend("auto")
+    pipe.set_attention("auto")
     assert pipe.attention == "sdpa"
     with pytest.raises(InputError, match="xformers cannot be used here"):
-        pipe.attend("xformers")
+        pipe.set_attention("xformers")
     with pytest.raises(InputError, match="choose auto, sdpa or xformers"):
-        pipe.attend("flash")
+        pipe.set_attention("flash")
     # A GPU and the package, pretended: the call that diffusers' U-Nets obey is made, and a failure falls back.
     called = []
     monkeypatch.setattr(pipeline, "find_spec", lambda _: object())
     monkeypatch.setattr(SyncDiffPipeline, "device", property(lambda _: torch.device("cuda")))
     monkeypatch.setattr(pipe.denoiser.unet, "enable_xformers_memory_efficient_attention", lambda: called.append(1))
-    pipe.attend("auto")
+    pipe.set_attention("auto")
     assert (pipe.attention, called) == ("xformers", [1])
 
     def fails():
         raise NotImplementedError("no operator")
 
     monkeypatch.setattr(pipe.denoiser.unet, "enable_xformers_memory_efficient_attention", fails)
-    pipe.attend("auto")
+    pipe.set_attention("auto")
     assert pipe.attention == "sdpa"
     with pytest.raises(InputError, match="no operator"):
-        pipe.attend("xformers")
+        pipe.set_attention("xformers")

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.errors import InputError
 from syncdiff.generator import CompactGenerator
-from syncdiff.geometry.crops import mouth_mask
+from syncdiff.geometry.crops import WINDOW, S, mouth_mask
+from syncdiff.job import Job
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.options import SampleOptions
-from syncdiff.pipeline import SyncDiffPipeline, score_file
+from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.provenance import read_manifest
 from syncdiff.provenance.label import ALIKE, sees_label
 from syncdiff.results import Progress, Result
@@ -33,9 +35,12 @@ FACE, VOICE = EXAMPLES / "ines.mp4", EXAMPLES / "voice-river.wav"
 def pipe() -> SyncDiffPipeline:
     torch.manual_seed(0)
     denoiser = Denoiser(widths=(16, 32), speech_width=16, tokens=4, residual=False).eval()
-    made = SyncDiffPipeline(denoiser, SpeechEncoder(width=16, layers=1).eval(), compact_schedule())
-    made.judge = JudgeNet().eval()
-    return made
+    return SyncDiffPipeline(denoiser, SpeechEncoder(width=16, layers=1).eval(), compact_schedule())
+
+
+@pytest.fixture(scope="module")
+def job(pipe) -> Job:
+    return Job(pipe, JudgeNet().eval())
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +61,8 @@ def short(tmp_path_factory) -> tuple[Path, Path]:
     return folder / "face.mp4", folder / "voice.wav"
 
 
-def run(pipe, face, voice, out, **options) -> tuple[list[Progress], Result]:
-    *progress, result = pipe(face, voice, out, SampleOptions(**{"steps": 1} | options))
+def run(job, face, voice, out, **options) -> tuple[list[Progress], Result]:
+    *progress, result = job(face, voice, out, SampleOptions(**{"steps": 1} | options))
     return progress, result
 
 
@@ -66,8 +71,8 @@ def pixels(path: Path) -> np.ndarray:
         return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
 
 
-def test_the_journey(pipe, short, tmp_path, private_temp):
-    progress, result = run(pipe, *short, tmp_path / "out.mp4")
+def test_the_journey(job, short, tmp_path, private_temp):
+    progress, result = run(job, *short, tmp_path / "out.mp4")
     stages = list(dict.fromkeys(p.stage for p in progress))
     assert stages == ["reading", "finding the face", "listening", "drawing", "scoring"]
     assert all(0 <= p.done <= p.total for p in progress)
@@ -89,14 +94,14 @@ def test_the_journey(pipe, short, tmp_path, private_temp):
     assert not any(private_temp.iterdir())  # nothing is left behind
 
 
-def test_same_seed_same_video_other_seed_other_video(pipe, short, tmp_path):
-    videos = [pixels(run(pipe, *short, tmp_path / f"{i}.mp4", seed=s)[1].video) for i, s in enumerate((3, 3, 4))]
+def test_same_seed_same_video_other_seed_other_video(job, short, tmp_path):
+    videos = [pixels(run(job, *short, tmp_path / f"{i}.mp4", seed=s)[1].video) for i, s in enumerate((3, 3, 4))]
     assert (videos[0] == videos[1]).all()
     assert not (videos[0] == videos[2]).all()
 
 
-def test_cancel_takes_effect_at_once_and_leaves_nothing(pipe, short, tmp_path, private_temp):
-    with closing(pipe(*short, tmp_path / "out.mp4", SampleOptions(steps=50))) as steps:
+def test_cancel_takes_effect_at_once_and_leaves_nothing(job, short, tmp_path, private_temp):
+    with closing(job(*short, tmp_path / "out.mp4", SampleOptions(steps=50))) as steps:
         for update in steps:
             if update.stage == "drawing":
                 break
@@ -105,23 +110,23 @@ def test_cancel_takes_effect_at_once_and_leaves_nothing(pipe, short, tmp_path, p
     assert not any(tmp_path.iterdir())
 
 
-def test_a_shorter_voice_leaves_the_rest_as_it_was(pipe, short, tmp_path):
+def test_a_shorter_voice_leaves_the_rest_as_it_was(job, short, tmp_path):
     import soundfile
 
     samples, rate = soundfile.read(short[1])
     soundfile.write(tmp_path / "one.wav", samples[:rate], rate)
-    _, result = run(pipe, short[0], tmp_path / "one.wav", tmp_path / "out.mp4", label=False)
+    _, result = run(job, short[0], tmp_path / "one.wav", tmp_path / "out.mp4", label=False)
     assert result.frames == 60
     assert not read_manifest(result.video).labelled
     (gap,) = result.passed_through
     assert (round(gap.start, 2), round(gap.end, 2), gap.reason) == (1.0, 2.4, "the voice has ended")
     before, after = pixels(short[0])[30:].astype(float), pixels(result.video)[30:]
     assert 10 * np.log10(255**2 / ((before - after) ** 2).mean()) > 36
-    _, trimmed = run(pipe, short[0], tmp_path / "one.wav", tmp_path / "trim.mp4", tail="trim")
+    _, trimmed = run(job, short[0], tmp_path / "one.wav", tmp_path / "trim.mp4", tail="trim")
     assert trimmed.frames == 25
 
 
-def test_no_face_is_one_sentence(pipe, short, tmp_path, private_temp):
+def test_no_face_is_one_sentence(job, short, tmp_path, private_temp):
     with av.open(str(tmp_path / "grey.mp4"), "w") as out:
         stream = out.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
@@ -129,39 +134,37 @@ def test_no_face_is_one_sentence(pipe, short, tmp_path, private_temp):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((240, 320, 3), 90, np.uint8))))
         out.mux(stream.encode())
     with pytest.raises(InputError, match="face") as caught:
-        run(pipe, tmp_path / "grey.mp4", short[1], tmp_path / "out.mp4")
+        run(job, tmp_path / "grey.mp4", short[1], tmp_path / "out.mp4")
     assert "\n" not in str(caught.value)
     assert not any(private_temp.iterdir())
 
 
-def test_inputs_are_never_overwritten(pipe, short, tmp_path):
+def test_inputs_are_never_overwritten(job, short, tmp_path):
     for out, words in ((short[0], "is an input"), (tmp_path / "nowhere" / "out.mp4", "folder that exists")):
         with pytest.raises(InputError, match=words):
-            run(pipe, *short, out)
+            run(job, *short, out)
     assert short[0].stat().st_size > 1000
 
 
-def test_what_a_rehearsal_found_moves_what_every_frame_hears(pipe, short, tmp_path, monkeypatch):
-    rehearsed = [Scores("judge", 0.3, 1.0, 5, steady=True), Scores("judge", 0.3, 1.0, 5), Scores("judge", reason="why")]
-    score, draw, heard = pipe._score, CompactGenerator.draw_chunk, []
+def test_a_corrected_offset_moves_the_sound_of_every_frame(job, short, tmp_path, monkeypatch):
+    found = [Scores("judge", 0.3, 1.0, 5, steady=True), Scores("judge", 0.3, 1.0, 5), Scores("judge", reason="why")]
+    score, generate, plans = job._score, CompactGenerator.generate, []
 
-    def listens(generator, scene, *told, **options):
-        heard.append(scene.middles)
-        return draw(generator, scene, *told, **options)
+    def recorded(generator, plan, *given, **options):
+        plans.append(plan.middles)
+        return generate(generator, plan, *given, **options)
 
-    monkeypatch.setattr(CompactGenerator, "draw_chunk", listens)
-    for word, moved, said in zip(
-        rehearsed, (5, 0, 0), ("200 ms earlier", "in step as they are", "not be told"), strict=True
-    ):
-        words = iter([word])
-        monkeypatch.setattr(pipe, "_score", lambda *told, words=words: next(words, None) or score(*told))
-        heard.clear()
-        progress, result = run(pipe, *short, tmp_path / "out.mp4", correct_offset=True)
-        assert "rehearsing" in {p.stage for p in progress}
-        first, second = heard
+    monkeypatch.setattr(CompactGenerator, "generate", recorded)
+    for scores, moved, note in zip(found, (5, 0, 0), ("200 ms earlier", "in sync", "not be found"), strict=True):
+        queue = iter([scores])
+        monkeypatch.setattr(job, "_score", lambda *given, queue=queue: next(queue, None) or score(*given))
+        plans.clear()
+        progress, result = run(job, *short, tmp_path / "out.mp4", correct_offset=True)
+        assert "testing the offset" in {p.stage for p in progress}
+        first, second = plans
         np.testing.assert_allclose(second - first, moved / 25, atol=1e-9)
         assert result.earlier_frames == moved
-        assert any(said in note for note in result.notes)
+        assert any(note in line for line in result.notes)
 
 
 @pytest.mark.parametrize(
@@ -181,11 +184,22 @@ def test_options_out_of_range(options, words):
 def test_save_and_load_draw_the_same(pipe, short, tmp_path):
     pipe.save_pretrained(tmp_path / "weights")
     again = SyncDiffPipeline.from_pretrained(tmp_path / "weights")
-    assert again.judge is None
-    videos = [pixels(run(p, *short, tmp_path / f"{i}.mp4")[1].video) for i, p in enumerate((pipe, again))]
+    videos = [pixels(run(Job(p), *short, tmp_path / f"{i}.mp4")[1].video) for i, p in enumerate((pipe, again))]
     assert (videos[0] == videos[1]).all()
 
 
-def test_score_file_says_when_there_is_nothing_to_score(pipe, short):
-    *_, scores = score_file(pipe, short[0])
+def test_a_film_without_sound_cannot_be_scored(job, short):
+    *_, scores = job.score(short[0])
     assert "without a sound of its own" in scores.reason
+
+
+def test_the_pipeline_alone_redraws_crops_and_leaves_the_others(pipe):
+    crops = np.random.default_rng(0).integers(0, 256, (6, S, S, 3), dtype=np.uint8)
+    points = np.random.default_rng(1).uniform(50, 100, (1, 478, 2)).repeat(6, 0)
+    face = FaceClip(crops, np.tile(np.eye(2, 3), (6, 1, 1)), points, np.zeros(6), np.ones(6, bool))
+    times = np.arange(6) / 25
+    plan = FramePlan(face, np.arange(6), times, times + 0.02, np.float32([0, 1, 1, 1, 1, 1]))
+    drawn = pipe(plan, np.zeros(8000, np.float32), num_inference_steps=1).crops
+    assert (drawn[0] == crops[0]).all()
+    assert (drawn[1:, : WINDOW[0].start] == crops[1:, : WINDOW[0].start]).all()
+    assert (drawn[1:] != crops[1:]).any((1, 2, 3)).all()

@@ -211,9 +211,13 @@ def test_the_most_alike_moment_is_found_a_few_at_a_time():
 
 
 class Copies:
-    """A pipeline whose result is the film as it was."""
+    """A job, and its pipeline, whose result is the film as it was."""
 
     vae = None
+
+    @property
+    def pipe(self) -> Copies:
+        return self
 
     def __init__(self) -> None:
         self.voices: list[Path] = []

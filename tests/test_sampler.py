@@ -40,9 +40,7 @@ def test_one_step_from_pure_noise_is_the_mean():
 
 def test_yields_after_every_evaluation():
     calls = []
-    steps = sampler.sample(
-        lambda x, t: calls.append(int(t[0])) or x, torch.ones(1, 1, 1, 1), compact_schedule(), 5
-    )
+    steps = sampler.sample(lambda x, t: calls.append(int(t[0])) or x, torch.ones(1, 1, 1, 1), compact_schedule(), 5)
     next(steps)
     assert calls == [999]  # a caller that stops here has paid for one evaluation
     assert len(list(steps)) == 4
@@ -104,6 +102,4 @@ def test_a_frame_after_a_gap_has_no_previous_frame():
 
 def test_chunks_start_on_the_grid():
     with pytest.raises(ValueError, match="multiple of 128, not at 5"):
-        next(
-            sampler.draw_frames(np.ones(9, bool), 5, None, None, (1, 1, 1), compact_schedule(), steps=1, seed=0)
-        )
+        next(sampler.draw_frames(np.ones(9, bool), 5, None, None, (1, 1, 1), compact_schedule(), steps=1, seed=0))

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from syncdiff.conditioning import Scene
+from syncdiff.conditioning import FramePlan
 from syncdiff.faces import track_faces
+from syncdiff.job import Job
 from syncdiff.media import open_clip
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.progress import finished
+from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import FPS, correlation, lip_opening
 from syncdiff.weights.folders import COMPACT
 
@@ -25,19 +28,15 @@ pytestmark = pytest.mark.weights
 
 
 @pytest.fixture(scope="module")
-def pipe() -> SyncDiffPipeline:
-    return SyncDiffPipeline.from_pretrained()
+def job() -> Job:
+    return Job(SyncDiffPipeline.from_pretrained(), JudgeNet.shipped())
 
 
 def opening(path: Path, folder: Path) -> np.ndarray:
     """[T] lip opening of the only face in a video, by landmarks."""
     folder.mkdir()
-    frames = track_faces(frame.rgb() for frame in open_clip(path, folder).frames())
-    while True:
-        try:
-            next(frames)
-        except StopIteration as end:
-            return lip_opening(end.value[0].points)
+    frames = open_clip(path, folder).frames()
+    return lip_opening(finished(track_faces(frame.rgb() for frame in frames))[0].points)
 
 
 def test_files_are_small_and_say_how_they_were_trained():
@@ -50,9 +49,9 @@ def test_files_are_small_and_say_how_they_were_trained():
     assert (COMPACT / "README.md").exists()
 
 
-def test_the_lips_follow_the_voice_and_not_the_picture(pipe, tmp_path):
+def test_the_lips_follow_the_voice_and_not_the_picture(job, tmp_path):
     face, voice = EXAMPLES / "tomas.mp4", EXAMPLES / "ines.mp4"  # the voice of another example, whose lips are known
-    *_, result = pipe(face, voice, tmp_path / "out.mp4", SampleOptions(steps=2))
+    *_, result = job(face, voice, tmp_path / "out.mp4", SampleOptions(steps=2))
     drawn, spoken, seen = (
         opening(path, tmp_path / name) for name, path in (("a", result.video), ("b", voice), ("c", face))
     )
@@ -61,9 +60,9 @@ def test_the_lips_follow_the_voice_and_not_the_picture(pipe, tmp_path):
     assert correlation(drawn[:n], spoken[:n]) > correlation(drawn[:n], seen[:n]) + 0.2
 
 
-def test_the_judge_scores_source_and_result(pipe, tmp_path):
+def test_the_judge_scores_source_and_result(job, tmp_path):
     face = EXAMPLES / "ines.mp4"
-    *_, result = pipe(face, face, tmp_path / "out.mp4", SampleOptions(steps=1, correct_offset=True))
+    *_, result = job(face, face, tmp_path / "out.mp4", SampleOptions(steps=1, correct_offset=True))
     assert result.earlier_frames == 0  # in step as they are
     for scores in (result.source_scores, result.result_scores):
         assert scores.reason is None
@@ -73,11 +72,11 @@ def test_the_judge_scores_source_and_result(pipe, tmp_path):
 
 
 @pytest.mark.parametrize("late", [4, -4])
-def test_lips_that_come_late_or_early_are_found_in_a_rehearsal_and_drawn_in_step(pipe, tmp_path, monkeypatch, late):
-    made = Scene.of
-    monkeypatch.setattr(Scene, "of", lambda *told: made(*told).ahead(-late / FPS))  # as if the model drew them so
+def test_lips_that_come_late_or_early_are_found_in_a_test_pass_and_drawn_in_sync(job, tmp_path, monkeypatch, late):
+    made = FramePlan.of
+    monkeypatch.setattr(FramePlan, "of", lambda *given: made(*given).ahead(-late / FPS))  # as if the model drew them so
     options = SampleOptions(steps=1, correct_offset=True)
-    *_, result = pipe(EXAMPLES / "ines.mp4", EXAMPLES / "voice-river.wav", tmp_path / "out.mp4", options)
+    *_, result = job(EXAMPLES / "ines.mp4", EXAMPLES / "voice-river.wav", tmp_path / "out.mp4", options)
     assert abs(result.earlier_frames - late) <= 1
     assert abs(result.result_scores.offset_frames) <= 1
     assert result.result_scores.steady

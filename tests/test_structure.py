@@ -14,8 +14,8 @@ PACKAGE = ROOT / "syncdiff"
 
 # A later room may import an earlier one, never the other way; training sees them all and is seen by none.
 ORDER = ["errors", "server_tmpdir", "progress", "audio", "media", "faces", "options", "weights", "geometry", "devices",
-         "models", "diffusion", "sync", "results", "conditioning", "fit", "generator", "paper", "provenance",
-         "pipeline", "preview", "web", "cli", "__main__"]  # fmt: skip
+         "models", "diffusion", "sync", "results", "conditioning", "generator", "paper", "provenance", "pipeline",
+         "job", "preview", "web", "cli", "__main__"]  # fmt: skip
 FILES = sorted(
     path
     for path in PACKAGE.rglob("*.py")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from syncdiff.conditioning import FaceClip, condition, warped_inputs
 from syncdiff.diffusion.losses import Objective
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.evaluation import ablate
@@ -65,6 +66,34 @@ def test_records_and_crops_agree(prepared):
     assert (lips[..., 0] > WINDOW[1].start).all()
     assert (lips[..., 1] > WINDOW[0].start).all()  # lips lie in the window that the network sees
     assert records[0].opening.max() > records[0].opening.min() + 0.05  # and move: the head speaks
+
+
+def test_training_and_sampling_build_equal_conditioning(prepared, monkeypatch):
+    """The same frame, moments and lip shapes: bit for bit the same inputs of the network."""
+    monkeypatch.setattr(data, "_wobble", lambda _rng: np.eye(2, 3))
+    monkeypatch.setattr(data, "_degrade", lambda windows, _rng: windows)
+    monkeypatch.setattr(data, "LIPS_NOISE", 0.0)
+    monkeypatch.setattr(data, "NEAR", (0, 1))  # the frame's own surroundings, as in use
+    given = []
+
+    def build(*args):
+        given.append(args)
+        return warped_inputs(*args)
+
+    speech = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
+    faces = data.TalkingFaces(prepared, {"heads": 1.0}, lambda _records: lambda *_: speech, build=build)
+    for seed in range(20):
+        clean, trained = data._stack([faces._row("heads", np.random.default_rng(seed))]).encoded()
+        frame, ((closed, _), (opened, _)), lip_shapes, _ = given[-1]
+        if torch.equal(pixel_codec.encode(frame.crop[None, *WINDOW]), clean):  # not mirrored
+            break
+    moments = (frame, closed, opened)
+    crops, points = np.stack([m.crop for m in moments]), np.stack([m.points for m in moments])
+    face = FaceClip(crops, np.tile(np.eye(2, 3, dtype=np.float32), (3, 1, 1)), points, np.zeros(3), np.ones(3, bool))
+    vars(face).update(rest_frame=1, open_frame=2)
+    used = condition([face.inputs(0, lip_shapes).windowed()], trained.previous, torch.from_numpy(speech)[None])
+    for name in ("masked", "reference", "lip_shapes", "blend_mask", "speech"):
+        assert torch.equal(getattr(trained, name), getattr(used, name)), name
 
 
 def test_mirrored_landmarks_stay_on_their_lips():

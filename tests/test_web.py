@@ -365,10 +365,10 @@ def test_the_endpoint_answers_a_program(serve, files, tmp_path) -> None:
     both = {"face": handle_file(files.face), "voice": handle_file(files.voice), "consent": True, "api_name": "/sync"}
     client.predict(**both)
     assert pipe.calls[1][3] == SampleOptions()
-    client.predict(**both, steps=None, seed=None, tail=None, correct=None, fit=None, label=None)
+    client.predict(**both, steps=None, seed=None, tail=None, correct=None, label=None)
     assert pipe.calls[2][3] == SampleOptions()
-    client.predict(**both, tail="trim", correct=True, fit=True, label=False, which=1)
-    assert pipe.calls[3][3] == SampleOptions(tail="trim", correct_offset=True, fit=True, label=False, face=1)
+    client.predict(**both, tail="trim", correct=True, label=False, which=1)
+    assert pipe.calls[3][3] == SampleOptions(tail="trim", correct_offset=True, label=False, face=1)
     for wrong, sentence in (
         ({"tail": "half"}, "The tail option is 'half': choose keep or trim"),
         ({"label": "false"}, "The value of label is neither true nor false"),

@@ -44,7 +44,7 @@ def test_the_tools_say_what_they_do_and_do_it(serve, files) -> None:
     assert sorted(told) == ["sync", "verify"]
     assert told["sync"].description.startswith("Redraw the lips in a video of a face (or a photo)")
     fields = told["sync"].inputSchema["properties"]
-    turned = {"steps", "seed", "tail", "correct", "fit", "label", "which"}
+    turned = {"steps", "seed", "tail", "correct", "label", "which"}
     assert set(fields) == {"face", "voice", "consent", *turned}
     assert "promises to say that AI was used" in fields["label"]["description"]
     assert all(field["description"].endswith(".") for field in fields.values())  # none is cut off

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from syncdiff.errors import InputError
+from syncdiff.job import NO_SYNCNET
 from syncdiff.options import SampleOptions
-from syncdiff.pipeline import NO_SYNCNET
 from syncdiff.results import Progress
 from syncdiff.sync.scoring import Scores
 from syncdiff.web import view_state, wrap_zero_gpu
@@ -45,10 +45,12 @@ def test_the_pace_learns_from_what_runs_really_take(tmp_path) -> None:
     assert pace.seconds(100, two) == pytest.approx(10 * guessed, rel=0.01)
     assert pace.usual() == pytest.approx(sum(slow.values()))
     assert pace.seconds(100, best) > pace.seconds(100, two)
-    both = replace(two, correct_offset=True, fit=True)
-    assert [*pace.stages(100, both)][2:6] == ["listening", "fitting", "rehearsing", "drawing"]
-    assert pace.stages(100, both)["rehearsing"] < pace.stages(100, two)["drawing"]
-    assert pace.stages(9_000, both)["rehearsing"] == pace.stages(18_000, both)["rehearsing"]  # it hears the beginning
+    both = replace(two, correct_offset=True)
+    assert [*pace.stages(100, both)][2:5] == ["listening", "testing the offset", "drawing"]
+    assert pace.stages(100, both)["testing the offset"] < pace.stages(100, two)["drawing"]
+    assert (
+        pace.stages(9_000, both)["testing the offset"] == pace.stages(18_000, both)["testing the offset"]
+    )  # it hears the beginning
 
 
 def test_the_estimate_is_as_long_as_the_longer_of_the_two() -> None:
@@ -56,7 +58,6 @@ def test_the_estimate_is_as_long_as_the_longer_of_the_two() -> None:
     assert estimate(pace, 4.0, 10.0, usual) == estimate(pace, 0.0, 10.0, usual) == estimate(pace, 10.0, 4.0, usual)
     assert estimate(pace, None, 10.0, usual).startswith("10 s of video should take ")
     assert estimate(pace, 4.0, None, usual).startswith("Each second of voice takes ")
-    assert estimate(pace, 4.0, 10.0, SampleOptions(fit=True)) != estimate(pace, 4.0, 10.0, usual)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +77,8 @@ def test_time_in_words(seconds: float, words: str) -> None:
         (Settings("tomas", None, SampleOptions(1)), "face=tomas&preset=draft&seed=0"),
         (Settings(options=SampleOptions(tail="trim")), "preset=standard&seed=0&tail=trim"),
         (
-            Settings("ines", "ines", SampleOptions(correct_offset=True, fit=True, label=False)),
-            "example=ines&preset=standard&seed=0&correct=yes&fit=yes&label=no",
+            Settings("ines", "ines", SampleOptions(correct_offset=True, label=False)),
+            "example=ines&preset=standard&seed=0&correct=yes&label=no",
         ),
     ],
 )
@@ -106,7 +107,7 @@ def test_an_address_that_asks_for_nothing_restores_nothing() -> None:
         ({"steps": ""}, "give a whole number"),
         ({"tail": "cut"}, "asks for the tail 'cut': there is keep or trim"),
         ({"label": "0"}, "asks for the label '0': there is yes or no"),
-        ({"fit": "<b>"}, "asks for the fit '<b>': there is yes or no"),
+        ({"label": "<b>"}, "asks for the label '<b>': there is yes or no"),
     ],
 )
 def test_a_bad_link_gets_a_sentence(asked: dict[str, str], sentence: str) -> None:
@@ -196,8 +197,6 @@ def test_a_link_never_holds_a_visitors_file() -> None:
     told = view_state.what_is_shared(Settings("ines", None))
     assert told == "The link holds the example and the settings. Your voice and this video stay here."
     assert "whoever opens it can make the same video" in view_state.what_is_shared(Settings("ines", "ines"))
-    practised = Settings("ines", "ines", SampleOptions(fit=True))  # no two runs of which are quite alike
-    assert "a video much like this one" in view_state.what_is_shared(practised)
 
 
 def test_a_lent_gpu_is_asked_for_by_what_the_run_will_do(tmp_path) -> None:
@@ -209,7 +208,6 @@ def test_a_lent_gpu_is_asked_for_by_what_the_run_will_do(tmp_path) -> None:
         return gpu_seconds(face, voice, out, SampleOptions(**options))
 
     assert 15 < asked(photo, short) < asked(film, short) < asked(film, long) < 60
-    assert asked(photo, long, fit=True) > asked(photo, long) + 30
     assert asked(photo, long, correct_offset=True) > asked(photo, long) + 3
     assert asked(photo, long, steps=8) > asked(photo, long)
     assert asked(film, tmp_path / "no.wav") == 10

@@ -253,7 +253,7 @@ def values(report: Report, folder: Path, *, short: bool) -> None:
     guest = stranger(report.server)
     face, voice = (guest.upload(path) for path in clip_of(5, folder))
     fine = {"face": face, "voice": voice, "steps": 1, "seed": 0, "consent": False, "tail": "keep", "correct": False,
-            "fit": False, "label": True, "which": None}  # fmt: skip
+            "label": True, "which": None}  # fmt: skip
     for value in ABSURD[:: 4 if short else 1]:
         for name in fine:
             if name == "consent" and value is True:

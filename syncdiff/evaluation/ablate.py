@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +22,22 @@ import torch
 from torch import Tensor, nn
 
 from syncdiff.audio.mel import MELS
-from syncdiff.conditioning import FaceClip, Scene
+from syncdiff.conditioning import BuildInputs, FrameInputs, FramePlan, warped_inputs
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.evaluation.baselines import Method, Regressor, SourceClip, draw
 from syncdiff.evaluation.evaluate import evaluate
 from syncdiff.generator import CompactGenerator
 from syncdiff.geometry.crops import S, mouth_mask
 from syncdiff.geometry.mouth_shape import SHAPE
+from syncdiff.geometry.warp import FaceCrop
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import MEL_MEAN, MEL_STD, SpeechEncoder
-from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.training.data import GREY, Reference
+from syncdiff.sync.judge import JudgeNet
 from syncdiff.training.train import Preset, train
 from syncdiff.training.trainer import TrainConfig
 
 SETS, CLIPS = ("val-grid-multi", "val-voxceleb2", "val-hdtf"), 2  # whom the rows are judged on: so many of each set
+GREY = 128  # where nothing of a mouth is shown
 WIDTHS, BATCH, CHAINED = (32, 64, 128), 16, 5  # half the product's batch: more updates of as many samples
 COLUMNS = (
     "matched_r",
@@ -76,13 +78,28 @@ class Row:
     steps: int = 2
 
 
+def plain_inputs(
+    frame: FaceCrop, mouths: Sequence[tuple[FaceCrop, float]], lip_shapes: np.ndarray, _surroundings: FaceCrop
+) -> FrameInputs:
+    """The paper's: the reference frame as it is, drawn over wholly, and no lip shape."""
+    return FrameInputs(frame.crop, mouths[-1][0].crop, np.ones((S, S), np.float32), np.zeros_like(lip_shapes))
+
+
+def no_reference_inputs(
+    frame: FaceCrop, mouths: Sequence[tuple[FaceCrop, float]], lip_shapes: np.ndarray, surroundings: FaceCrop
+) -> FrameInputs:
+    """The same without a reference: nothing but the frame around its mouth."""
+    hidden = np.where(mouth_mask()[..., None], np.uint8(GREY), frame.crop)
+    return replace(plain_inputs(frame, mouths, lip_shapes, surroundings), reference=hidden)
+
+
 def _plain(*, bottleneck: int = 4, **changes) -> Preset:
-    recipe = TrainConfig(lips_told=False, speech_dropout=0.0, chained=CHAINED)
+    recipe = TrainConfig(lip_shapes=False, speech_dropout=0.0, chained=CHAINED)
     return Preset(
         denoiser={"widths": WIDTHS, "bottleneck": bottleneck},
         batch=BATCH,
         recipe=recipe,
-        reference="plain",
+        build=plain_inputs,
         **changes,
     )
 
@@ -97,8 +114,8 @@ def _bent(share: dict[str, float] | None = None, **recipe) -> Preset:
 WHOLE = 48  # channels: the previous frame without a bottleneck
 ROWS = {
     "random": Row("plain: reference frame", _plain(bottleneck=0)),
-    "previous": Row("plain: reference frame", replace(_plain(bottleneck=WHOLE), reference="none")),
-    "bottlenecked previous": Row("plain: reference frame", replace(_plain(), reference="none")),
+    "previous": Row("plain: reference frame", replace(_plain(bottleneck=WHOLE), build=no_reference_inputs)),
+    "bottlenecked previous": Row("plain: reference frame", replace(_plain(), build=no_reference_inputs)),
     "random + bottlenecked previous": Row("plain: reference frame", _plain()),
     "L1 regressor without the bend": Row(
         "plain: losses",
@@ -120,64 +137,40 @@ ROWS = {
 }
 
 
-class PlainSitter(FaceClip):
-    """Told as the paper tells: the identity frame as it is - or nothing of it -, and no lip shape."""
-
-    def hint(self, frame: int, wanted: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        return self.crops[self.identity]
-
-    def region(self, frame: int, wanted: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        return np.ones((S, S), np.float32)
-
-    def lips(self, forecast: np.ndarray) -> np.ndarray:
-        return np.zeros((len(forecast), 2, SHAPE), np.float32)
-
-
-class FacelessSitter(PlainSitter):
-    """Shown nothing but the frame around its mouth."""
-
-    def hint(self, frame: int, wanted: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        return np.where(mouth_mask()[..., None], np.uint8(GREY), self.crops[frame])
-
-
-SITTERS: dict[Reference, type[FaceClip]] = {"bent": FaceClip, "plain": PlainSitter, "none": FacelessSitter}
-
-
 @dataclass(frozen=True)
-class Told(SourceClip):
-    """A clip whose frames are told as a row's network was trained."""
+class AblatedClip(SourceClip):
+    """A clip whose conditioning is built as a row's network was trained."""
 
-    face_clip: type[FaceClip] = field(default=FaceClip)
+    build: BuildInputs = field(default=warped_inputs)
 
     @property
-    def scene(self) -> Scene:
-        usual = super().scene
-        seen = {part.name: getattr(usual.face_clip, part.name) for part in fields(FaceClip)}
-        return replace(usual, face_clip=self.face_clip(**seen))
+    def plan(self) -> FramePlan:
+        usual = super().plan
+        return replace(usual, face=replace(usual.face, build=self.build))
 
 
-def maker(row: Row, denoiser: Denoiser, encoder: nn.Module) -> Method:
+def drawn_by_row(row: Row, denoiser: Denoiser, encoder: nn.Module) -> Method:
     """Draws as this row's network was trained to."""
     net = Regressor(denoiser) if row.preset.recipe.regressor else denoiser
     generator = CompactGenerator(net.eval(), encoder, compact_schedule())
 
     def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
-        told = Told(clip.name, clip.crops, clip.points, clip.sound, SITTERS[row.preset.reference])
-        return draw(generator, told, sound, row.steps)
+        ablated = AblatedClip(clip.name, clip.crops, clip.points, clip.sound, row.preset.build)
+        return draw(generator, ablated, sound, row.steps)
 
     return make
 
 
 def ablate(data: Path, out: Path, encoders: dict[str, nn.Module], names: list[str], updates: int) -> list[dict]:
     """Train and judge row after row. Returns the figures of every clip, first those of an earlier call's other rows."""
-    judge, found = SyncDiffPipeline.from_pretrained().judge, _read(out / "ablations.csv", names)
+    judge, found = JudgeNet.shipped(), _read(out / "ablations.csv", names)
     for name in names:
         row, folder = ROWS[name], out / name.replace(" ", "-")
         encoder = encoders[row.features]
         preset = replace(row.preset, updates=updates)
         denoiser = train(data, folder, encoder, preset, helpers=out / "helpers" / row.features.replace(" ", "-"))
         samples = torch.load(folder / "state.pt", weights_only=True, mmap=True)["samples"]
-        for figures in evaluate({name: maker(row, denoiser, encoder)}, judge, data, SETS, CLIPS):
+        for figures in evaluate({name: drawn_by_row(row, denoiser, encoder)}, judge, data, SETS, CLIPS):
             found.append({"group": row.group, "samples": samples, **figures})
             print(figures, flush=True)
         write(found, out)
@@ -216,9 +209,7 @@ def main() -> None:
     parser.add_argument(
         "--speech", type=Path, required=True, help="the facial-informative encoder: distill's OUT/speech"
     )
-    parser.add_argument(
-        "--distilled", type=Path, help="one that only the teacher train_or_load: distill --only-teacher"
-    )
+    parser.add_argument("--distilled", type=Path, help="one that only the teacher taught: distill --only-teacher")
     parser.add_argument("--updates", type=int, default=800, help=f"of each row, {BATCH} samples each")
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
     args = parser.parse_args()

@@ -17,18 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from syncdiff.audio import SAMPLE_RATE
-from syncdiff.conditioning import FaceClip, Scene
-from syncdiff.diffusion import sampler
-from syncdiff.diffusion.losses import Objective
+from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.faces.head_pose import yaw_of
-from syncdiff.fit import fit
-from syncdiff.generator import CompactGenerator
+from syncdiff.generator import CHUNK, CompactGenerator
 from syncdiff.geometry.crops import paste
 from syncdiff.models.denoiser import Conditioning, Denoiser
-from syncdiff.models.speech_encoder import listen
+from syncdiff.models.speech_encoder import speech_features
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.progress import finished
 from syncdiff.training.prepare import FPS
 
 APART = 15  # frames between a frame and the one whose mouth it may be given
@@ -50,42 +46,30 @@ class SourceClip:
         )
 
     @property
-    def scene(self) -> Scene:
+    def plan(self) -> FramePlan:
         """Every frame in which the face was found, to be redrawn."""
         times, seen = np.arange(len(self.crops)) / FPS, np.isfinite(self.points[:, 0, 0])
         still = np.tile(UPRIGHT, (len(self.crops), 1, 1))
         face_clip = FaceClip(self.crops, still, self.points, yaw_of(self.points), seen)
-        return Scene(face_clip, np.arange(len(self.crops)), times, times + 0.5 / FPS, seen.astype(np.float32))
+        return FramePlan(face_clip, np.arange(len(self.crops)), times, times + 0.5 / FPS, seen.astype(np.float32))
 
 
 Method = Callable[[SourceClip, np.ndarray], np.ndarray]  # a clip and a sound [N] -> crops [T, S, S, 3] that speak it
 
 
 def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Method:
-    """Our model; fitted to each clip first, with the clip's own sound, where the options say so."""
-    fitted: dict[str, CompactGenerator] = {}  # of the clip at hand
-
-    def artist_for(clip: SourceClip) -> CompactGenerator:
-        if not options.fit:
-            return pipe.generator()
-        if clip.name not in fitted:
-            fitted.clear()
-            heard = listen(pipe.speech, clip.sound)
-            practice = fit(pipe.denoiser, Objective(pipe.scheduler), clip.scene.face_clip, clip.scene.middles, heard)
-            fitted[clip.name] = CompactGenerator(finished(practice), pipe.speech, pipe.scheduler)
-        return fitted[clip.name]
-
-    return lambda clip, sound: draw(artist_for(clip), clip, sound, options.steps, options.seed)
+    """The shipped model."""
+    return lambda clip, sound: draw(pipe.generator(), clip, sound, options.steps, options.seed)
 
 
 def draw(generator: CompactGenerator, clip: SourceClip, sound: np.ndarray, steps: int, seed: int = 0) -> np.ndarray:
-    """The clip's crops [T, S, S, 3] with its mouth drawn to a sound [N], chunk by chunk as the pipeline does it."""
-    scene, heard, out = clip.scene, generator.listen(sound), clip.crops.copy()
-    for start in range(0, len(out), sampler.LANE * sampler.LANES):
-        for stroke in generator.draw_chunk(scene, heard, start, steps=steps, seed=seed):
-            if stroke.crops is not None:
-                out[list(stroke.frames)] = stroke.crops
-    return pasted(out, clip.crops)
+    """The clip's crops [T, S, S, 3] with its mouth redrawn to a sound [N], pasted as the product pastes it."""
+    plan, speech, out = clip.plan, generator.encode(sound), clip.crops.copy()
+    for start in range(0, len(out), CHUNK):
+        for step in generator.generate(plan, speech, start, steps=steps, seed=seed):
+            for i, frame in (step.finished or {}).items():
+                paste(clip.crops[i], frame.crop, UPRIGHT).apply(out[i])
+    return out
 
 
 class Regressor(nn.Module):
@@ -119,7 +103,7 @@ def left_alone(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:
 
 def frozen(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:
     """The identity frame's mouth in every frame."""
-    who = clip.crops[clip.scene.face_clip.identity]
+    who = clip.crops[clip.plan.face.open_frame]
     return pasted(np.broadcast_to(who, clip.crops.shape), clip.crops)
 
 
@@ -127,7 +111,7 @@ def nearest_by(pipe: SyncDiffPipeline) -> Method:
     """The clip's own mouth from another moment, the one whose sound our speech encoder finds most alike."""
 
     def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
-        times = clip.scene.middles
+        times = clip.plan.middles
         own, new = (_windows(pipe, s, times) for s in (clip.sound, sound))
         return pasted(clip.crops[most_alike(own, new, min(APART, len(times) // 3))], clip.crops)
 
@@ -135,14 +119,14 @@ def nearest_by(pipe: SyncDiffPipeline) -> Method:
 
 
 def bent_by(pipe: SyncDiffPipeline) -> Method:
-    """What our network is shown, without the network: the mouth bent to the forecast shape."""
+    """The reference alone, without the network: the mouth warped to the forecast shape."""
 
     def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
-        scene, out = clip.scene, clip.crops.copy()
-        forecast = listen(pipe.speech, sound).lips_at(torch.from_numpy(scene.middles)).numpy()
-        shapes = scene.face_clip.lips(forecast)[:, 0]
-        for i in np.flatnonzero(scene.wanted):
-            out[i] = scene.face_clip.hint(scene.indices[i], shapes[i])
+        plan, out = clip.plan, clip.crops.copy()
+        forecast = speech_features(pipe.speech, sound).lips_at(torch.from_numpy(plan.middles)).numpy()
+        shapes = plan.face.lip_shapes(forecast)
+        for i in np.flatnonzero(plan.to_redraw):
+            out[i] = plan.face.inputs(plan.indices[i], shapes[i]).reference
         return pasted(out, clip.crops)
 
     return make
@@ -160,13 +144,12 @@ def most_alike(own: np.ndarray, new: np.ndarray, apart: int) -> np.ndarray:
 
 
 def _windows(pipe: SyncDiffPipeline, sound: np.ndarray, times: np.ndarray) -> np.ndarray:
-    return listen(pipe.speech, sound).window(torch.from_numpy(times), 5).flatten(1).numpy()
+    return speech_features(pipe.speech, sound).window(torch.from_numpy(times), 5).flatten(1).numpy()
 
 
 def pasted(made: np.ndarray, around: np.ndarray) -> np.ndarray:
     """Mouths [T, S, S, 3] in the crops around them, by the product's own paste: feathered, in the skin's colour."""
     out = around.copy()
     for image, crop in zip(out, made, strict=True):
-        patch = paste(image, crop, UPRIGHT)
-        image[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
+        paste(image, crop, UPRIGHT).apply(image)
     return out

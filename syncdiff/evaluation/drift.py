@@ -109,7 +109,7 @@ def drift(
         sound = sentences(others or [record.sound], seconds)
         clip = SourceClip(f"{name}/{record.name}", pixels, read_lips(pixels), record.sound)
         clip = forward_and_back(clip, sound)
-        asked = generator.listen(sound).lips_at(torch.from_numpy(clip.scene.middles)).numpy()[:, 0]
+        asked = generator.encode(sound).lips_at(torch.from_numpy(clip.plan.middles)).numpy()[:, 0]
         ways = {f"as the product draws: chains of {sampler.LANE} frames": None}
         if unbroken:
             ways["one chain"] = len(clip.crops)

@@ -40,8 +40,10 @@ from syncdiff.evaluation.paper_results import Table
 from syncdiff.evaluation.protocol import evaluate_as_published
 from syncdiff.evaluation.reports import BENT, FROZEN, LEFT, NEAREST, OURS, REGRESSOR, headline, table
 from syncdiff.geometry.mouth_shape import SpeakerScale, lip_shape
+from syncdiff.job import Job
 from syncdiff.options import OPTIONS, SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import best_lag, correlation, lip_opening, lip_width, score
 from syncdiff.training.data import ClipRecord, load_crops, load_set
 from syncdiff.training.prepare import FPS
@@ -149,7 +151,8 @@ def as_published(args: argparse.Namespace) -> str | None:
             return None
         choices |= {"corpus": args.corpus, "number": args.table, "read": args.read}
         options = OPTIONS[pipe.profile](label=False, **({} if args.steps is None else {"steps": args.steps}))
-        print(evaluate_as_published(pipe, args.data, args.out, options, **choices))
+        job = Job(pipe, marking=False)  # what is drawn is scored, and PSNR would count the invisible mark
+        print(evaluate_as_published(job, args.data, args.out, options, **choices))
     except InputError as sentence:
         return str(sentence)
     return None
@@ -162,7 +165,6 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=COMPACT)
     parser.add_argument("--steps", type=int, help="as the weights' profile has it")
     parser.add_argument("--limit", type=int, help="clips per set")
-    parser.add_argument("--fit", action="store_true", help="also our model fitted to each clip first (a minute a clip)")
     parser.add_argument("--alone", action="store_true", help="our model only, without the baselines")
     parser.add_argument("--regressor", type=Path, metavar="FOLDER", help="weights of the L1 baseline: see Regressor")
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="a contact sheet of filmed and drawn frames")
@@ -181,15 +183,12 @@ def main() -> None:
         sys.exit(as_published(args))
     pipe, sheet = SyncDiffPipeline.from_pretrained(args.weights), Sheet()
     makers = {OURS: sheet.watching(drawn_by(pipe, SampleOptions(steps=args.steps or SampleOptions.steps)))}
-    if args.fit:
-        fitting = SampleOptions(steps=args.steps or SampleOptions.steps, fit=True)
-        makers["syncdiff, fitted on this very clip"] = drawn_by(pipe, fitting)
     if args.regressor:
         makers[REGRESSOR] = regressed_by(pipe, args.regressor)
     if not args.alone:
         makers |= {BENT: bent_by(pipe), LEFT: left_alone, FROZEN: frozen, NEAREST: nearest_by(pipe)}
     rows = []
-    for row in evaluate(makers, pipe.judge, args.data, tuple(args.sets), args.limit):
+    for row in evaluate(makers, JudgeNet.shipped(), args.data, tuple(args.sets), args.limit):
         rows.append(row)
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
     print(headline(rows), table(rows), sep="\n\n")

@@ -41,7 +41,7 @@ def variances(pipe: SyncDiffPipeline, film: Film) -> tuple[float, float]:
     if len(seen) < SPREAD:
         raise InputError(f"its face is seen in {len(seen)} frames after the first, and {SPREAD} are needed.")
     frames = seen[np.linspace(0, len(seen) - 1, SPREAD).astype(int)]
-    net, heard = pipe.denoiser, pipe.generator().listen(film.sound)
+    net, heard = pipe.denoiser, pipe.generator().encode(film.sound)
 
     def encoded(pictures: Iterable[np.ndarray]) -> Tensor:
         with autocast(pipe.vae.device):

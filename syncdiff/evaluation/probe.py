@@ -31,7 +31,7 @@ import torch
 from syncdiff.audio.mel import log_mel
 from syncdiff.evaluation.metrics import GROUPS
 from syncdiff.geometry.mouth_shape import SpeakerScale
-from syncdiff.models.speech_encoder import SpeechEncoder, encode_speech, listen
+from syncdiff.models.speech_encoder import SpeechEncoder, encode_speech, speech_features
 from syncdiff.sync.scoring import best_lag, correlation
 from syncdiff.training.data import ClipRecord, load_set
 from syncdiff.training.distill import MAP_SHARE, VOICE_SETS, around, lip_shapes, teach
@@ -118,7 +118,7 @@ def mel_steps(record: ClipRecord) -> np.ndarray:
 def forecast(encoder: SpeechEncoder, record: ClipRecord) -> np.ndarray:
     """The product's own forecast [T, SHAPE] at a clip's frames, in a talker's units."""
     middles = (torch.arange(len(record), dtype=torch.float64) + 0.5) / FPS
-    return listen(encoder, record.sound / np.float32(32768)).lips_at(middles).numpy()
+    return speech_features(encoder, record.sound / np.float32(32768)).lips_at(middles).numpy()
 
 
 def probe(

@@ -31,9 +31,9 @@ from syncdiff.evaluation.metrics import ssim_of
 from syncdiff.evaluation.paper_results import WRAPPED, Corpus, Table, published
 from syncdiff.evaluation.perceptual_metrics import load_inception, load_lpips
 from syncdiff.faces import track_faces
+from syncdiff.job import Job
 from syncdiff.options import SampleOptions
 from syncdiff.paper import cut_frame, paste_frame, place_frames, to_latents, to_pixels
-from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
 from syncdiff.sync import syncnet_v2
 from syncdiff.sync.scoring import correlation, lip_opening
@@ -137,12 +137,12 @@ class LipReading:
 
 
 class Bench:
-    """One run: the pipeline, the scorers that are there, and what is missing."""
+    """One run: the job, the scorers that are there, and what is missing."""
 
     def __init__(
-        self, pipe: SyncDiffPipeline, out: Path, options: SampleOptions, finder: Finder, reading: LipReading | None
+        self, job: Job, out: Path, options: SampleOptions, finder: Finder, reading: LipReading | None
     ) -> None:
-        self.pipe, self.out, self.options, self.finder, self.reading = pipe, out, options, finder, reading
+        self.job, self.out, self.options, self.finder, self.reading = job, out, options, finder, reading
         self.net, lpips, inception = syncnet_v2.load(), load_lpips(), load_inception()
         self.missing = [said for said in (lpips, inception) if isinstance(said, str)]
         self.missing += [] if self.net else [f"LSE-C and LSE-D are not told. {syncnet_v2.how_to_get()}"]
@@ -173,7 +173,7 @@ class Bench:
             raise InputError("it has no sound.")
         boxes = find_boxes(film.video, self.finder)
         makers = {"GT": truth}
-        if self.pipe.vae is not None:
+        if self.job.pipe.vae is not None:
             makers["GT-Rec"] = self._reconstructed(truth, boxes)
         makers["ours"] = own = read_frames(self._drawn("matched", film, film.video))
         rows = {}
@@ -199,7 +199,7 @@ class Bench:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f".{path.name}")  # a run that is killed leaves no half film to be scored
-            for _ in self.pipe(film.video, voice, part, self.options):
+            for _ in self.job(film.video, voice, part, self.options):
                 pass
             part.with_name(part.stem + ".source.mp4").unlink()
             part.replace(path)
@@ -211,9 +211,10 @@ class Bench:
         made = []
         for image, matrix in zip(images, place_frames(boxes, np.arange(len(images)) / FPS, width, height), strict=True):
             with torch.inference_mode():
-                square = to_pixels(self.pipe.vae, to_latents(self.pipe.vae, cut_frame(image, matrix)[None]))[0]
+                vae = self.job.pipe.vae
+                square = to_pixels(vae, to_latents(vae, cut_frame(image, matrix)[None]))[0]
             patch, whole = paste_frame(image, square, matrix), image.copy()
-            whole[patch.y : patch.y + patch.rgb.shape[0], patch.x : patch.x + patch.rgb.shape[1]] = patch.rgb
+            patch.apply(whole)
             made.append(whole)
         return made
 
@@ -323,7 +324,7 @@ def write_table(out: Path, name: str, rows: list[list[str]], missing: list[str])
 
 
 def evaluate_as_published(
-    pipe: SyncDiffPipeline,
+    job: Job,
     data: Path,
     out: Path,
     options: SampleOptions,
@@ -345,8 +346,7 @@ def evaluate_as_published(
     """
     beside = {name: row for folder in others for name, row in other_run(folder).items()}
     beside |= {f"{row} (published, {corpus})": figures for row, figures in published(number, corpus).items()}
-    pipe.syncnet, pipe.marking = None, False  # what is drawn is scored here, and PSNR would count the invisible mark
-    bench = Bench(pipe, out, options, finder, LipReading.of(read) if read else None)
+    bench = Bench(job, out, options, finder, LipReading.of(read) if read else None)
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for row in bench.rows(utterances(data, listed)[:limit]):

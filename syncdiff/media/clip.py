@@ -82,6 +82,10 @@ class Patch:
     x: int
     rgb: np.ndarray  # [h,w,3] uint8
 
+    def apply(self, image: np.ndarray) -> None:
+        """Replace the pixels of a frame [H, W, 3] in place."""
+        image[self.y : self.y + self.rgb.shape[0], self.x : self.x + self.rgb.shape[1]] = self.rgb
+
 
 @dataclass(frozen=True)
 class Speech:

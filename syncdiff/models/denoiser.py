@@ -1,12 +1,12 @@
-"""The network: what it sees and what it hears, and one evaluation of it. Knows no schedule and no files.
+"""The compact denoiser: its inputs, and one evaluation of it.
 
 SyncDiff, section 3.3: the U-Net sees the noisy frame beside three visual priors - the masked frame (pose and
-surroundings), an identity frame, and the previous frame through an information bottleneck (a 1x1 convolution), so that
-it can keep the motion but not copy the lips - and hears speech by cross-attention. Two things differ from the paper,
-for the compact profile: a frame has a window of speech tokens instead of one (with a single key attention is only a
-bias), and the same window, flattened, also joins the time embedding, so that every residual block hears it. So does the
-shape of the lips: seen in training, forecast from the sound in use - as AV-HuBERT, which learns from both and is run on
-sound alone. And the identity frame comes with its mouth bent to that shape (`lips.moved`).
+surroundings), a reference frame, and the previous frame through an information bottleneck (a 1x1 convolution), so that
+it can keep the motion but not copy the lips - and attends to speech. Two things differ from the paper in the compact
+profile: a frame has a window of speech tokens instead of one (with a single key, attention is only a bias), and the
+same window, flattened, also joins the time embedding, so that every residual block receives it. So does the lip shape:
+measured in training, forecast from the sound in use, as AV-HuBERT learns from both and runs on sound alone. The
+reference frame is warped to that shape (`geometry.warp`).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ COMMON_SHAPE, SHAPE_UNIT = (3.0, 4.2, 6.5, 32.5, 29.5), 4.0  # px: a mouth as mo
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What one evaluation is told besides the noisy frame. All float, batch first."""
+    """Conditioning inputs for one denoising step. All float, batch first."""
 
     masked: Tensor  # [B, C, h, w] the frame with its mouth region greyed out
-    identity: Tensor  # [B, C, h, w] another frame of the same person, its mouth bent to the shape that is wanted
+    reference: Tensor  # [B, C, h, w] the person's mouth from other moments, warped to the target shape
     previous: Tensor  # [B, C, h, w] the frame before, as generated; zeros where there is none
     speech: Tensor  # [B, K, D] tokens around the frame's time; zeros where unknown
-    lips: Tensor  # [B, 2, SHAPE] window px: the lip shape wanted, and the identity frame's own
-    region: Tensor  # [B, C, h, w] 0..1: where the network has the say; elsewhere the identity frame stays as it is
+    lip_shapes: Tensor  # [B, 2, SHAPE] crop px: the target shape, and the reference's before it was warped
+    blend_mask: Tensor  # [B, C, h, w] 0..1: 1 uses the prediction, 0 keeps the reference
 
     def to(self, *args, **kwargs) -> Conditioning:
         return Conditioning(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
@@ -48,8 +48,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         tokens, speech_width: K and D of the speech window.
         widths: channels of the U-Net's levels; only the lowest attends.
         layers: residual blocks per level.
-        residual: the network draws the difference to the identity frame, which lies on the same grid: skin, teeth and
-            collar are there from the first update on. The paper draws the frame itself.
+        residual: the network predicts the difference to the reference, which lies on the same grid: skin, teeth and
+            collar are there from the first update on. The paper's predicts the frame itself.
     """
 
     config_name = "config.json"
@@ -87,20 +87,22 @@ class Denoiser(ModelMixin, ConfigMixin):
                 nn.init.zeros_(parameter)
         self.pos_embed = nn.Parameter(torch.randn(tokens, speech_width) * 0.02)
         self.speech_proj = nn.Sequential(nn.Linear(tokens * speech_width, speech_width), nn.SiLU())
-        self.lip_shape_proj = nn.Sequential(nn.Linear(2 * SHAPE, speech_width), nn.SiLU(), nn.Linear(speech_width, speech_width))
+        self.lip_shape_proj = nn.Sequential(
+            nn.Linear(2 * SHAPE, speech_width), nn.SiLU(), nn.Linear(speech_width, speech_width)
+        )
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
-        visual = [noisy, condition.masked, condition.identity]
+        visual = [noisy, condition.masked, condition.reference]
         if self.config.bottleneck:
             visual.append(self.bottleneck_proj(condition.previous))
         speech = condition.speech + self.pos_embed
-        heard = self.speech_proj(condition.speech.flatten(1)) + self._mouth(condition.lips)
-        drawn = self.unet(torch.cat(visual, dim=1), timestep, speech, class_labels=heard).sample
-        apart = drawn if self.config.residual else drawn - condition.identity
-        return condition.identity + condition.region * apart
+        embedding = self.speech_proj(condition.speech.flatten(1)) + self._embed_lip_shapes(condition.lip_shapes)
+        drawn = self.unet(torch.cat(visual, dim=1), timestep, speech, class_labels=embedding).sample
+        apart = drawn if self.config.residual else drawn - condition.reference
+        return condition.reference + condition.blend_mask * apart
 
-    def _mouth(self, lips: Tensor) -> Tensor:
-        """Lip shapes [B, 2, SHAPE] px -> [B, D]: how far the wanted mouth is from the identity's, and what that is."""
-        wanted, identity = lips.unbind(1)
-        apart = torch.cat([wanted - identity, identity - lips.new_tensor(COMMON_SHAPE)], dim=1)
-        return self.lip_shape_proj(apart / SHAPE_UNIT)
+    def _embed_lip_shapes(self, lip_shapes: Tensor) -> Tensor:
+        """Lip shapes [B, 2, SHAPE] px -> [B, D]: how far the target is from the reference's, and what that is."""
+        target, reference = lip_shapes.unbind(1)
+        difference = torch.cat([target - reference, reference - lip_shapes.new_tensor(COMMON_SHAPE)], dim=1)
+        return self.lip_shape_proj(difference / SHAPE_UNIT)

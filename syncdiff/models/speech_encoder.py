@@ -139,7 +139,7 @@ class SpeechFeatures:
 
 
 @torch.inference_mode()
-def listen(encoder: SpeechEncoder, samples: np.ndarray) -> SpeechFeatures:
+def speech_features(encoder: SpeechEncoder, samples: np.ndarray) -> SpeechFeatures:
     """[N] float32 at 16 kHz -> everything that drawing needs of it, on the CPU."""
     features = encode_speech(encoder, samples)
     people = torch.zeros(1, dtype=torch.long, device=encoder.device)

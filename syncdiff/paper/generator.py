@@ -10,10 +10,10 @@ import torch
 from diffusers import DDIMScheduler, VQModel
 from torch import Tensor
 
-from syncdiff.conditioning import BaseFaceClip, CropFile, GeneratorStep, Scene
+from syncdiff.conditioning import BaseFaceClip, CropFile, FramePlan
 from syncdiff.devices import autocast
-from syncdiff.diffusion.sampler import LANE, LANES
 from syncdiff.faces import OK, FaceTrack
+from syncdiff.generator import CHUNK, DrawnFrame, GeneratorStep
 from syncdiff.media import Clip, Patch
 from syncdiff.models.speech_encoder import token_window
 from syncdiff.paper import frames
@@ -47,48 +47,51 @@ class PaperGenerator:
     def face_clip(self, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> FaceFrames:
         return FaceFrames(crops, to_frame, frames.to_square(frames.face_boxes(track), to_frame), track.state == OK)
 
-    def paste(self, image: np.ndarray, square: np.ndarray, scene: Scene, i: int, _shape: None) -> Patch:
-        """The square that was generated for output frame `i` in the frame [H, W, 3]; nothing was bent."""
-        return frames.paste(image, square, scene.matrix(i), scene.weight[i])
-
-    def listen(self, samples: np.ndarray) -> Tensor:
+    def encode(self, samples: np.ndarray) -> Tensor:
         """[N] at 16 kHz -> [T25, D], the whole utterance at once."""
         with autocast(self.speech.device):
             return self.speech.encode(samples)
 
     @torch.inference_mode()
-    def draw_chunk(self, scene: Scene, heard: Tensor, start: int, *, steps: int, seed: int) -> Iterator[GeneratorStep]:
+    def generate(
+        self, plan: FramePlan, speech: Tensor, start: int, *, steps: int, seed: int
+    ) -> Iterator[GeneratorStep]:
         """Draw the wanted frames of the chunk that begins at output frame `start`.
 
         The identity frame is the first that is to be drawn, as given (section 3.3). The very first frame has no frame
         before it, of which the paper does not speak: it is told of itself as given. After a gap the frame before is the
         source's own, which is what the gap showed.
         """
-        source: FaceFrames = scene.face_clip
-        wanted, told_of = scene.wanted, self.denoiser.config.previous
-        given = int(scene.indices[np.flatnonzero(wanted)[0]]) if wanted.any() else 0
+        source: FaceFrames = plan.face
+        wanted, told_of = plan.to_redraw, self.denoiser.config.previous
+        given = int(plan.indices[np.flatnonzero(wanted)[0]]) if wanted.any() else 0
         identity = self._encoded(source.crops[given])
-        for i in range(start, min(start + LANE * LANES, len(scene))):
+        for i in range(start, min(start + CHUNK, len(plan))):
             self._made = {j: latents for j, latents in self._made.items() if i - told_of <= j < i}
             if not wanted[i]:
                 continue
-            at, before = int(scene.indices[i]), [max(0, i - k) for k in range(1, told_of + 1)]
-            pose = [self._made[j] if j in self._made else self._encoded(source.crops[scene.indices[j]]) for j in before]
-            when = torch.from_numpy(scene.middles[[i]])
+            at = int(plan.indices[i])
+            before = [max(0, i - k) for k in range(1, told_of + 1)]
+            pose = [self._made[j] if j in self._made else self._encoded(source.crops[plan.indices[j]]) for j in before]
+            when = torch.from_numpy(plan.middles[[i]])
             told = Priors(
                 masked=self._encoded(frames.masked(source.crops[at], source.boxes[at])),
                 identity=identity,
                 pose=torch.cat(pose, dim=1),
-                speech=token_window(heard, when, tokens=self.denoiser.config.tokens, rate=self.speech.rate),
+                speech=token_window(speech, when, tokens=self.denoiser.config.tokens, rate=self.speech.rate),
             ).to(self.denoiser.device)
             for done, latents in enumerate(self._denoised(told, identity.shape, steps, seed, i), start=1):
-                yield GeneratorStep((i,)) if done < steps else self._finished(i, latents)
+                yield GeneratorStep((i,)) if done < steps else self._finished(plan, i, latents)
 
-    def _finished(self, i: int, latents: Tensor) -> GeneratorStep:
+    def _finished(self, plan: FramePlan, i: int, latents: Tensor) -> GeneratorStep:
         with autocast(self.vae.device):
             pixels = to_pixels(self.vae, latents)
         self._made[i] = self._encoded(pixels[0])
-        return GeneratorStep((i,), look=pixels[0], crops=pixels)
+
+        def paste(image: np.ndarray, square: np.ndarray) -> Patch:
+            return frames.paste(image, square, plan.matrix(i), plan.weight[i])
+
+        return GeneratorStep((i,), pixels[0], {i: DrawnFrame(pixels[0], paste)})
 
     def _denoised(self, told: Priors, shape: torch.Size, steps: int, seed: int, i: int) -> Iterator[Tensor]:
         """DDIM with eta 0 from the frame's own noise; yields the latents after every step."""

@@ -20,7 +20,7 @@ import numpy as np
 from syncdiff.faces import OK, FaceTrack, track_faces
 from syncdiff.geometry.crops import S, align, cut, mouth_mask
 from syncdiff.media import Clip, Patch, open_clip
-from syncdiff.progress import finished
+from syncdiff.progress import adapted, finished
 from syncdiff.provenance import payload
 
 STRENGTH = 1.8  # levels of Cb, root mean square over mask and time; luma changes by less than rounding does
@@ -95,12 +95,7 @@ def rhythms_of(clip: Clip) -> Generator[float, None, list[tuple[np.ndarray, floa
     times = clip.times[clip.times < WATCHED]
     frames = np.arange(len(times))
     steps = track_faces(frame.rgb() for frame in clip.frames(frames))
-    while True:
-        try:
-            yield 0.9 * next(steps) / len(times)
-        except StopIteration as end:
-            tracks: list[FaceTrack] = end.value
-            break
+    tracks: list[FaceTrack] = yield from adapted(steps, lambda done: 0.9 * done / len(times))
     placed = [align(track, times) for track in tracks]
     seen = np.zeros((len(tracks), len(times), PATTERNS), np.float32)
     for i, frame in enumerate(clip.frames(frames) if tracks else ()):

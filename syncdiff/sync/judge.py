@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from syncdiff.errors import CheckpointError
 from syncdiff.weights import load_strictly
+from syncdiff.weights.folders import COMPACT
 
 FPS = 25  # the clock of every sync network here
 FRAME_SAMPLES = 640  # at 16 kHz
@@ -172,6 +173,12 @@ class JudgeNet(nn.Module):
         half = {key: value.half() if value.is_floating_point() else value for key, value in self.state_dict().items()}
         header = {"config": json.dumps(asdict(self.config)), "record": json.dumps(record), "format": "pt"}
         save_file({key: value.contiguous() for key, value in half.items()}, path, metadata=header)
+
+    @classmethod
+    def shipped(cls) -> JudgeNet | None:
+        """The judge that comes with the compact weights, which scores either profile; None where it is not there."""
+        path = COMPACT / "judge" / "judge.safetensors"
+        return cls.load(path) if path.exists() else None
 
     @classmethod
     def load(cls, path: Path) -> JudgeNet:

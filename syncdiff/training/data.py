@@ -17,11 +17,16 @@ from typing import Literal
 import av
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from syncdiff.audio import SAMPLE_RATE
-from syncdiff.geometry.crops import WINDOW, S, mouth_mask
+from syncdiff.conditioning import BuildInputs, FrameInputs, condition, warped_inputs
+from syncdiff.geometry.crops import WINDOW, S
 from syncdiff.geometry.mouth_shape import SHAPE, lip_shape
-from syncdiff.geometry.warp import FaceCrop, hint, lip_blend_mask, open_share
+from syncdiff.geometry.warp import FaceCrop, open_share
+from syncdiff.models import pixel_codec
+from syncdiff.models.denoiser import Conditioning
 from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS
 
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
@@ -32,10 +37,6 @@ LIPS_NOISE = 0.4  # px, standard deviation, on the lip shapes that are told: in 
 NEAR = (2, 11)  # frames away is the one whose jaw the hint shows: in use it is its own, which here would tell too much
 TWO_MOMENTS = 0.7  # how often the identity's mouth fades from the least to the widest open of four, as in use
 OPENER = 0.3  # how often the widest open of three frames is taken: open mouths are rare and matter most
-
-# What the identity picture is: the mouth of another moment bent and set in, that other moment whole, or no help at all.
-Reference = Literal["bent", "plain", "none"]
-GREY = 128
 
 # Records of a set -> a function of (clip, frame, rng): the speech tokens [K, D] there.
 Hear = Callable[["list[ClipRecord]"], Callable[[int, int, np.random.Generator], np.ndarray]]
@@ -132,14 +133,19 @@ class FaceBatch:
     """Pixels are window pixels, uint8 [B, 80, 96, 3], one augmentation over each row's three pictures."""
 
     clean: np.ndarray
-    identity: np.ndarray
+    reference: np.ndarray
     previous: np.ndarray
-    lips: np.ndarray  # [B, 40, 2] float32 window px
-    shapes: np.ndarray  # [B, 2, SHAPE] float32 window px: lip shape of this frame and of the identity frame
-    region: (
-        np.ndarray
-    )  # [B, 80, 96] float32: where the network has the say (see `syncdiff.models.denoiser.Conditioning`)
+    landmarks: np.ndarray  # [B, 40, 2] float32 window px
+    lip_shapes: np.ndarray  # [B, 2, SHAPE] float32 window px: the target shape and the reference's own
+    blend_mask: np.ndarray  # [B, 80, 96] float32
     speech: np.ndarray  # [B, K, D] float32
+
+    def encoded(self) -> tuple[Tensor, Conditioning]:
+        """Clean latents [B, C, h, w], and their conditioning."""
+        columns = (self.clean, self.reference, self.blend_mask, self.lip_shapes)
+        inputs = [FrameInputs(*row) for row in zip(*columns, strict=True)]
+        previous, speech = pixel_codec.encode(self.previous), torch.from_numpy(self.speech)
+        return pixel_codec.encode(self.clean), condition(inputs, previous, speech)
 
 
 class TalkingFaces:
@@ -153,9 +159,9 @@ class TalkingFaces:
         *,
         split: str | None = None,
         gap: int = 15,
-        reference: Reference = "bent",
+        build: BuildInputs = warped_inputs,
     ) -> None:
-        self.root, self.gap, self.rows, self.reference = root, gap, {}, reference
+        self.root, self.gap, self.rows, self.build = root, gap, {}, build
         self.share = share
         for name in share:
             records = load_set(root, name)
@@ -197,33 +203,29 @@ class TalkingFaces:
             t = min(int(rng.integers(1, max(2, len(record) - CHAIN))) + link, len(record) - 1)
         first = t - (link or 0)  # the identity frame of a chain stays the same
         far = np.flatnonzero(np.abs(np.arange(len(record)) - first) >= min(self.gap, len(record) // 3))
-        some = rng.choice(far, 4 if self.reference == "bent" and rng.random() < TWO_MOMENTS else 1)
-        closed, other = (int(some[place]) for place in (record.shape[some, 0].argmin(), record.shape[some, 0].argmax()))
+        some = rng.choice(far, 4 if rng.random() < TWO_MOMENTS else 1)
+        gaps = record.shape[some, 0]
+        closed, opened = int(some[gaps.argmin()]), int(some[gaps.argmax()])
         near = int(np.clip(t + rng.choice([-1, 1]) * rng.integers(*NEAR), 0, len(record) - 1))
-        frames = pixels[start + np.array([t, other, t - 1])]
-        region = np.ones((S, S), np.float32)
-        known = record.shape[[t, closed, other]] + rng.normal(0, LIPS_NOISE, (3, SHAPE)).astype(np.float32)
-        share = open_share(*known) if closed != other else 1.0
-        told = np.stack([known[0], known[1] + share * (known[2] - known[1])])
-        if self.reference == "bent":
-            seen = {i: FaceCrop(pixels[start + i], record.face(i)) for i in (near, closed, other)}
-            frames[1] = hint(seen[near], ((seen[closed], 1 - share), (seen[other], share)), told[0])
-            region = lip_blend_mask(record.face(t), told[0], S)
-        elif self.reference == "none":
-            frames[1] = np.where(mouth_mask()[..., None], GREY, frames[0])
+        seen = record.shape[[t, closed, opened]] + rng.normal(0, LIPS_NOISE, (3, SHAPE)).astype(np.float32)
+        share = float(open_share(*seen)) if closed != opened else 1.0
+        lip_shapes = np.stack([seen[0], seen[1] + np.float32(share) * (seen[2] - seen[1])])
+        face = {i: FaceCrop(pixels[start + i], record.face(i)) for i in (t, near, closed, opened)}
+        mouths = (face[closed], 1 - share), (face[opened], share)
+        inputs = self.build(face[t], mouths, lip_shapes, face[near])
         matrix = _wobble(rng)
-        flip = rng.random() < 0.5
+        frames = (inputs.crop, inputs.reference, pixels[start + t - 1])
         windows = _degrade(np.stack([_warp(f, matrix)[WINDOW] for f in frames]), rng)
-        region = _warp(region, matrix)[WINDOW]
-        lips = (record.points[t, :LIPS] - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T - (
+        blend_mask = _warp(inputs.blend_mask, matrix)[WINDOW]
+        landmarks = (record.points[t, :LIPS] - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T - (
             WINDOW[1].start,
             WINDOW[0].start,
         )
-        if flip:
-            windows, region = windows[:, :, ::-1], region[:, ::-1]
-            lips = np.stack([windows.shape[2] - 1 - lips[:, 0], lips[:, 1]], 1)[_MIRROR]
-        shapes = told / np.sqrt(np.linalg.det(matrix[:, :2]))
-        return *windows, lips.astype(np.float32), shapes.astype(np.float32), region, heard(clip, t, rng)
+        if rng.random() < 0.5:  # mirrored
+            windows, blend_mask = windows[:, :, ::-1], blend_mask[:, ::-1]
+            landmarks = np.stack([windows.shape[2] - 1 - landmarks[:, 0], landmarks[:, 1]], 1)[_MIRROR]
+        lip_shapes = inputs.lip_shapes / np.sqrt(np.linalg.det(matrix[:, :2]))
+        return *windows, landmarks.astype(np.float32), lip_shapes.astype(np.float32), blend_mask, heard(clip, t, rng)
 
 
 def chain_link(lane: int, number: int) -> tuple[int, int]:

@@ -80,6 +80,6 @@ def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LandmarkNet:
     def loss(windows: Tensor, batch: FaceBatch) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             points, _ = reader(windows)
-        return F.l1_loss(points.float(), torch.from_numpy(batch.lips))
+        return F.l1_loss(points.float(), torch.from_numpy(batch.landmarks))
 
     return train_or_load(reader, out / "reader.pt", faces, loss, updates, seed=7, rate=2e-3, decay=0.01)

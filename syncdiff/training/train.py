@@ -29,13 +29,14 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from syncdiff.audio.mel import log_mel
+from syncdiff.conditioning import BuildInputs, warped_inputs
 from syncdiff.diffusion import sampler
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.errors import InputError
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder, token_window
-from syncdiff.training.data import ClipRecord, FaceBatch, Reference, TalkingFaces
+from syncdiff.training.data import ClipRecord, TalkingFaces
 from syncdiff.training.distill import augment, equalise
 from syncdiff.training.landmark_net import LandmarkNet, train_reader
 from syncdiff.training.prepare import FPS
@@ -58,7 +59,7 @@ class Preset:
     helper_updates: int = 800  # of the lip reader, and of the matcher where there is a sync loss
     hearings: int = 3  # times every sound is encoded, the first clean, the others augmented
     workers: int = 1  # threads that make batches
-    reference: Reference = "bent"
+    build: BuildInputs = warped_inputs
     recipe: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -121,17 +122,6 @@ def hearer(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
     return encode
 
 
-def conditions(batch: FaceBatch, mask: Tensor) -> tuple[Tensor, Conditioning]:
-    """Clean latents, and what the denoiser is told."""
-    clean, identity, previous = (pixel_codec.encode(x) for x in (batch.clean, batch.identity, batch.previous))
-    speech, lips, region = (
-        torch.from_numpy(batch.speech),
-        torch.from_numpy(batch.shapes),
-        pixel_codec.spread(batch.region),
-    )
-    return clean, Conditioning(clean * (1 - mask), identity, previous, speech, lips, region)
-
-
 def train_helpers(
     faces: TalkingFaces, out: Path, preset: Preset, model: Denoiser
 ) -> tuple[LandmarkNet, SyncMatcher | None]:
@@ -147,7 +137,7 @@ def train_helpers(
 def sheet(denoiser: Denoiser, clean: Tensor, condition: Conditioning, path: Path) -> None:
     """PNG: identity, truth, masked, drawn in 1 step, drawn in 4 steps; one column a face."""
     schedule, mask = compact_schedule(), pixel_codec.latent_mask().to(clean.device)
-    rows = [condition.identity, clean, condition.masked]
+    rows = [condition.reference, clean, condition.masked]
     for steps in (1, 4):
         noise = torch.stack([sampler.frame_noise(0, i, clean.shape[1:]) for i in range(len(clean))]).to(clean.device)
         *_, drawn = sampler.sample(lambda x, t: denoiser(x, t, condition), noise, schedule, steps)
@@ -183,14 +173,14 @@ def train(
         reader, matcher = train_helpers(seen, helpers, preset, model)
     torch.manual_seed(accelerator.process_index)  # again: a helper trained just now has used the dice
     learner = Trainer(model, preset.recipe, accelerator, reader, matcher)
-    faces = TalkingFaces(data, preset.share, hear, reference=preset.reference)
-    mask, chained = pixel_codec.latent_mask(), preset.recipe.chained
-    held = conditions(faces.batch(12, np.random.default_rng(99)), mask)
+    faces = TalkingFaces(data, preset.share, hear, build=preset.build)
+    chained = preset.recipe.chained
+    held = faces.batch(12, np.random.default_rng(99)).encoded()
     if (out / "state.pt").exists():
         learner.resume(out / "state.pt")
 
     def make(number: int) -> tuple[Tensor, Conditioning]:
-        return conditions(faces.mixed(preset.batch, chained, accelerator.process_index, number), mask)
+        return faces.mixed(preset.batch, chained, accelerator.process_index, number).encoded()
 
     def save() -> None:
         learner.save(out / "state.pt")

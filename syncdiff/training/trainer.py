@@ -30,16 +30,16 @@ class TrainConfig:
     pose_noise: float = 0.4  # upper end of the noise on a true previous frame
     pose_dropout: float = 0.2  # how often there is no previous frame
     speech_dropout: float = 0.4  # how often the speech is not told, only the lip shape
-    lips_told: bool = True  # or the lip shape is never told, and the speech always
+    lip_shapes: bool = True  # whether lip shapes are given, and speech is dropped now and then
     sync: float = 0.0  # weight of the sync loss
     regressor: bool = False  # for comparison: the frame in one evaluation from no noise, by L1 alone, as Wav2Lip does
 
 
-def spoil(told: Conditioning, own: Tensor, recipe: TrainConfig) -> Conditioning:
-    """What is told as sampling will know it: the previous frame noisy or not there, the speech now and then left out.
+def corrupt_conditioning(told: Conditioning, own: Tensor, recipe: TrainConfig) -> Conditioning:
+    """Conditioning as sampling has it: the previous frame noisy or missing, the speech now and then dropped.
 
-    Speech is left out often: the encoder knows these very clips by heart, so that their tokens alone tell the lips, and
-    a network that leaned on that would mumble on any other voice.
+    Speech is dropped often: the encoder was trained on these very clips, so their tokens alone predict the lips, and a
+    network that relied on that would mumble on any other voice.
 
     Args:
         own: [rows, C, h, w] what the network drew for the frames before the first rows; zeros at a chain's beginning.
@@ -52,8 +52,8 @@ def spoil(told: Conditioning, own: Tensor, recipe: TrainConfig) -> Conditioning:
     keep = (torch.rand(shape, device=true.device) >= recipe.pose_dropout).float()
     previous = torch.cat([own, (true + noise * torch.randn_like(true)) * keep])
     silent = torch.rand(len(previous), 1, 1, device=previous.device) < recipe.speech_dropout
-    if not recipe.lips_told:
-        return replace(told, previous=previous, lips=torch.zeros_like(told.lips))
+    if not recipe.lip_shapes:
+        return replace(told, previous=previous, lip_shapes=torch.zeros_like(told.lip_shapes))
     return replace(told, previous=previous, speech=told.speech.masked_fill(silent, 0.0))
 
 
@@ -99,7 +99,7 @@ class Trainer:
         with self.accelerator.autocast():
             beginning = [row for row in range(len(self.own)) if chain_link(row, self.update)[1] == 0]
             self.own[beginning] = 0
-            seen = spoil(told, self.own, recipe)
+            seen = corrupt_conditioning(told, self.own, recipe)
             if recipe.regressor:
                 terms, estimate = self.regress(clean, seen)
             else:

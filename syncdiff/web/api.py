@@ -29,7 +29,6 @@ def add_endpoints(desk: JobService) -> None:
         consent: bool,
         tail: str | None,
         correct: bool | None,
-        fit: bool | None,
         label: bool | None,
         request: gr.Request,
         which: int | None = None,  # without this gradio's clients would have to name it: None is no value to them
@@ -48,12 +47,11 @@ def add_endpoints(desk: JobService) -> None:
             seed: 0 to 2147483647; the same seed makes the same video.
             consent: true if everyone who is seen or heard has agreed to this use; nothing is made without it.
             tail: where the voice is shorter than the video, keep (the default) or trim the rest of it.
-            correct: true to rehearse first and correct lips that would come early or late; takes a little longer.
-            fit: true to practise on this face first: an experiment without a measured gain, up to a minute longer.
+            correct: true to correct lips that would come early or late; adds a short test pass.
             label: false leaves the label in the corner out, and promises to say that AI was used wherever it is shown.
             which: the face to redraw where there are several, 0 the largest; by default the largest that can be.
         """
-        options = {"steps": steps, "seed": seed, "tail": tail, "correct_offset": correct, "fit": fit, "label": label}
+        options = {"steps": steps, "seed": seed, "tail": tail, "correct_offset": correct, "label": label}
         asked = JobRequest(face, voice, consent, options | {"face": which})
         with closing(desk.run(asked, visitor_of(request))) as items:
             for item in items:
@@ -78,7 +76,6 @@ def add_endpoints(desk: JobService) -> None:
             gr.Checkbox(False, label="consent"),
             gr.Textbox(default.tail, label="tail"),  # SampleOptions says better what may stand here than a gr.Radio
             gr.Checkbox(default.correct_offset, label="correct"),
-            gr.Checkbox(default.fit, label="fit"),
             gr.Checkbox(default.label, label="label"),
             gr.Number(None, label="which", precision=0),
         ]

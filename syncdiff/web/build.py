@@ -20,7 +20,7 @@ from syncdiff.web.api import add_endpoints
 from syncdiff.web.components import PAGE, Form, build_form
 from syncdiff.web.eta import Clock, estimate
 from syncdiff.web.examples import examples, poster, recognise
-from syncdiff.web.jobs import KEPT, JobRequest, JobService, Pipeline, Waiting, files_of, visitor_of
+from syncdiff.web.jobs import KEPT, JobRequest, JobService, Runner, Waiting, files_of, visitor_of
 from syncdiff.web.middleware import Page
 from syncdiff.web.queue import Visitor
 from syncdiff.web.share_links import PRESETS, Settings, preset_of, restored
@@ -40,9 +40,9 @@ NOW = {"queue": False, **HIDDEN}
 BROWSER = {"api_visibility": "private"}  # no server is asked
 
 
-def build_page(pipe: Pipeline, look: Preview) -> gr.Blocks:
-    """The page over one loaded pipeline."""
-    desk = JobService(pipe, look)
+def build_page(run_job: Runner, look: Preview) -> gr.Blocks:
+    """The page over one job runner."""
+    desk = JobService(run_job, look)
     with Page(title="syncdiff", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
         gr.HTML(f"<h1>syncdiff</h1><p>{WHAT}</p>", elem_id="head")
         with gr.Tabs(elem_id="rooms"):
@@ -129,19 +129,17 @@ def values_of(settings: Settings) -> list:
     face = str(examples()[settings.face].face) if settings.face else None
     voice = str(examples()[settings.voice].voice) if settings.voice else None
     options = settings.options
-    turned = [options.steps, options.seed, options.tail, options.correct_offset, options.fit, options.label]
+    turned = [options.steps, options.seed, options.tail, options.correct_offset, options.label]
     return [face, None, voice, None, preset_of(options.steps), *turned, gr.update(visible=not options.label)]
 
 
 def tell_the_time(form: Form, desk: JobService, runs: list) -> None:
     """Under the presets stands what a run should take. The browser knows how long its files are: nothing is opened."""
 
-    def tell(lengths: list[float | None], steps: float | None, correct: bool, fit: bool) -> str:
+    def tell(lengths: list[float | None], steps: float | None, correct: bool) -> str:
         video, photo, sound, film = lengths
         seen, voice = 0.0 if photo is not None else video, sound or film
-        return told(
-            desk, seen, voice, SampleOptions(whole(steps) or SampleOptions().steps, correct_offset=correct, fit=fit)
-        )
+        return told(desk, seen, voice, SampleOptions(whole(steps) or SampleOptions().steps, correct_offset=correct))
 
     lengths = gr.JSON([None] * 4, visible=False)
     measured = gr.on(
@@ -153,7 +151,7 @@ def tell_the_time(form: Form, desk: JobService, runs: list) -> None:
         trigger_mode="always_last",
         **BROWSER,
     )
-    turned = [form.steps, form.correct, form.fit]
+    turned = [form.steps, form.correct]
     for happens in (measured.then, *(part.change for part in turned), *(run.then for run in runs)):
         happens(tell, [lengths, *turned], form.estimate, **NOW)
 
@@ -292,14 +290,13 @@ def asked_for(
     seed: float | None,
     tail: str | None,
     correct: bool,
-    fit: bool,
     label: bool,
     unlabelled: bool,
     face: Spot | None,
 ) -> JobRequest:
     """The form as it stands when somebody presses a button."""
     options = {"steps": whole(steps), "seed": whole(seed), "tail": tail, "face": face}
-    options |= {"correct_offset": correct, "fit": fit}
+    options |= {"correct_offset": correct}
     return JobRequest(video or photo, sound or film, agreed, options | {"label": label or not unlabelled})
 
 

@@ -18,8 +18,7 @@ PAGE = ASSETS / "page"
 CONSENT = "Everyone who is seen or heard has agreed to this"
 LABEL = f"Label the video: “{TEXT}”"
 UNLABELLED = "Leave it out: I will say so myself wherever I show it, since people have a right to know"
-FIT = "Practise on this face first: an experiment without a measured gain, up to a minute longer"
-CORRECT = "Correct lips that come early or late: they are rehearsed first, which takes a little longer"
+CORRECT = "Correct lips that come early or late (adds a short test pass)"
 TAILS = [("Keep the rest of the video as it is", "keep"), ("Cut the rest off", "trim")]
 
 
@@ -42,7 +41,6 @@ class Form:
     seed: gr.Number
     tail: gr.Radio
     correct: gr.Checkbox
-    fit: gr.Checkbox
     label: gr.Checkbox
     unlabelled: gr.Checkbox  # the promise without which the label stays
     estimate: gr.HTML
@@ -59,7 +57,7 @@ class Form:
     @property
     def settings(self) -> list:
         """What a link can set beside the files, in the order of `links.Settings`."""
-        return [self.steps, self.seed, self.tail, self.correct, self.fit, self.label]
+        return [self.steps, self.seed, self.tail, self.correct, self.label]
 
 
 def build_form(began: str) -> Form:
@@ -200,7 +198,6 @@ def advanced() -> dict[str, Any]:
             "seed": gr.Number(default.seed, label="Seed", info="The same seed makes the same video", precision=0),
             "tail": gr.Radio(TAILS, value=default.tail, label="Where the voice is shorter than the video"),
             "correct": tick(CORRECT, on=default.correct_offset, elem_id="correct"),
-            "fit": tick(FIT, on=default.fit, elem_id="fit"),
             "label": tick(LABEL, on=default.label, elem_id="label"),
             "unlabelled": tick(UNLABELLED, on=False, elem_id="unlabelled", visible=False),
         }

@@ -5,9 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from syncdiff.fit import SECONDS as FIT_SECONDS
+from syncdiff.job import TEST_PASS_SECONDS
 from syncdiff.options import SampleOptions
-from syncdiff.pipeline import REHEARSED
 from syncdiff.results import Progress, Result
 
 RATE = 25.0  # frames a second, where nobody knows better
@@ -32,10 +31,9 @@ class Pace:
         """Seconds that each stage should take for a result of so many frames, in the order they come."""
         with self._lock:
             guess = {stage: self._factor[stage] * took for stage, took in _first_guess(frames, options.steps).items()}
-            drawing = self._factor["drawing"] * _first_guess(min(frames, RATE * REHEARSED), 1)["drawing"]
+            drawing = self._factor["drawing"] * _first_guess(min(frames, RATE * TEST_PASS_SECONDS), 1)["drawing"]
         before = {stage: guess.pop(stage) for stage in ("reading", "finding the face", "listening")}
-        before |= {"fitting": FIT_SECONDS} if options.fit else {}
-        before |= {"rehearsing": drawing} if options.correct_offset else {}  # at the most: nothing is pasted
+        before |= {"testing the offset": drawing} if options.correct_offset else {}  # at the most: nothing is pasted
         return before | guess
 
     def seconds(self, frames: float, options: SampleOptions) -> float:

@@ -27,8 +27,8 @@ OUR_FAULT = "Something went wrong on our side and was noted. Your files are unto
 LOOK_AGAIN = 0.25  # seconds between two looks at the line
 KEPT = 3600  # seconds that an upload or a delivered result stays on disk
 ABSURD = 10**12  # a number beyond any range
-SWITCHES = ("correct_offset", "fit", "label")
-Pipeline = Callable[[Path, Path, Path, SampleOptions], Generator[Progress | Result, None, None]]
+SWITCHES = ("correct_offset", "label")
+Runner = Callable[[Path, Path, Path, SampleOptions], Generator[Progress | Result, None, None]]
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,8 @@ def cache_folder() -> Path:
 class JobService:
     """Where requests come in: one pipeline, one line of visitors, one idea of how long things take."""
 
-    def __init__(self, pipe: Pipeline, look: Preview) -> None:
-        self.pipe, self.look, self.pace = pipe, look, Pace()
+    def __init__(self, run_job: Runner, look: Preview) -> None:
+        self.run_job, self.look, self.pace = run_job, look, Pace()
         self.queue, self.looks = Queue(), Queue(16, 4, 6, "files looked at")
 
     def trial(self, asked: JobRequest, visitor: Visitor) -> Trial:
@@ -114,7 +114,7 @@ class JobService:
                         yield Waiting(ahead, usual and usual * ahead)
                         keep(folder, face, voice)
                         time.sleep(LOOK_AGAIN)
-                    with closing(self.pipe(face, voice, folder / "syncdiff.mp4", options)) as items:
+                    with closing(self.run_job(face, voice, folder / "syncdiff.mp4", options)) as items:
                         for item in items:
                             if isinstance(item, Result):
                                 finished = True

@@ -12,13 +12,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from syncdiff.errors import InputError
-from syncdiff.fit import SECONDS as FIT_SECONDS
+from syncdiff.job import TEST_PASS_SECONDS
 from syncdiff.media import LIMITS, open_speech
 from syncdiff.options import SampleOptions
-from syncdiff.pipeline import REHEARSED
 from syncdiff.results import Progress, Result
 from syncdiff.web.examples import ASSETS, EXAMPLES
-from syncdiff.web.jobs import Pipeline
+from syncdiff.web.jobs import Runner
 from syncdiff.web.middleware import RequestLimits, sweeping
 
 # Whose word about a visitor's address is taken on a Space: its proxies, which sit in private networks. Of the addresses
@@ -52,8 +51,8 @@ def theme() -> gr.themes.Base:
     )
 
 
-def wrap_zero_gpu(pipe: Pipeline, borrow: Callable[..., Any]) -> Pipeline:
-    """The pipeline; on a ZeroGPU Space with a GPU that is wrap_zero_gpu for as long as a run takes, elsewhere as it is.
+def wrap_zero_gpu(job: Runner, borrow: Callable[..., Any]) -> Runner:
+    """The job runner; on a ZeroGPU Space it borrows a GPU for as long as a run takes.
 
     borrow: `spaces.GPU`. On ZeroGPU the run goes on in a process of its own, out of which come whole only the values
     that it yields: of an exception the name is left. So a visitor's sentence is yielded, and raised on this side."""
@@ -63,9 +62,9 @@ def wrap_zero_gpu(pipe: Pipeline, borrow: Callable[..., Any]) -> Pipeline:
         face: Path, voice: Path, out: Path, options: SampleOptions
     ) -> Generator[Progress | Result | InputError, None, None]:
         if os.environ.get("SPACES_ZERO_GPU"):
-            pipe.to("cuda")
+            job.pipe.to("cuda")
         try:
-            yield from pipe(face, voice, out, options)
+            yield from job(face, voice, out, options)
         except InputError as sentence:
             yield sentence
 
@@ -88,9 +87,9 @@ def gpu_seconds(face: Path, voice: Path, out: Path, options: SampleOptions) -> i
     if voiced is None:  # the run will say so, at once
         return 10
     whole = max(voiced, sound_seconds(face) or 0.0)
-    rehearsed = min(voiced, REHEARSED) if options.correct_offset else 0.0
-    spoken = voiced * 0.05 * options.steps + rehearsed * 0.3  # one step, pasted nowhere, and judged
-    return round(15 + whole + spoken + (FIT_SECONDS if options.fit else 0))
+    tested = min(voiced, TEST_PASS_SECONDS) if options.correct_offset else 0.0
+    spoken = voiced * 0.05 * options.steps + tested * 0.3  # one step, pasted nowhere, and judged
+    return round(15 + whole + spoken)
 
 
 def sound_seconds(file: Path) -> float | None:

@@ -11,7 +11,7 @@ from syncdiff.web.examples import examples
 
 PRESETS = {"Draft": 1, "Standard": SampleOptions().steps, "Best": 8}  # steps a frame
 FILES = ("face", "voice")
-SWITCHES = {"correct": "correct_offset", "fit": "fit", "label": "label"}  # in the address -> in SampleOptions
+SWITCHES = {"correct": "correct_offset", "label": "label"}  # in the address -> in SampleOptions
 LONGEST = 40  # letters of a value that are shown back
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from html import escape, unescape
 from typing import Any
 
@@ -10,6 +9,7 @@ import gradio as gr
 
 from syncdiff import provenance
 from syncdiff.errors import InputError
+from syncdiff.progress import adapted
 from syncdiff.web.components import video_slot
 from syncdiff.web.jobs import LOOK_AGAIN, errors_as_sentences, in_turn, visitor_of
 from syncdiff.web.queue import Queue
@@ -44,13 +44,7 @@ def watched(video: str | None, request: gr.Request) -> Iterator[str]:
                 yield card("<p>Others come first …</p>")
                 time.sleep(LOOK_AGAIN)
             steps = provenance.verifying(video)
-            with closing(steps):
-                found = None
-                while found is None:
-                    try:
-                        yield card(f"<p>Looking … {100 * next(steps):.0f} %</p>")
-                    except StopIteration as end:
-                        found = end.value
+            found = yield from adapted(steps, lambda part: card(f"<p>Looking … {100 * part:.0f} %</p>"))
         yield card(in_markup(found))
     except gr.Error as error:
         yield card(f"<h2>This did not work</h2><p>{escape(unescape(error.message))}</p>")

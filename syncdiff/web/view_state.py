@@ -222,7 +222,7 @@ def what_is_shared(settings: Settings) -> str:
     if own:
         held = "the example and the settings" if len(own) == 1 else "the settings only"
         return f"The link holds {held}. Your {' and your '.join(own)} and this video stay here."
-    video = "a video much like this one" if settings.options.fit else "the same video"
+    video = "the same video"
     return f"The link holds the example and the settings: whoever opens it can make {video}."
 
 
@@ -239,7 +239,6 @@ def ready(settings: Settings) -> dict[str, Any]:
     turned = {
         "the rest cut off": options.tail == "trim",
         "offset corrected": options.correct_offset,
-        "practised first": options.fit,
         "no label, if you promise to say it yourself": not options.label,
     }
     return {"state": "ready", "message": " · ".join(what + [words for words, on in turned.items() if on])}

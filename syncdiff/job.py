@@ -1,0 +1,360 @@
+"""One job: a face video and a voice are read, the face is redrawn, and a scored, signed video is written.
+
+`Job.__call__` yields Progress after every bit of work and ends with one Result, so that page, command line and tests
+show and stop it the same way; closing it cancels. No stage holds the clip: frames are streamed from the normalised
+file, crops lie in a file of the private job folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from syncdiff.audio.silence import pauses
+from syncdiff.conditioning import CropFile, FramePlan
+from syncdiff.errors import CheckpointError, InputError
+from syncdiff.faces import FaceTrack, Spot, at_spot, choose, track_faces
+from syncdiff.faces.face_alignment_backend import check_files
+from syncdiff.generator import CHUNK, CompactGenerator, DrawnFrame, FaceGenerator
+from syncdiff.geometry import crops
+from syncdiff.media import LIMITS, Clip, ClipWriter, Patch, Speech, Timeline, read_clip, read_speech, timeline
+from syncdiff.options import OPTIONS, SampleOptions
+from syncdiff.pipeline import Attention, SyncDiffPipeline
+from syncdiff.progress import adapted
+from syncdiff.provenance import Watermark, credentials, label, sign
+from syncdiff.results import Progress, Result, Stage, Stopwatch
+from syncdiff.sync import syncnet_v2
+from syncdiff.sync.judge import JudgeNet
+from syncdiff.sync.scoring import FPS as SCORE_RATE
+from syncdiff.sync.scoring import Scores, score
+from syncdiff.sync.syncnet_v2.network import SyncNet
+from syncdiff.weights.folders import COMPACT
+
+PREVIEW_SIDE = 720  # px, longer side of the browser-playable copy of the source
+NO_SYNCNET = (
+    "LSE-C and LSE-D need SyncNet's weights, which are not installed. `python -m syncdiff score VIDEO --fetch` asks, "
+    "then fetches them."
+)
+RESULT_LIMITS = replace(LIMITS, bytes=2**50, seconds=86_400.0)  # a result may be larger and longer than an upload
+TEST_PASS_SECONDS = 30.0  # at the most, drawn only to find the offset that is corrected
+
+Cut = Callable[[np.ndarray, np.ndarray], np.ndarray]  # frame [H, W, 3] and transform [2, 3] -> crop [side, side, 3]
+
+
+@dataclass(frozen=True)
+class JudgeCrops:
+    """Upright crops of source and result, by frame number, as the judge sees them in either profile."""
+
+    to_frame: np.ndarray  # [T, 2, 3] crop px -> px of the source's frames
+    source: CropFile
+    result: CropFile
+
+
+class Job:
+    """Runs jobs with one loaded pipeline: `for update in job(face, voice, out): ...`.
+
+    Args:
+        pipe: the components.
+        judge: the project's own sync judge; without one nothing is scored.
+        syncnet: SyncNet v2, where its weights are installed.
+        marking: whether the invisible mark is written; an evaluation, whose PSNR would count it, leaves it out.
+    """
+
+    def __init__(
+        self,
+        pipe: SyncDiffPipeline,
+        judge: JudgeNet | None = None,
+        syncnet: SyncNet | None = None,
+        *,
+        marking: bool = True,
+    ) -> None:
+        self.pipe, self.judge, self.syncnet, self.marking = pipe, judge, syncnet, marking
+
+    @classmethod
+    def ready(cls, folder: str | Path = COMPACT, attention: Attention = "auto") -> Job:
+        """A job with the pipeline in a folder, its judge, and SyncNet where its weights are."""
+        pipe, syncnet = SyncDiffPipeline.ready(folder, attention), None
+        with suppress(CheckpointError):  # a wrong file in that place stops nothing: `score` says what is wrong with it
+            syncnet = syncnet_v2.load()
+        return cls(pipe, JudgeNet.shipped(), syncnet)
+
+    def __call__(
+        self, face: str | Path, voice: str | Path, out: str | Path, options: SampleOptions | None = None
+    ) -> Generator[Progress | Result, None, None]:
+        """Redraw the mouth in `face` so that it speaks `voice`.
+
+        Writes `out` (mp4) and `<out stem>.source.mp4`. Whatever happens, the private folder is removed and no
+        half-written file is left at `out`.
+
+        Args:
+            face: a video or a photo.
+            voice: a sound file, or a video whose sound it is.
+            out: the mp4 to write.
+            options: SampleOptions, or PaperOptions for the paper's profile.
+
+        Yields:
+            Progress after every bit of work, and one Result at the end.
+
+        Raises:
+            InputError: an input cannot be used; one sentence.
+        """
+        options = options or OPTIONS[self.pipe.profile]()
+        out, watch, generator = Path(out), Stopwatch(), self.pipe.generator()
+        preview = out.with_name(out.stem + ".source.mp4")
+        _check_target((out, preview), (Path(face), Path(voice)))
+        finder, notes = _finder(generator)
+        if options.correct_offset and self.pipe.profile == "paper":
+            raise InputError("Correcting the offset is made for the compact profile: leave it out.")
+        credentials()  # a key that cannot be read is said before the work, not after it
+        with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
+            folder = Path(name)
+            with watch.stage("reading"):
+                clip = yield from _staged("reading", read_clip(face, folder), until=50)
+                speech = yield from _staged("reading", read_speech(voice, folder), since=50)
+                line = timeline(clip, speech, options.tail)
+            with watch.stage("finding the face"):
+                track = yield from _track(clip, finder, options.face)
+                source = CropFile(folder / "source", generator.side)
+                to_frame = generator.align(clip, track)
+                cuts: list[tuple[Cut, np.ndarray, CropFile]] = [(generator.cut, to_frame, source)]
+                if not generator.upright:
+                    cuts.append((crops.cut, crops.align(track, clip.times), CropFile(folder / "upright")))
+                yield from _cut(clip, cuts)
+                judged = JudgeCrops(cuts[-1][1], cuts[-1][2], CropFile(folder / "result"))
+            with watch.stage("listening"):
+                yield Progress("listening", 0, 1)
+                features = generator.encode(speech.samples())
+                yield Progress("listening", 1, 1)
+            _trim()
+            plan = FramePlan.of(generator.face_clip(track, to_frame, source), clip, line, track)
+            earlier = 0
+            if options.correct_offset:
+                with watch.stage("testing the offset"):
+                    found = yield from self._test_pass(generator, plan, line, features, judged, track, speech, options)
+                earlier = found.out_of_step
+                plan, notes = plan.ahead(earlier / SCORE_RATE), (*notes, _correction(found))
+            with (
+                watch.stage("drawing"),
+                ClipWriter(out, clip, line, speech) as video,
+                ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE) as original,
+            ):
+                yield from self._draw(generator, plan, clip, features, judged, video, original, options)
+            sign(out, labelled=options.label and label(clip.width, clip.height) is not None)
+            redrawn, passed, state = int(plan.to_redraw.sum()), plan.passed_through(clip, line, track), track.state
+            del features, plan, track  # a long clip's landmarks and features: scoring needs neither
+            _trim()
+            with watch.stage("scoring"):
+                yield Progress("scoring", 0, 2)
+                before = self._score(judged.source, clip.times, state, clip.speech, clip.seconds)
+                yield Progress("scoring", 1, 2)
+                after = self._score(judged.result, line.times, state[line.indices], speech, line.seconds)
+                yield Progress("scoring", 2, 2)
+                lse = yield from self._lse(face, out)
+            silent = pauses(speech.samples())
+        yield Result(
+            video=out,
+            source=preview,
+            frames=len(line),
+            redrawn=redrawn,
+            seconds=watch.seconds,
+            passed_through=passed,
+            silent=silent,
+            notes=tuple(dict.fromkeys((*clip.notes, line.note, *notes))),
+            source_scores=before,
+            result_scores=after,
+            peak_memory_mib=_peak_memory_mib(),
+            options=options,
+            running=self.pipe.running,
+            earlier_frames=earlier,
+            source_lse=lse[0],
+            result_lse=lse[1],
+            lse_needs=lse[2],
+        )
+
+    def score(self, video: str | Path) -> Generator[Progress | Scores, None, None]:
+        """Score a video's largest face against its own sound: Progress, then one Scores. Raises InputError."""
+        with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
+            folder = Path(name)
+            clip = yield from _staged("reading", read_clip(video, folder), until=50)
+            track = yield from _track(clip, CompactGenerator.finder, None)
+            upright = CropFile(folder / "upright")
+            yield from _cut(clip, [(crops.cut, crops.align(track, clip.times), upright)])
+            yield Progress("scoring", 0, 1)
+            yield self._score(upright, clip.times, track.state, clip.speech, clip.seconds)
+
+    def _test_pass(
+        self,
+        generator: FaceGenerator,
+        plan: FramePlan,
+        line: Timeline,
+        features: Any,
+        judged: JudgeCrops,
+        track: FaceTrack,
+        speech: Speech,
+        options: SampleOptions,
+    ) -> Generator[Progress, None, Scores]:
+        """Scores of the plan's first TEST_PASS_SECONDS, drawn in one step into the crops that the result replaces."""
+        part = plan.until(TEST_PASS_SECONDS)
+        for i in np.flatnonzero(~part.to_redraw):
+            judged.result[i] = judged.source[part.indices[i]]
+        done = 0
+        for start in range(0, len(part), CHUNK):
+            for step in generator.generate(part, features, start, steps=1, seed=options.seed):
+                for i, frame in (step.finished or {}).items():
+                    judged.result[i] = frame.crop
+                done = min(done + len(step.frames), len(part))
+                yield Progress("testing the offset", done, len(part), step.preview)
+        seconds = min(TEST_PASS_SECONDS, line.seconds)
+        return self._score(judged.result, part.times, track.state[part.indices], speech, seconds)
+
+    def _draw(
+        self,
+        generator: FaceGenerator,
+        plan: FramePlan,
+        clip: Clip,
+        features: Any,
+        judged: JudgeCrops,
+        video: ClipWriter,
+        original: ClipWriter,
+        options: SampleOptions,
+    ) -> Iterator[Progress]:
+        """Chunk by chunk: generate its frames, then paste them into the film and hand those to the encoder."""
+        steps = options.steps
+        total = len(plan) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
+        mark = Watermark(options.job) if self.marking else None
+        plate = label(clip.width, clip.height) if options.label else None
+        for start in range(0, len(plan), CHUNK):
+            stop = min(start + CHUNK, len(plan))
+            done, drawn_by = start * (steps + 1), start * (steps + 1) + (stop - start) * steps
+            drawn: dict[int, DrawnFrame] = {}
+            for step in generator.generate(plan, features, start, steps=steps, seed=options.seed):
+                drawn.update(step.finished or {})
+                done = min(done + len(step.frames), drawn_by)
+                yield Progress("drawing", done, total, step.preview)
+            for i, frame in zip(range(start, stop), clip.frames(plan.indices[start:stop]), strict=True):
+                original.write(frame, plan.times[i])
+                at, patch = plan.indices[i], None
+                if i in drawn:
+                    image = frame.rgb()
+                    patch = _marked(generator, plan, i, drawn.pop(i), image, judged.to_frame[at], mark)
+                    patch.apply(image)
+                    judged.result[i] = crops.cut(image, judged.to_frame[at])  # what the visitor gets is what is scored
+                else:
+                    judged.result[i] = judged.source[at]
+                video.write(frame, plan.times[i], patch, plate)
+                yield Progress("drawing", drawn_by + i - start + 1, total)
+
+    def _score(
+        self, upright: CropFile, times: np.ndarray, states: np.ndarray, speech: Speech | None, seconds: float
+    ) -> Scores:
+        """Crops [S, S, 3] shown from `times` on, `seconds` in all, against a voice, on the judge's 25 fps clock."""
+        if self.judge is None:
+            return Scores("no judge", reason="not scorable: these weights come without a judge")
+        if speech is None:
+            return Scores(self.judge.name, reason="not scorable: the face came without a sound of its own")
+        ticks = np.arange(int(seconds * SCORE_RATE + 1e-6)) / SCORE_RATE
+        at = np.searchsorted(times, ticks + 1e-6, side="right") - 1
+        return score((upright[i] for i in at), speech.samples(), self.judge, states=states[at])
+
+    def _lse(
+        self, face: str | Path, out: Path
+    ) -> Generator[Progress, None, tuple[tuple[Scores, ...], tuple[Scores, ...], str | None]]:
+        """LSE of source and result, and what it needs where it cannot be measured."""
+        if self.syncnet is None:
+            return (), (), NO_SYNCNET
+        try:
+            source = yield from _staged("scoring", syncnet_v2.score_video(face, self.syncnet))
+            result = yield from _staged("scoring", syncnet_v2.score_video(out, self.syncnet, limits=RESULT_LIMITS))
+        except InputError as sentence:  # files of the face detector are missing
+            return (), (), str(sentence)
+        return source, result, None
+
+
+def _check_target(written: tuple[Path, ...], read: tuple[Path, ...]) -> None:
+    for path in written:
+        if not path.parent.is_dir() or path.is_dir():
+            raise InputError(f"The result cannot be written to {path}: give a file name in a folder that exists.")
+        if path.resolve() in {p.resolve() for p in read}:
+            raise InputError(f"The result would overwrite {path.name}, which is an input: give it another name.")
+
+
+def _staged(stage: Stage, steps: Generator, since: int = 0, until: int = 100) -> Generator[Progress, None, Any]:
+    """Fractions 0..1 -> Progress from `since` to `until` percent of a stage."""
+    return adapted(steps, lambda fraction: Progress(stage, since + round((until - since) * fraction), 100))
+
+
+def _finder(generator: FaceGenerator) -> tuple[str, tuple[str, ...]]:
+    """The face finder of a generator, or the shipped one where its files are missing; and notes."""
+    if generator.finder == "face-alignment":
+        try:
+            check_files()
+        except InputError as missing:
+            instead = f"The face box is that of mediapipe's points, not S3FD's as in the paper. {missing}"
+            return "mediapipe", (instead,)
+    return generator.finder, ()
+
+
+def _track(clip: Clip, finder: str, wanted: int | Spot | None) -> Generator[Progress, None, FaceTrack]:
+    """The track of the face that was asked for."""
+    steps = track_faces((frame.rgb() for frame in clip.frames()), finder)
+    tracks = yield from adapted(steps, lambda done: Progress("finding the face", done, 2 * len(clip)))
+    if isinstance(wanted, Spot):
+        wanted = at_spot(tracks, wanted, clip.times, (clip.height, clip.width))
+    return choose(tracks, wanted)
+
+
+def _correction(scores: Scores) -> str:
+    """What came of the wish to have the offset corrected."""
+    if not scores.scorable:
+        return f"The offset could not be found: {scores.reason}."
+    if not scores.out_of_step:
+        return "A test pass found the lips in sync: nothing was corrected."
+    ms = abs(scores.out_of_step) * 1000 // SCORE_RATE
+    early, late = ("earlier", "late") if scores.out_of_step > 0 else ("later", "early")
+    return f"The lips were drawn {ms} ms {early}: a test pass had found them {late}."
+
+
+def _cut(clip: Clip, cuts: Sequence[tuple[Cut, np.ndarray, CropFile]]) -> Generator[Progress, None, None]:
+    """Crops of all frames into files, each cut as its transforms [T, 2, 3] say; black where there is no face."""
+    for i, frame in enumerate(clip.frames()):
+        image = frame.rgb()
+        for cut, to_frame, out in cuts:
+            seen = np.isfinite(to_frame[i]).all()
+            out[i] = cut(image, to_frame[i]) if seen else np.zeros((out.side, out.side, 3), np.uint8)
+        yield Progress("finding the face", len(clip) + i + 1, 2 * len(clip))
+
+
+def _marked(
+    generator: FaceGenerator,
+    plan: FramePlan,
+    i: int,
+    drawn: DrawnFrame,
+    image: np.ndarray,
+    upright: np.ndarray,
+    mark: Watermark | None,
+) -> Patch:
+    """The patch of output frame `i`, with the invisible mark where the mouth is."""
+    time, weight = plan.times[i], plan.weight[i]
+    crop = drawn.crop if mark is None or not generator.upright else mark.mark(drawn.crop, time)
+    patch = drawn.paste(image, crop)
+    return patch if mark is None or generator.upright else mark.onto(patch, upright, time, weight)
+
+
+def _trim() -> None:
+    """Hand freed memory back: glibc keeps what a stage has used, which grows with the clip and would add up."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _peak_memory_mib() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
