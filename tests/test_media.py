@@ -13,7 +13,7 @@ from PIL import Image
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.media import Clip, Limits, open_clip, open_speech, read_clip
 from syncdiff.media.clip import GOP
-from syncdiff.media.timestamps import clock
+from syncdiff.media.timestamps import frame_times
 from syncdiff.media.tonemap import hlg_light, pq_light, tone_map
 from tests.media_fixtures import (
     click_at,
@@ -122,8 +122,8 @@ def test_a_steady_rate_is_found_exactly(rate: Fraction, suffix: str, tmp_path: P
     np.testing.assert_allclose(clip.times, np.arange(40) / float(rate), atol=1e-12)
 
 
-def test_clock_does_not_smooth_over_a_dropped_frame() -> None:
-    times, seconds, rate, steady = clock([0, 1, 2, 4, 5], Fraction(1, 25), 1, Fraction(25))
+def test_frame_times_do_not_smooth_over_a_dropped_frame() -> None:
+    times, seconds, rate, steady = frame_times([0, 1, 2, 4, 5], Fraction(1, 25), 1, Fraction(25))
     assert (steady, seconds) == (False, pytest.approx(0.24))
     np.testing.assert_allclose(times, [0, 0.04, 0.08, 0.16, 0.2])
     assert rate == pytest.approx(5 / 0.24)

@@ -84,7 +84,10 @@ def test_variable_rate_stays_variable(tmp_path: Path) -> None:
     video = make_video(tmp_path / "v.mp4", len(VARIABLE), ticks=VARIABLE, unit=Fraction(1, 90_000))
     clip, line, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 1.0, [0.5]))
     frames, sound, rate = decode(out)
-    np.testing.assert_allclose([image.time for image in frames], np.array(VARIABLE) / 90_000, atol=2e-5)
+    times = np.array([image.time for image in frames])
+    begins = np.flatnonzero(np.diff(line.indices, prepend=-1))  # not the repetitions of a frame that lasts long
+    np.testing.assert_allclose(times[begins], np.array(VARIABLE) / 90_000, atol=2e-5)
+    assert np.diff(times).max() < 0.081
     assert float(probe(out, "v", "duration")[0]) == pytest.approx(line.seconds, abs=1e-3)
     assert len(sound) / rate == pytest.approx(clip.seconds, abs=0.03)
 
@@ -258,10 +261,40 @@ def test_a_longer_voice_runs_the_video_forward_and_back() -> None:
 
 
 def test_the_loop_goes_by_time_not_by_frame_number() -> None:
-    line = timeline(clip_of(np.array([0, 0.1, 0.4]), 0.5, Fraction(6), steady=False), voice_of(1.2))
-    assert line.indices.tolist() == [0, 1, 2, 1, 0, 1]
-    np.testing.assert_allclose(line.times, [0, 0.1, 0.4, 0.5, 0.8, 0.9])
-    assert line.seconds == pytest.approx(1.2)
+    line = timeline(clip_of(np.array([0, 0.04, 0.12]), 0.16, Fraction(19), steady=False), voice_of(0.4))
+    assert line.indices.tolist() == [0, 1, 2, 1, 0, 1, 2]
+    np.testing.assert_allclose(line.times, [0, 0.04, 0.12, 0.16, 0.24, 0.28, 0.36])
+    assert (line.seconds, line.steady) == (pytest.approx(0.4), False)
+
+
+@pytest.mark.parametrize(("rate", "parts", "drawn"), [(1, 25, 25), (5, 5, 25), (10, 3, 30), (12, 3, 36), (15, 1, 15)])
+def test_low_rates_are_drawn_25_times_a_second_or_more(rate: int, parts: int, drawn: int) -> None:
+    line = timeline(clip_of(np.arange(5 * rate) / rate, 5.0, Fraction(rate)), voice_of(5.0))
+    assert line.indices.tolist() == np.repeat(np.arange(5 * rate), parts).tolist()
+    assert (line.rate, line.steady, line.seconds) == (drawn, True, 5.0)
+    np.testing.assert_allclose(line.times, np.arange(5 * drawn) / drawn, atol=1e-12)
+    assert ("stand still" in line.note) == (parts > 1)
+
+
+def test_a_held_frame_is_drawn_25_times_a_second_and_cut_within() -> None:
+    held = clip_of(np.array([0, 0.04, 0.08, 1.08]), 1.12, Fraction(25, 7), steady=False)
+    line = timeline(held, voice_of(1.12))
+    assert line.indices.tolist() == [0, 1, *[2] * 25, 3]
+    np.testing.assert_allclose(np.diff(line.times), 0.04, atol=1e-9)
+    cut = timeline(held, voice_of(0.5), "trim")
+    assert cut.indices.tolist() == [0, 1, *[2] * 11]
+    assert cut.seconds == pytest.approx(0.5)
+
+
+def test_a_low_rate_is_written_at_the_rate_it_is_drawn_at(tmp_path: Path) -> None:
+    clip = open_clip(make_video(tmp_path / "slow.mp4", 2, rate=1), tmp_path)
+    line = timeline(clip, voice_of(2.0))
+    with ClipWriter(tmp_path / "out.mp4", clip, line, None) as out:
+        for frame, time in zip(clip.frames(line.indices), line.times, strict=True):
+            out.write(frame, time)
+    frames, _, _ = decode(tmp_path / "out.mp4")
+    assert [number_in(frame.to_ndarray(format="rgb24")) for frame in frames] == [0] * 25 + [1] * 25
+    assert [frame.time for frame in frames] == pytest.approx(np.arange(50) / 25)
 
 
 def test_a_shorter_voice_keeps_or_trims_the_rest() -> None:

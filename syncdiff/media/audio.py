@@ -1,44 +1,48 @@
-"""The sound of an upload -> a 16-bit wav at its own rate and channels. Runs inside the intake process."""
+"""The sound of an upload -> a 16-bit wav at its own rate and channels. Runs in the decode worker."""
 
 from __future__ import annotations
 
 import math
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import soundfile
 
 from syncdiff.errors import InputError
-from syncdiff.media.clip import Limits
-from syncdiff.media.video import decode_what_can_be
+from syncdiff.media.clip import LAYOUTS, Limits
+from syncdiff.media.streams import decode_what_can_be
+from syncdiff.media.timestamps import StreamClock
 
-HIGHEST_RATE = 192_000  # Hz
-MOST_CHANNELS = 8
-JUMP = 0.05  # seconds: a smaller disagreement between time stamps and samples is rounding
+MAX_RATE = 192_000  # Hz
+MAX_CHANNELS = 8
+MAX_DRIFT_SECONDS = 0.05  # a smaller disagreement between time stamps and samples is rounding
+# A mix this much below its loudest channel has lost what was said: channels that cancel, or one that is left out. One
+# silent channel of two costs 6 dB, one voice in a corner of 5.1 about 10.
+MAX_MIX_LOSS_DB = 12.0
 
 
 class SoundWriter:
-    """A wav file that sounds are laid on at their time."""
+    """Lays decoded sound on its place in a wav file."""
 
-    def __init__(self, out: wave.Wave_write, first: av.AudioFrame, end: float | None) -> None:
-        self.rate = min(first.sample_rate, HIGHEST_RATE)
+    def __init__(self, path: Path, first: av.AudioFrame, end: float | None) -> None:
+        self.rate = min(first.sample_rate, MAX_RATE)
         self.channels = len(first.layout.channels)
         self.layout: Any = first.layout
-        if self.channels > MOST_CHANNELS:
+        if self.channels > MAX_CHANNELS:
             self.channels, self.layout = 2, "stereo"
         self.count = 0  # samples so far, of which those before `end` are written
-        self._out, self._room = out, math.inf if end is None else round(end * self.rate)
+        self._out = soundfile.SoundFile(path, "w", self.rate, self.channels, "PCM_16", format="WAV")
+        self._room = math.inf if end is None else round(end * self.rate)
         self._shape, self._resampler = None, None
-        out.setparams((self.channels, 2, self.rate, 0, "NONE", ""))
 
-    def lay(self, sound: av.AudioFrame, at: float | None) -> None:
+    def write(self, sound: av.AudioFrame, at: float | None) -> None:
         """Lay the sound on second `at` (None: after the last one), over silence or without what is there already."""
         samples = self._resample(sound)
         missing = 0 if at is None else round(at * self.rate) - self.count
-        slack = JUMP * self.rate if self.count else 0
+        slack = MAX_DRIFT_SECONDS * self.rate if self.count else 0
         if missing > slack:
             for done in range(0, missing, 65_536):
                 self._append(np.zeros((min(65_536, missing - done), self.channels), np.int16))
@@ -46,9 +50,12 @@ class SoundWriter:
             samples = samples[-missing:]
         self._append(samples)
 
+    def close(self) -> None:
+        self._out.close()
+
     def _append(self, samples: np.ndarray) -> None:
         room = max(0, self._room - self.count)
-        self._out.writeframesraw(samples[: min(room, len(samples))].tobytes())
+        self._out.write(samples[: min(room, len(samples))])
         self.count += len(samples)
 
     def _resample(self, sound: av.AudioFrame) -> np.ndarray:
@@ -63,6 +70,8 @@ class SoundWriter:
 
 def read_sound(
     container: av.container.InputContainer,
+    stream: av.audio.AudioStream,
+    clock: StreamClock,
     name: str,
     folder: Path,
     limits: Limits,
@@ -70,33 +79,40 @@ def read_sound(
     *,
     start: float | None = None,
     end: float | None = None,
+    keep_early: bool = False,
 ) -> dict[str, Any] | None:
     """Write sound.wav; its rate, channels and seconds, and the seconds heard in all; None when nothing can be decoded.
 
-    start: the second that becomes time 0 (earlier sound is cut, later sound is preceded by silence); by default the
-    sound's own first moment. end: from which second on, counted from start, nothing is kept. Raises InputError."""
-    stream, tape = container.streams.audio[0], None
+    start: the second that becomes time 0: earlier sound is cut, or with `keep_early` starts at time 0 itself; later
+    sound is preceded by silence. By default the sound's own first moment.
+    end: from which second on, counted from start, nothing is kept. Raises InputError."""
     if stream.codec_context is None:  # a codec that is unknown here
         return None
-    with (folder / "sound.wav").open("wb") as file, wave.open(file, "wb") as out:
-        out.setparams((1, 2, 16_000, 0, "NONE", ""))
+    writer = None
+    try:
         for sound in decode_what_can_be(container, stream, []):
-            tape = tape or SoundWriter(out, sound, end)
-            start = sound.time if start is None else start
-            at = None if sound.time is None or start is None else sound.time - start
-            length = max(at or 0.0, tape.count / tape.rate)
+            at = None if sound.pts is None else float(clock(sound.pts) * stream.time_base)
+            if start is None or (keep_early and at is not None and not writer):
+                start = at if start is None else min(start, at)
+            place = None if at is None or start is None else at - start
+            writer = writer or SoundWriter(folder / "sound.wav", sound, end)
+            length = max(place or 0.0, writer.count / writer.rate)
             if length > limits.seconds + 0.5 and end is not None:
                 break
             if length > limits.seconds + 0.5:
                 most = limits.seconds
                 raise InputError(f"The sound of {name} is longer than {most:.0f} s, the most there may be; cut it.")
-            tape.lay(sound, at)
+            writer.write(sound, place)
             report(length)
-    if tape is None or not tape.count:
+    finally:
+        if writer is not None:
+            writer.close()
+    if writer is None or not writer.count:
         return None
-    heard = tape.count / tape.rate
-    seconds = heard if end is None else min(heard, round(end * tape.rate) / tape.rate)
-    return {"rate": tape.rate, "channels": tape.channels, "seconds": seconds, "heard": heard}
+    heard = writer.count / writer.rate
+    seconds = heard if end is None else min(heard, round(end * writer.rate) / writer.rate)
+    mono = mono_channel(folder / "sound.wav")
+    return {"rate": writer.rate, "channels": writer.channels, "seconds": seconds, "heard": heard, "mono_channel": mono}
 
 
 def check_voice(sound: dict[str, Any] | None, name: str, folder: Path, limits: Limits) -> dict[str, Any]:
@@ -106,17 +122,36 @@ def check_voice(sound: dict[str, Any] | None, name: str, folder: Path, limits: L
     if sound["seconds"] < limits.shortest_voice:
         least = limits.shortest_voice
         raise InputError(f"The voice in {name} lasts {sound['seconds']:.2f} s; at least {least:.1f} s are needed.")
-    level = loudest(folder / "sound.wav")
+    level = peak_dbfs(folder / "sound.wav")
     if level < limits.quietest_voice:
         heard = f"its loudest moment is at {level:.0f} dB" if level > -math.inf else "every sample is zero"
         raise InputError(f"The voice in {name} is silent: {heard}, and {limits.quietest_voice:.0f} dB are needed.")
     return sound
 
 
-def loudest(path: Path) -> float:
+def peak_dbfs(path: Path) -> float:
     """Level of the loudest tenth of a second, in dB of full scale (-inf: digital silence)."""
     most = 0.0
-    with wave.open(str(path), "rb") as file:
-        while block := file.readframes(file.getframerate() // 10):
-            most = max(most, float(np.mean(np.square(np.frombuffer(block, np.int16) / 32768.0))))
+    with soundfile.SoundFile(path) as file:
+        for block in file.blocks(file.samplerate // 10, dtype="float32"):
+            most = max(most, float(np.mean(np.square(block))))
     return 10 * math.log10(most) if most else -math.inf
+
+
+def mono_channel(path: Path) -> int | None:
+    """The channel to listen to in place of the mix, where mixing loses the voice (MAX_MIX_LOSS_DB); None: the mix."""
+    with soundfile.SoundFile(path) as file:
+        layout = LAYOUTS[file.channels]
+        if file.channels == 1:
+            return None
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=file.samplerate)
+        power, mixed = np.zeros(file.channels), 0.0
+        for block in file.blocks(65_536, dtype="int16"):
+            power += np.square(block.astype(np.float64)).sum(0)
+            sound = av.AudioFrame.from_ndarray(block.reshape(1, -1), format="s16", layout=layout)
+            sound.sample_rate = file.samplerate
+            parts = [part.to_ndarray().astype(np.float64) for part in resampler.resample(sound)]
+            mixed += sum(float(np.square(part).sum()) for part in parts)
+    loudest = int(power.argmax())
+    return loudest if mixed < power[loudest] * 10 ** (-MAX_MIX_LOSS_DB / 10) else None
+

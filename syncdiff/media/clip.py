@@ -1,21 +1,23 @@
-"""Normalised files -> frames, samples and the clock. Knows how to read what intake wrote; never sees an upload."""
+"""Reads the normalised files that the decode worker wrote: frames, samples and their times."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
 import numpy as np
+import soundfile
 
 from syncdiff.audio import SAMPLE_RATE
 
 INDEX_RATE = Fraction(25)  # frames a second in a normalised file, which keeps the order; Clip.times keeps the time
 READ_THREADS = 4  # every thread holds a frame
 GOP = 12  # frames between key frames of a normalised file: the most that reading backwards ever holds
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}  # by channels
 PHOTO_RATE = Fraction(25)  # frames per second of a still photo
 
 
@@ -26,6 +28,8 @@ class Limits:
     bytes: int = 200 * 2**20  # of the upload
     pixels: int = 9_000_000  # of one picture: 4096x2160 fits
     side: int = 8192  # pixels, of one picture's longer side
+    photo_pixels: int = 51_000_000  # of a photo, which is scaled down to `pixels`: phones take 12, 48 and 50 million
+    photo_side: int = 16_384  # pixels, of a photo's longer side
     seconds: float = 600.0  # of video or sound, counted on what was decoded
     rate: float = 250.0  # frames per second, on average: phones film 240
     shortest_voice: float = 0.3  # seconds
@@ -95,6 +99,8 @@ class Speech:
     rate: int  # Hz
     channels: int
     seconds: float
+    mono_channel: int | None = None  # the one to listen to, where mixing the channels would lose the voice
+    notes: tuple[str, ...] = ()  # what the visitor should know about this file
 
     def samples(self) -> np.ndarray:
         """The voice as the models hear it: [N] float32 in [-1,1], mono, SAMPLE_RATE, N = round(seconds * rate)."""
@@ -109,10 +115,16 @@ class Speech:
         """The whole file in pieces, int16 [n] each."""
         # 16 bits: swresample then weighs the channels so that their sum cannot clip; floats it would simply add up
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-        with av.open(str(self.path), format="wav") as container:
-            for sound in chain(container.decode(audio=0), [None]):
+        with soundfile.SoundFile(self.path) as file:
+            layout = LAYOUTS[file.channels if self.mono_channel is None else 1]
+            for block in file.blocks(65_536, dtype="int16", always_2d=True):
+                heard = block if self.mono_channel is None else block[:, self.mono_channel]
+                sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(heard).reshape(1, -1), "s16", layout)
+                sound.sample_rate = file.samplerate
                 for piece in resampler.resample(sound):
                     yield piece.to_ndarray()[0]
+        for piece in resampler.resample(None):
+            yield piece.to_ndarray()[0]
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,14 @@ import av
 from syncdiff.errors import InputError
 from syncdiff.media.audio import check_voice, read_sound
 from syncdiff.media.clip import Limits
-from syncdiff.media.filetype import CONTAINERS, HEAD, STILLS, sniff
-from syncdiff.media.video import read_photo, read_video
+from syncdiff.media.filetype import CONTAINERS, HEAD, PICTURES, is_encrypted, sniff
+from syncdiff.media.streams import choose_picture, default_stream, picture_streams, track_note
+from syncdiff.media.timestamps import Scan, StreamClock, scan
+from syncdiff.media.video import check_length, check_size, read_picture, read_video
 
 ACCEPTED = {
-    "face": "an mp4, mov, mkv, webm, avi or ts video, or a png, jpeg or webp photo",
-    "voice": "a wav, mp3, flac, ogg, m4a or aac sound, or a video with sound",
+    "face": "an mp4, mov, mkv, webm, avi or ts video, or a png, jpeg, webp or avif photo",
+    "voice": "a wav, mp3, flac, ogg, m4a, aac, aiff or caf sound, or a video with sound",
 }
 
 SLACK = 0.3  # seconds that a header may promise too much before it is worth a word
@@ -55,14 +57,16 @@ def decode_upload(job: Job) -> dict[str, Any]:
     kind = sniff(head)
     if not head:
         raise InputError(f"{job.name} is empty (0 bytes); give {ACCEPTED[job.slot]}.")
-    if kind not in CONTAINERS + STILLS:
+    if kind not in CONTAINERS + PICTURES:
         raise InputError(f"{job.name} is {kind or 'of no known kind'}; give {ACCEPTED[job.slot]}.")
-    if kind in STILLS:
+    if kind in PICTURES:
         if job.slot == "voice":
             raise InputError(f"{job.name} is a picture and has no sound; give {ACCEPTED['voice']}.")
-        return read_photo(job.source, job.name, Path(job.folder), job.limits)
-    with open_container(job, kind) as container:
-        return _face(job, container, kind) if job.slot == "face" else _voice(job, container)
+        report = reporter(job, job.limits.seconds, 0.0, 1.0)
+        return read_picture(job.source, job.name, Path(job.folder), job.limits, report, job.until)
+    if is_encrypted(Path(job.source), kind):
+        raise InputError(f"{job.name} is encrypted (DRM), so it cannot be decoded; give a copy without protection.")
+    return _face(job, kind) if job.slot == "face" else _voice(job, kind)
 
 
 def open_container(job: Job, kind: str) -> av.container.InputContainer:
@@ -79,35 +83,82 @@ def open_container(job: Job, kind: str) -> av.container.InputContainer:
         raise InputError(f"{job.name} cannot be opened: {why}; export or upload it again.") from error
 
 
-def _face(job: Job, container: av.container.InputContainer, kind: str) -> dict[str, Any]:
-    report = reporter(job, container, 0.0, 0.9)
-    facts = read_video(container, job.name, Path(job.folder), job.limits, report, until=job.until)
-    start, promised, seconds, sound = facts.pop("start"), facts.pop("promised"), facts["seconds"], None
-    if job.until is not None:
-        return {**facts, "sound": None}
-    if container.streams.audio:
-        with open_container(job, kind) as again:  # a second pass: nothing waits in memory, however it is interleaved
-            report = reporter(job, container, 0.9, 1.0)
-            sound = read_sound(again, job.name, Path(job.folder), job.limits, report, start=start, end=seconds)
-    heard = sound["heard"] if sound else 0.0
-    whole = (container.duration or 0) / av.time_base
-    if promised > seconds + SLACK or (not promised and whole > max(seconds, heard) + SLACK):
-        promised = promised or whole
-        facts["notes"].append(f"The video file ends early: {seconds:.2f} s of {promised:.2f} s could be read.")
+def _face(job: Job, kind: str) -> dict[str, Any]:
+    with open_container(job, kind) as container:
+        picture = choose_picture(container, job.name)
+        sounds = list(container.streams.audio)
+        sound_stream = default_stream(sounds) if sounds and job.until is None else None
+        size = picture.codec_context.width, picture.codec_context.height
+        check_size(*size, job.name, job.limits.pixels, job.limits.side)  # what is decoded counts all the same
+        found = _scan(job, kind, [picture.index] + ([sound_stream.index] if sound_stream else []))
+        clock = found.clocks[picture.index]
+        check_length(clock.seconds, job.name, job.limits)
+        report = reporter(job, clock.seconds, 0.0, 0.9)
+        facts = read_video(container, picture, clock, job.name, Path(job.folder), job.limits, report, until=job.until)
+        notes = facts["notes"]
+        notes += track_note(picture_streams(container), picture, "picture")
+        start, lost, seconds = facts.pop("start"), facts.pop("lost"), facts["seconds"]
+        if job.until is not None:
+            return {**facts, "sound": None}
+        notes += _jump_note(found)
+        sound = _sound(job, kind, found, sound_stream.index, 0.9, start=start, end=seconds) if sound_stream else None
+        if sound_stream:
+            notes += track_note(sounds, sound_stream, "sound")
+        if found.jumps:  # what the header says counts the jumps
+            return {**facts, "sound": sound}
+        promised = float(picture.duration * picture.time_base) if picture.duration else 0.0
+        whole = (container.duration or 0) / av.time_base
+        heard = (sound["heard"] if sound else 0.0) + lost
+        if promised > lost + seconds + SLACK or (not promised and whole > max(lost + seconds, heard) + SLACK):
+            promised = promised or whole
+            notes.append(f"The video file ends early: {seconds:.2f} s of {promised:.2f} s could be read.")
     return {**facts, "sound": sound}
 
 
-def _voice(job: Job, container: av.container.InputContainer) -> dict[str, Any]:
-    if not container.streams.audio:
-        raise InputError(f"{job.name} is a video without sound; give {ACCEPTED['voice']}.")
-    sound = read_sound(container, job.name, Path(job.folder), job.limits, reporter(job, container, 0.0, 1.0))
-    return {"sound": check_voice(sound, job.name, Path(job.folder), job.limits)}
+def _voice(job: Job, kind: str) -> dict[str, Any]:
+    with open_container(job, kind) as container:
+        if not container.streams.audio:
+            raise InputError(f"{job.name} is a video without sound; give {ACCEPTED['voice']}.")
+        sounds, pictures = list(container.streams.audio), picture_streams(container)
+        stream = default_stream(sounds)
+        others = [default_stream(pictures).index] if pictures else []
+        notes = track_note(sounds, stream, "sound")
+        index = stream.index
+    found = _scan(job, kind, [index, *others])
+    start = found.clocks[others[0]].start if others else None  # a sound that begins after the picture keeps its place
+    sound = _sound(job, kind, found, index, 0.0, start=start, keep_early=True)
+    sound = check_voice(sound, job.name, Path(job.folder), job.limits)
+    if sound["mono_channel"] is not None:
+        notes.append(f"The sound channels cancel each other; the lips follow channel {sound['mono_channel'] + 1}.")
+    return {"sound": sound, "notes": notes + _jump_note(found)}
 
 
-def reporter(job: Job, container: av.container.InputContainer, begin: float, end: float) -> Callable[[float], None]:
+def _scan(job: Job, kind: str, streams: list[int]) -> Scan:
+    """Pass over the packets of these streams, by index."""
+    with open_container(job, kind) as container:
+        report = reporter(job, 0.0, 0.0, 0.0)
+        return scan(container, [container.streams[index] for index in streams], lambda: report(0.0))
+
+
+def _sound(job: Job, kind: str, found: Scan, index: int, begin: float, **span: Any) -> dict[str, Any] | None:
+    """Decode the sound in a pass of its own: nothing waits in memory, however the file is interleaved."""
+    clock: StreamClock = found.clocks[index]
+    with open_container(job, kind) as container:
+        report = reporter(job, clock.seconds, begin, 1.0)
+        return read_sound(
+            container, container.streams[index], clock, job.name, Path(job.folder), job.limits, report, **span
+        )
+
+
+def _jump_note(found: Scan) -> list[str]:
+    times = f"{found.jumps} time{'s' * (found.jumps > 1)}"
+    return [f"The clock of the file jumps {times}, as where recordings were joined; it was closed."] * bool(found.jumps)
+
+
+def reporter(job: Job, expected: float, begin: float, end: float) -> Callable[[float], None]:
     """A function of the seconds decoded so far. It tells the parent how far that is between `begin` and `end`, and puts
     off the alarm that ends a process which gets no further."""
-    expected = (container.duration or 0) / av.time_base or job.limits.seconds
+    expected = expected or job.limits.seconds
     said = 0.0
 
     def report(seconds: float) -> None:

@@ -1,18 +1,22 @@
-"""The first bytes of a file -> what it is. The name is never asked."""
+"""Detects the type of a file from its bytes; the extension is ignored."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 # demuxers of ffmpeg that an upload may reach; none of them opens a second file
-CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mp3", "wav", "ogg", "flac", "aac")
-STILLS = ("png", "jpeg", "webp")
+CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mp3", "wav", "ogg", "flac", "aac", "aiff", "caf", "w64", "au",
+              "ac3", "eac3", "amr")  # fmt: skip
+PICTURES = ("png", "jpeg", "webp", "gif", "avif")  # stills, or short films, that Pillow reads
 
 _MAGIC: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
     (kind, re.compile(pattern, re.DOTALL))
     for kind, pattern in (
         ("a HEIC photo", rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)"),
-        ("an AVIF photo", rb"....ftyp(avif|avis)"),
+        ("avif", rb"....ftyp(avif|avis)"),
         ("mov", rb"....(ftyp|styp|moov|mdat|wide|free|skip|pnot|uuid)"),
         ("matroska", rb"\x1aE\xdf\xa3"),
         ("avi", rb"RIFF....AVI "),
@@ -22,12 +26,19 @@ _MAGIC: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
         ("jpeg", rb"\xff\xd8\xff"),
         ("ogg", rb"OggS"),
         ("flac", rb"fLaC"),
+        ("aiff", rb"FORM....AIF[FC]"),
+        ("caf", rb"caff\x00\x01"),
+        ("w64", rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"),
+        ("au", rb"\.snd"),
+        ("eac3", rb"\x0b\x77...[\x58-\x87]"),  # the stream's own number is 11 to 16; 8 or less is ac3
+        ("ac3", rb"\x0b\x77"),
+        ("amr", rb"#!AMR"),
         ("mpegts", rb"(....)?G.{187}(.{4})?G.{187}(.{4})?G"),
         ("aac", rb"\xff[\xf0\xf1\xf8\xf9]"),
         ("mp3", rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]"),
         ("a playlist", rb"\s*(#EXTM3U|ffconcat|\[playlist\]|v=0\s)"),
         ("a playlist", rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(MPD|smil|SmoothStreamingMedia|playlist|asx)\b"),
-        ("a GIF", rb"GIF8"),
+        ("gif", rb"GIF8[79]a"),
         ("a Windows Media file", rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
         ("a Flash video", rb"FLV\x01"),
         ("an MPEG program stream", rb"\x00\x00\x01[\xb3\xba]"),
@@ -40,7 +51,7 @@ HEAD = 4096  # bytes that are enough to tell
 
 
 def sniff(head: bytes) -> str:
-    """One of CONTAINERS or STILLS, or else words for what it is instead ("" when unknown)."""
+    """One of CONTAINERS or PICTURES, or else words for what it is instead ("" when unknown)."""
     if head.startswith(b"ID3"):  # a tag that is written before mp3, and at times before flac and aac
         size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False)) + 10
         kind = sniff(head[size:]) if size < len(head) else "mp3"
@@ -49,3 +60,35 @@ def sniff(head: bytes) -> str:
         if pattern.match(head):
             return kind
     return "a text file" if head and not re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head) else ""
+
+
+def is_encrypted(path: Path, kind: str) -> bool:
+    """Whether a mov, matroska or mpegts file says that its streams are encrypted (DRM)."""
+    with path.open("rb") as file:
+        if kind == "mov":
+            return any(re.search(rb"sinf....frma", index, re.DOTALL) for index in _indices(file))
+        head = file.read(1 << 20)
+    if kind == "matroska":  # ContentEncodingType 1: encryption; and ContentEncryption behind it
+        return b"\x50\x33\x81\x01" in head and b"\x50\x35" in head
+    if kind == "mpegts":  # transport_scrambling_control of the packets that carry a payload
+        size, start = (192, 4) if head[4:5] == b"\x47" and head[196:197] == b"\x47" else (188, 0)
+        flags = head[start + 3 :: size]
+        return bool(flags) and sum(flag >> 6 >= 2 for flag in flags) > len(flags) / 2
+    return False
+
+
+def _indices(file: BinaryIO) -> Iterator[bytes]:
+    """The index boxes (moov, moof) of an ISO media file."""
+    for _ in range(10_000):
+        header = file.read(8)
+        if len(header) < 8:
+            return
+        size, kind, length = int.from_bytes(header[:4], "big"), header[4:], 8
+        if size == 1:
+            size, length = int.from_bytes(file.read(8), "big"), 16
+        if kind in (b"moov", b"moof"):
+            yield file.read(min(size - length, 1 << 24) if size else 1 << 24)
+            return
+        if size < length:  # 0: up to the end of the file
+            return
+        file.seek(size - length, 1)

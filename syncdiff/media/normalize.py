@@ -1,4 +1,4 @@
-"""Decoded pictures of any kind -> upright, 8-bit, SDR yuv as it will be encoded. Runs inside the intake process."""
+"""Decoded pictures of any kind -> upright, progressive, 8-bit, SDR yuv as it is encoded. Runs in the decode worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TURNS = {
 
 
 class FrameNormalizer:
-    """Brings every picture of a video into the shape the first one decides.
+    """Brings every picture of a video into the shape of the first one.
 
     Even sizes become yuv420p, which every browser plays. H.264 cannot crop 4:2:0 to an odd size, so odd sizes become
     yuv444p: the size stays what it was, at the price of players that only know 4:2:0 (Safari)."""
@@ -43,52 +43,100 @@ class FrameNormalizer:
         self._even = self.width % 2 == self.height % 2 == 0
         self._hdr = first.color_trc in TRANSFERS and not first.format.is_rgb
         self.colour = self._colour(first)
-        self.notes = self._notes()
-        self._graph: tuple[Any, av.filter.Graph | None] = (None, None)
+        self._interlaced = False
+        self._notes: dict[str, str] = self._first_notes()
+        self._shape: tuple[Any, ...] = ()
+        self._graph: av.filter.Graph | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to the pictures so far, in sentences."""
+        return list(self._notes.values())
 
     def facts(self) -> dict[str, Any]:
-        """What the Clip shall know of its pictures."""
+        """Size, colour and pixel aspect, as the Clip needs them."""
         colour = [self.colour.matrix, self.colour.primaries, self.colour.transfer, self.colour.full]
         return {"width": self.width, "height": self.height, "colour": colour, "aspect": str(self.aspect)}
 
-    def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
-        """The picture upright and tagged."""
-        shape = (image.width, image.height, image.format.name, image.colorspace, image.color_range)
-        if self._graph[0] != shape:
-            self._graph = shape, self._build(image)
-        graph = self._graph[1]
+    def push(self, image: av.VideoFrame) -> list[av.VideoFrame]:
+        """The pictures that are ready, upright and tagged: one for each that was pushed, in order, at times later."""
+        image = self._on_white(image)
+        self._interlaced |= image.interlaced_frame
+        shape = (image.width, image.height, image.format.name, image.colorspace, image.color_range, self._interlaced)
+        done = []
+        if self._shape != shape:
+            done = self.flush()
+            self._shape, self._graph = shape, self._build(image)
+        if self._graph is None:
+            return [*done, self._tagged(image)]
+        self._graph.vpush(image)
+        return [*done, *self._pull()]
+
+    def flush(self) -> list[av.VideoFrame]:
+        """The pictures that wait for a later one: after the last picture."""
+        graph, self._graph, self._shape = self._graph, None, ()
         if graph is None:
-            picture = image
-        else:
-            graph.vpush(image)
-            picture = graph.vpull()
+            return []
+        graph.vpush(None)
+        return self._pull(graph)
+
+    def _pull(self, graph: av.filter.Graph | None = None) -> list[av.VideoFrame]:
+        pictures = []
+        while True:
+            try:
+                pictures.append(self._tagged((graph or self._graph).vpull()))
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return pictures
+
+    def _tagged(self, picture: av.VideoFrame) -> av.VideoFrame:
         picture.colorspace, picture.color_range = self.colour.matrix, 2 if self.colour.full else 1
         picture.color_primaries, picture.color_trc = self.colour.primaries, self.colour.transfer
         return picture
 
+    def _on_white(self, image: av.VideoFrame) -> av.VideoFrame:
+        """The picture without transparency: what lies under it is white."""
+        if not any(component.is_alpha for component in image.format.components):
+            return image
+        pixels = image.to_ndarray(format="rgba")
+        alpha = pixels[..., 3:].astype(np.uint16)
+        if alpha.min() < 255:
+            self._notes["alpha"] = "The picture has transparent parts; they were laid on white."
+        opaque = (255 - ((255 - pixels[..., :3].astype(np.uint16)) * alpha + 127) // 255).astype(np.uint8)
+        plain = av.VideoFrame.from_ndarray(opaque, format="rgb24")
+        plain.pts, plain.time_base = image.pts, image.time_base
+        return plain
+
     def _colour(self, first: av.VideoFrame) -> Colour:
         if self._hdr:
             return Colour(1, 1, 1, full=False)
-        if first.format.is_rgb:
+        if first.format.is_rgb or any(component.is_alpha for component in first.format.components):
             return Colour(1, 1, 13, full=False)
         full = first.color_range == 2 or first.format.name.startswith("yuvj")
         return Colour(first.colorspace, first.color_primaries, first.color_trc, full)
 
-    def _notes(self) -> list[str]:
-        notes = []
+    def _first_notes(self) -> dict[str, str]:
+        notes = {}
         if self._hdr:
-            notes.append("The video is HDR; it was tone-mapped to standard range.")
+            notes["hdr"] = "The video is HDR; it was tone-mapped to standard range."
         if not self._even:
             size = f"{self.width}x{self.height}"
-            notes.append(f"The picture has an odd size, {size}; it is kept, but Safari may not play it.")
+            notes["odd"] = f"The picture has an odd size, {size}; it is kept, but Safari may not play it."
         return notes
 
     def _build(self, image: av.VideoFrame) -> av.filter.Graph | None:
         """The filters from this kind of picture to the common one; None when there is nothing to do."""
         same = image.format.name in AS_IT_IS[self._even] and (image.width, image.height) == self._size
-        if same and not self._filters and not self._hdr:
+        if (image.width, image.height) != self._size:
+            self._notes["size"] = (
+                f"The picture changes its size on the way, to {image.width}x{image.height}; that part was fitted into "
+                f"the first size, {self._size[0]}x{self._size[1]}, with black bars."
+            )
+        if self._interlaced:
+            self._notes["interlaced"] = "The video is interlaced; it was deinterlaced."
+        if same and not self._filters and not self._hdr and not self._interlaced:
             return None
-        steps = [*self._to_sdr(image), *self._filters, f"format={AS_IT_IS[self._even][0]}"]
+        deinterlace = ["bwdif=mode=send_frame:deint=interlaced"] if self._interlaced else []
+        steps = [*deinterlace, *self._to_sdr(image), *self._filters, f"format={AS_IT_IS[self._even][0]}"]
         graph = av.filter.Graph()
         source = f"video_size={image.width}x{image.height}:pix_fmt={image.format.name}:time_base=1/1000"
         nodes = [graph.add("buffer", f"{source}:colorspace={image.colorspace}:range={image.color_range}")]
@@ -103,16 +151,18 @@ class FrameNormalizer:
         W, H = self._size
         matrix_in = MATRIX_NAMES[sws_matrix(image.colorspace, image.height)]
         full = image.color_range == 2 or image.format.name.startswith("yuvj")
-        said = f"scale={W}:{H}:flags=bicubic+accurate_rnd+full_chroma_int"
+        fitted = f"{W}:{H}:force_original_aspect_ratio=decrease"  # no change where the size is the first one's
+        said = f"scale={fitted}:flags=bicubic+accurate_rnd+full_chroma_int"
         if not image.format.is_rgb:
             said += f":in_color_matrix={matrix_in}:in_range={'full' if full else 'limited'}"
         matrix_out = MATRIX_NAMES[sws_matrix(self.colour.matrix, image.height)]
+        bars = [f"pad={W}:{H}:(ow-iw)/2:(oh-ih)/2"] if (image.width, image.height) != self._size else []
         out = f"out_color_matrix={matrix_out}:out_range={'full' if self.colour.full else 'limited'}"
         if not self._hdr:
-            return [f"{said}:{out}"]
+            return [f"{said}:{out}", *bars]
         write_cube("hdr.cube", TRANSFERS[image.color_trc])
         back = f"scale=flags=bicubic+accurate_rnd:{out}"
-        return [said, "format=gbrp16le", "lut3d=file=hdr.cube:interp=tetrahedral", back]
+        return [said, "format=gbrp16le", "lut3d=file=hdr.cube:interp=tetrahedral", back, *bars]
 
 
 def _turn(image: av.VideoFrame) -> tuple[int, int, int, int]:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,13 @@ def read_clip(
 def read_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Generator[float, None, Speech]:
     """As open_speech, but yields how far it is, 0..1."""
     facts, home = yield from _intake("voice", path, folder, limits)
-    return _speech(home, facts["sound"])
+    return replace(_speech(home, facts["sound"]), notes=tuple(facts["notes"]))
 
 
 def _speech(home: Path, sound: dict[str, Any] | None) -> Speech | None:
-    return Speech(home / "sound.wav", sound["rate"], sound["channels"], sound["seconds"]) if sound else None
+    if sound is None:
+        return None
+    return Speech(home / "sound.wav", sound["rate"], sound["channels"], sound["seconds"], sound["mono_channel"])
 
 
 def _intake(

@@ -1,9 +1,8 @@
-"""The pictures of an upload -> near-lossless H.264, upright, 8-bit, SDR. Runs inside the intake process."""
+"""The pictures of an upload -> near-lossless H.264, upright, 8-bit, SDR. Runs in the decode worker."""
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import av
 import numpy as np
 
 from syncdiff.errors import InputError
-from syncdiff.media.clip import GOP, INDEX_RATE, PHOTO_RATE, READ_THREADS, Limits
+from syncdiff.media.clip import GOP, INDEX_RATE, PHOTO_RATE, Limits
 from syncdiff.media.normalize import FrameNormalizer
-from syncdiff.media.timestamps import clock
+from syncdiff.media.streams import decode_pictures
+from syncdiff.media.timestamps import StreamClock, frame_times
 
 # Near-lossless, and quick to write and to read. A constant quantiser, because a constant rate factor spends less where
 # it is hard: white noise comes out at 52.6 dB with qp 8, at 43.9 dB with crf 8. Real clips: 53 dB and more. Input that
@@ -27,6 +27,9 @@ NEAR_LOSSLESS = {
     "sc_threshold": "0",
     "bf": "0",
 }
+
+
+MAX_LOST_SECONDS = 0.3  # of picture that may be missing at the start without a note
 
 
 class IntermediateWriter:
@@ -43,7 +46,7 @@ class IntermediateWriter:
         context.sample_aspect_ratio = aspect
         self.count = 0
 
-    def keep(self, picture: av.VideoFrame) -> None:
+    def write(self, picture: av.VideoFrame) -> None:
         picture.pts, picture.time_base, picture.pict_type = self.count, 1 / INDEX_RATE, 0
         self.count += 1
         self._file.mux(self._stream.encode(picture))
@@ -53,8 +56,58 @@ class IntermediateWriter:
         self._file.close()
 
 
+class PictureWriter:
+    """Normalises pictures and writes them with their times: picture.mp4 and times.npy."""
+
+    def __init__(self, name: str, folder: Path, limits: Limits, unit: Fraction) -> None:
+        self._name, self._folder, self._limits, self._unit = name, folder, limits, unit
+        self._normalizer: FrameNormalizer | None = None
+        self._writer: IntermediateWriter | None = None
+        self._last_duration = 0
+        self.ticks: list[int] = []
+
+    @property
+    def length(self) -> float:
+        """Seconds from the first picture to the start of the last."""
+        return float((self.ticks[-1] - self.ticks[0]) * self._unit) if self.ticks else 0.0
+
+    def write(self, image: av.VideoFrame, tick: int, stream: av.video.VideoStream | None) -> None:
+        """Raises InputError where the video is too long."""
+        self.ticks.append(tick)
+        self._last_duration = image.duration
+        seconds, most = self._limits.seconds, self._limits.seconds * self._limits.rate
+        if self.length > seconds:
+            raise InputError(f"{self._name} is longer than {seconds:.0f} s, the most a video may last; cut it.")
+        if len(self.ticks) > most:
+            raise InputError(f"{self._name} has more than {most:.0f} pictures, the most a video may have; cut it.")
+        self._normalizer = self._normalizer or FrameNormalizer(image, stream)
+        image.pts = len(self.ticks)  # the filters want times that grow
+        image.time_base = Fraction(1, 1000)
+        self._encode(self._normalizer.push(image))
+
+    def _encode(self, pictures: list[av.VideoFrame]) -> None:
+        for picture in pictures:
+            path, aspect = self._folder / "picture.mp4", self._normalizer.aspect
+            self._writer = self._writer or IntermediateWriter(path, picture, aspect)
+            self._writer.write(picture)
+
+    def finish(self, average: Fraction | None) -> dict[str, Any]:
+        """The facts about what was written, which is at least one picture. average: the rate that the file names."""
+        self._encode(self._normalizer.flush())
+        self._writer.close()
+        times, seconds, rate, steady = frame_times(self.ticks, self._unit, self._last_duration, average)
+        if rate > self._limits.rate:
+            shown = f"{self._name} shows {float(rate):.0f} frames a second"
+            raise InputError(f"{shown}, and the most is {self._limits.rate:.0f}; slow it down.")
+        np.save(self._folder / "times.npy", times)
+        facts = {"seconds": seconds, "rate": str(rate), "steady": steady, "photo": len(times) == 1}
+        return facts | {"notes": self._normalizer.notes, **self._normalizer.facts()}
+
+
 def read_video(
     container: av.container.InputContainer,
+    stream: av.video.VideoStream,
+    clock: StreamClock,
     name: str,
     folder: Path,
     limits: Limits,
@@ -62,149 +115,127 @@ def read_video(
     *,
     until: float | None = None,
 ) -> dict[str, Any]:
-    """Write picture.mp4 and times.npy; the facts about them. until: seconds after which to stop. Raises InputError."""
-    stream = _moving_picture(container, name)
-    _check_header(container, stream, name, limits)
-    keeper, upright, ticks = None, None, []
-    damage: list[str] = []
-    for image in _decode(container, stream, limits, damage):
-        ticks.append(_tick(image, stream, ticks))
-        length = float((ticks[-1] - ticks[0]) * stream.time_base)
-        if length > limits.seconds:
-            raise InputError(f"{name} is longer than {limits.seconds:.0f} s, the most a video may last; cut it.")
-        if len(ticks) > limits.seconds * limits.rate:
-            most = limits.seconds * limits.rate
-            raise InputError(f"{name} has more than {most:.0f} pictures, the most a video may have; cut it.")
-        upright = upright or FrameNormalizer(image, stream)
-        picture = upright(image)
-        keeper = keeper or IntermediateWriter(folder / "picture.mp4", picture, upright.aspect)
-        keeper.keep(picture)
-        report(length)
-        if until is not None and length >= until:
+    """Write picture.mp4 and times.npy; the facts about them. Raises InputError.
+
+    until: seconds after which to stop. "start" among the facts is the first picture's second on the file's clock."""
+    writer, damage = PictureWriter(name, folder, limits, stream.time_base), []
+    for image in decode_pictures(container, stream, limits, damage):
+        writer.write(image, _tick(image, stream, clock, writer.ticks), stream)
+        report(writer.length)
+        if until is not None and writer.length >= until:
             break
-    if keeper is None:
-        most = f"larger than the {limits.pixels / 1e6:.0f} million pixels a picture may have"
+    if not writer.ticks:
+        most = f"needs more than {limits.pixels / 1e6:.0f} million pixels or {limits.memory >> 20} MiB of memory"
         raise InputError(f"No picture can be decoded from {name}: it is damaged, or {most}; export it again as an mp4.")
-    keeper.close()
-    times, seconds, rate, steady = clock(ticks, stream.time_base, image.duration, stream.average_rate)
-    if rate > limits.rate:
-        raise InputError(
-            f"{name} shows {float(rate):.0f} frames a second, and the most is {limits.rate:.0f}; slow it down."
-        )
-    np.save(folder / "times.npy", times)
-    if damage:
-        upright.notes.append(f"The video file is damaged; what could not be read was left out ({len(damage)} packets).")
-    return {
-        "start": 0.0 if _only_knows_order(stream) else float(ticks[0] * stream.time_base),
-        "seconds": seconds,
-        "rate": str(rate),
-        "steady": steady,
-        "photo": len(times) == 1,
-        "promised": float(stream.duration * stream.time_base) if stream.duration else 0.0,
-        "notes": upright.notes,
-        **upright.facts(),
-    }
+    facts = writer.finish(stream.average_rate)
+    start = float(writer.ticks[0] * stream.time_base)
+    lost = start - (clock.start if clock.start is not None else start)
+    if lost > MAX_LOST_SECONDS and until is None:
+        why = "the recording begins between two key frames" if clock.first_key != clock.stretches[0].low else "damaged"
+        facts["notes"].append(f"The first {lost:.2f} s of the video have no picture that can be decoded: {why}.")
+    if damage and not lost > MAX_LOST_SECONDS:
+        left_out = f"what could not be read was left out ({len(damage)} packets)"
+        facts["notes"].append(f"The video file is damaged; {left_out}.")
+    return facts | {"start": 0.0 if only_knows_order(stream) else start, "lost": max(0.0, lost)}
 
 
-def _moving_picture(container: av.container.InputContainer, name: str) -> av.video.VideoStream:
-    cover = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-    if not streams:
-        what = "holds sound but no picture" if container.streams.audio else "holds neither picture nor sound"
-        raise InputError(f"{name} {what}; give a video or a photo here, and the voice in its own place.")
-    if streams[0].codec_context is None:
-        raise InputError(f"The picture of {name} is coded in a way that is not known here; export it as H.264.")
-    return streams[0]
-
-
-def _check_header(
-    container: av.container.InputContainer, stream: av.video.VideoStream, name: str, limits: Limits
-) -> None:
-    """Spare everybody the wait where the header already says it is too much. What is decoded counts all the same."""
-    check_size(stream.codec_context.width, stream.codec_context.height, name, limits)
-    length = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / av.time_base
-    if length > limits.seconds * 1.01 + 1:
+def check_length(seconds: float, name: str, limits: Limits) -> None:
+    """Raise InputError for a video that is too long."""
+    if seconds > limits.seconds * 1.01 + 1:
         most = limits.seconds
-        raise InputError(f"{name} lasts {length:.0f} s, and the most a video may last is {most:.0f} s; cut it.")
+        raise InputError(f"{name} lasts {seconds:.0f} s, and the most a video may last is {most:.0f} s; cut it.")
 
 
-def check_size(width: int, height: int, name: str, limits: Limits) -> None:
-    """Raise InputError for a picture that is too large."""
-    if width * height > limits.pixels or max(width, height) > limits.side:
+def check_size(width: int, height: int, name: str, pixels: int, side: int) -> None:
+    """Raise InputError for a picture that is too large, or too small to hold a face."""
+    if width * height > pixels or max(width, height) > side:
+        known = "4096x2160 (4K) fits; " if pixels < 4320 * 7680 else ""
         raise InputError(
-            f"{name} is {width}x{height}, and the most is {limits.pixels / 1e6:.0f} million pixels with no side over "
-            f"{limits.side}; scale it down."
+            f"{name} is {width}x{height}, and the most is {pixels / 1e6:.0f} million pixels with no side over {side}: "
+            f"{known}scale it down."
         )
     if width and height and min(width, height) < 16:
         raise InputError(f"{name} is {width}x{height}; at least 16x16 pixels are needed.")
 
 
-def decode_what_can_be(
-    container: av.container.InputContainer, stream: av.stream.Stream, damage: list[str]
-) -> Iterator[Any]:
-    """Frames of the stream. A packet that cannot be read or decoded is left out, and noted in `damage`."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-            if packet is None:
-                return
-            yield from packet.decode()
-        except av.error.FFmpegError as error:
-            if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
-                raise
-            damage.append(str(error))
-
-
-def _decode(
-    container: av.container.InputContainer, stream: av.video.VideoStream, limits: Limits, damage: list[str]
-) -> Iterator[av.VideoFrame]:
-    context = stream.codec_context
-    context.thread_type, context.thread_count = "AUTO", READ_THREADS
-    context.options = {"max_pixels": str(limits.pixels)}
-    yield from decode_what_can_be(container, stream, damage)
-
-
-def _only_knows_order(stream: av.video.VideoStream) -> bool:
+def only_knows_order(stream: av.video.VideoStream) -> bool:
     """Avi says when frames are decoded, from 0 on; when they are shown, ffmpeg guesses, and wrongly with B-frames."""
     return stream.container.format.name == "avi"
 
 
-def _tick(image: av.VideoFrame, stream: av.video.VideoStream, ticks: list[int]) -> int:
-    """When the picture is shown, in the stream's ticks; always later than the one before."""
+def _tick(image: av.VideoFrame, stream: av.video.VideoStream, clock: StreamClock, ticks: list[int]) -> int:
+    """When the picture is shown, in the stream's ticks without jumps; always later than the one before."""
     step = image.duration or max(1, round(1 / (stream.time_base * (stream.guessed_rate or PHOTO_RATE))))
-    shown = image.dts if _only_knows_order(stream) else image.pts
+    shown = image.dts if only_knows_order(stream) else image.pts
+    if shown is not None:
+        shown = clock(shown)
     if shown is None:
         return ticks[-1] + step if ticks else 0
     return shown if not ticks or shown > ticks[-1] else ticks[-1] + step
 
 
-def read_photo(source: str, name: str, folder: Path, limits: Limits) -> dict[str, Any]:
-    """Write picture.mp4 with one frame; the facts about it. Raises InputError."""
-    from PIL import Image, ImageOps
+def read_picture(
+    source: str, name: str, folder: Path, limits: Limits, report: Callable[[float], None], until: float | None = None
+) -> dict[str, Any]:
+    """Write picture.mp4 and times.npy of a photo, or of an animated GIF, WebP, PNG or AVIF; the facts about them.
+
+    A photo of more than limits.pixels is scaled down. Raises InputError."""
+    from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # check_size does it before a pixel is decoded, and can say the size
+    writer = PictureWriter(name, folder, limits, Fraction(1, 1000))
+    notes: list[str] = []
     try:
-        with Image.open(source, formats=("PNG", "JPEG", "WEBP")) as file:
-            check_size(*file.size, name, limits)
-            photo = ImageOps.exif_transpose(_srgb(file))
-            if photo.mode.startswith("I"):  # 16-bit grey
-                photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
-            if photo.has_transparency_data:
-                photo = photo.convert("RGBA")
-                photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
-            pixels = np.asarray(photo.convert("RGB"))
+        with Image.open(source, formats=("PNG", "JPEG", "WEBP", "GIF", "AVIF")) as file:
+            films = getattr(file, "n_frames", 1) > 1 and file.format != "JPEG"  # there it is another view
+            check_size(*file.size, name, limits.pixels if films else limits.photo_pixels, limits.photo_side)
+            tick = 0
+            for i in range(file.n_frames if films else 1):
+                if films:
+                    file.seek(i)
+                pixels = _opaque(file, limits, notes)
+                image = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                lasts = round(file.info.get("duration") or 0) if films else 0
+                image.duration = lasts if lasts > 10 else 100  # as browsers do: 10 ms and less are no real times
+                writer.write(image, tick, None)
+                tick += image.duration
+                report(writer.length)
+                if until is not None and writer.length >= until:
+                    break
     except (OSError, SyntaxError) as error:
-        raise InputError(f"{name} cannot be read as a photo: it is damaged or cut off; save it again.") from error
-    image = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-    upright = FrameNormalizer(image, None)
-    picture = upright(image)
-    keeper = IntermediateWriter(folder / "picture.mp4", picture, upright.aspect)
-    keeper.keep(picture)
-    keeper.close()
-    np.save(folder / "times.npy", np.zeros(1))
-    facts = {"seconds": float(1 / PHOTO_RATE), "rate": str(PHOTO_RATE), "steady": True, "photo": True}
-    return facts | {"notes": upright.notes, **upright.facts()}
+        if not writer.ticks:
+            raise InputError(f"{name} cannot be read as a photo: it is damaged or cut off; save it again.") from error
+        notes.append(f"The animation is damaged; its first {len(writer.ticks)} pictures were taken.")
+    facts = writer.finish(None)
+    if not facts["photo"]:
+        facts["seconds"] = tick / 1000 if not facts["steady"] else facts["seconds"]
+        notes.append(f"The picture moves: it was read as a video of {facts['seconds']:.2f} s.")
+    return facts | {"notes": list(dict.fromkeys([*facts["notes"], *notes]))}
+
+
+def _opaque(file: Any, limits: Limits, notes: list[str]) -> np.ndarray:
+    """The open picture as [H,W,3] uint8 sRGB, upright, on white, of at most limits.pixels."""
+    from PIL import Image, ImageOps
+
+    width, height = file.size
+    scale = min(1.0, (limits.pixels / (width * height)) ** 0.5)
+    if scale < 1:
+        size = tuple(int(side * scale) // 2 * 2 for side in (width, height))
+        file.draft(None, size)  # a JPEG is then decoded at a half or a quarter, not below this size
+        photo = file.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+        photo.info = file.info
+        notes.append(f"The photo was scaled down from {width}x{height} to {size[0]}x{size[1]}.")
+    else:
+        photo = file
+    photo = ImageOps.exif_transpose(_srgb(photo))
+    if photo.mode.startswith("I"):  # 16-bit grey
+        photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
+    if photo.has_transparency_data:
+        photo = photo.convert("RGBA")
+        if photo.getextrema()[3][0] < 255:
+            notes.append("The picture has transparent parts; they were laid on white.")
+        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
+    return np.asarray(photo.convert("RGB"))
 
 
 def _srgb(photo: Any) -> Any:

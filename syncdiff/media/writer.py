@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -10,8 +9,9 @@ from typing import Self
 
 import av
 import numpy as np
+import soundfile
 
-from syncdiff.media.clip import Clip, Frame, Patch, Speech, sws_matrix
+from syncdiff.media.clip import LAYOUTS, Clip, Frame, Patch, Speech, sws_matrix
 from syncdiff.media.timeline import Timeline
 
 # Luma outside the patch on real clips: at least 44.6 dB a clip, 43.3 dB in the worst frame; 3.0 s of one core for 5 s
@@ -41,17 +41,17 @@ class ClipWriter:
         self.path = Path(path)
         self._part = self.path.with_name(self.path.name + ".part")
         self._size = _smaller(clip, scale_to)
-        self._tick = 1 / clip.rate if clip.steady else FINE_TICK
+        self._tick = 1 / timeline.rate if timeline.steady else FINE_TICK
         self._ends = np.append(timeline.times[1:], timeline.seconds)
         self._lasts: dict[int, int] = {}  # ticks that each frame inside the encoder is shown for
         self._file = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
-        self._picture = self._add_picture(clip, FINISHED if scale_to is None else PREVIEW)
+        self._picture = self._add_picture(clip, timeline, FINISHED if scale_to is None else PREVIEW)
         self._voice = Voice(self._file, speech, timeline.seconds) if speech else None
 
-    def _add_picture(self, clip: Clip, settings: dict[str, str]) -> av.video.VideoStream:
+    def _add_picture(self, clip: Clip, timeline: Timeline, settings: dict[str, str]) -> av.video.VideoStream:
         # With B-frames, mp4 states the length by decoding times, which at a varying rate are not these.
-        options = settings if clip.steady else {**settings, "bf": "0"}
-        stream = self._file.add_stream("libx264", rate=clip.rate, options=dict(options))
+        options = settings if timeline.steady else {**settings, "bf": "0"}
+        stream = self._file.add_stream("libx264", rate=timeline.rate, options=dict(options))
         context = stream.codec_context
         (context.width, context.height), even = self._size, not (self._size[0] % 2 or self._size[1] % 2)
         context.pix_fmt = "yuv420p" if even else "yuv444p"
@@ -109,8 +109,8 @@ class Voice:
     """The sound track: the voice as it is, then silence to the end of the picture."""
 
     def __init__(self, file: av.container.OutputContainer, speech: Speech, seconds: float) -> None:
-        self._file, self._channels = file, speech.channels
-        self.source = wave.open(str(speech.path), "rb")  # noqa: SIM115  closed by the ClipWriter
+        self._file = file
+        self.source = soundfile.SoundFile(speech.path)  # closed by the ClipWriter
         self._rate = speech.rate
         self._total, self._written = round(seconds * speech.rate), 0
         rate = min(AAC_RATES, key=lambda known: abs(known - speech.rate))
@@ -123,8 +123,7 @@ class Voice:
         """Encode the sound up to there, so that picture and sound lie side by side in the file."""
         while self._written < min(self._total, round(seconds * self._rate)):
             count = min(8192, self._total - self._written)
-            block = np.frombuffer(self.source.readframes(count), np.int16)
-            block = np.pad(block, (0, count * self._channels - len(block)))
+            block = self.source.read(count, dtype="int16", always_2d=True, fill_value=0).reshape(-1)
             sound = av.AudioFrame.from_ndarray(block[None], format="s16", layout=self._layout)
             sound.sample_rate, sound.pts, sound.time_base = self._rate, self._written, Fraction(1, self._rate)
             self._written += count
@@ -135,8 +134,6 @@ class Voice:
         self.write_until(self._total / self._rate)
         self._file.mux(self._stream.encode(None))
 
-
-LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
 def _smaller(clip: Clip, scale_to: int | None) -> tuple[int, int]:

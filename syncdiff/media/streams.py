@@ -1,0 +1,84 @@
+"""The streams of an upload: which picture and sound are taken, and their decoding. Runs in the decode worker."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import av
+
+from syncdiff.errors import InputError
+from syncdiff.media.clip import READ_THREADS, Limits
+
+_COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+
+
+def picture_streams(container: av.container.InputContainer) -> list[av.video.VideoStream]:
+    """The moving pictures: no covers, no thumbnails."""
+    return [stream for stream in container.streams.video if not stream.disposition & _COVER]
+
+
+def default_stream(streams: Sequence[Any]) -> Any:
+    """The stream that a player takes: the first that is marked as default and can be decoded, else the first."""
+    known = [stream for stream in streams if stream.codec_context is not None]
+    marked = [stream for stream in known if stream.disposition & av.stream.Disposition.default]
+    return (marked or known or list(streams))[0]
+
+
+def track_note(streams: Sequence[Any], taken: Any, what: str) -> list[str]:
+    """A sentence that says which of several tracks was taken."""
+    if len(streams) < 2:
+        return []
+    language = taken.metadata.get("language", "und")
+    named = f" ({language})" if language.isalpha() and language != "und" else ""
+    number = list(streams).index(taken) + 1
+    return [f"The file has {len(streams)} {what} tracks; number {number}{named}, the default, was taken."]
+
+
+def choose_picture(container: av.container.InputContainer, name: str) -> av.video.VideoStream:
+    """The picture track to read. Raises InputError."""
+    streams = picture_streams(container)
+    if not streams:
+        what = "holds sound but no picture" if container.streams.audio else "holds neither picture nor sound"
+        raise InputError(f"{name} {what}; give a video or a photo here, and the voice in its own place.")
+    stream = default_stream(streams)
+    if stream.codec_context is None:
+        raise InputError(f"The picture of {name} is coded in a way that is not known here; export it as H.264.")
+    return stream
+
+
+def decode_what_can_be(
+    container: av.container.InputContainer,
+    stream: av.stream.Stream,
+    damage: list[str],
+    decoder: av.CodecContext | None = None,
+) -> Iterator[Any]:
+    """Frames of the stream. A packet that cannot be read or decoded is left out, and noted in `damage`."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            if decoder is None:
+                yield from packet.decode()
+            else:
+                yield from decoder.decode(packet if packet.size else None)
+        except av.error.FFmpegError as error:
+            if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
+                raise
+            damage.append(str(error))
+
+
+def decode_pictures(
+    container: av.container.InputContainer, stream: av.video.VideoStream, limits: Limits, damage: list[str]
+) -> Iterator[av.VideoFrame]:
+    """As decode_what_can_be; pictures above the limit of pixels are not decoded, transparency is."""
+    context, decoder = stream.codec_context, None
+    if stream.metadata.get("alpha_mode") == "1":  # webm: only libvpx's own decoders read the transparency
+        decoder = av.CodecContext.create({"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.name, context.name), "r")
+        context = decoder
+    context.thread_type, context.thread_count = "AUTO", READ_THREADS
+    context.options = {"max_pixels": str(limits.pixels)}
+    yield from decode_what_can_be(container, stream, damage, decoder)
