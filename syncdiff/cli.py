@@ -20,6 +20,7 @@ import tomllib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -128,6 +129,17 @@ def parser() -> argparse.ArgumentParser:
                      help="xformers needs a GPU and pip install 'syncdiff[gpu]'")  # fmt: skip
     one.set_defaults(run=sync)
 
+    many = commands.add_parser(
+        "batch", help="many films with one loaded model; what is there already is not made again"
+    )
+    many.add_argument("listed", type=Path, metavar="LIST", help="CSV with the columns face, voice, out; or a folder")
+    many.add_argument("out", type=Path, metavar="OUT", nargs="?", help="folder of the results")
+    many.add_argument("--voice", type=Path, metavar="FILE", help="one voice for every face of a folder")
+    many.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th film from the I-th on")
+    many.add_argument("--steps", type=int, metavar="N", help="sampling steps")
+    many.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video")
+    many.set_defaults(run=batch)
+
     two = commands.add_parser("score", help="how well lips and sound of a video, or of every video in a folder, agree")
     two.add_argument("video", type=Path, metavar="VIDEO", help="file, or folder (LSE only)")
     two.add_argument("--lse", choices=("tracks", "frame"), help="LSE of face tracks, as for real videos (default), or "
@@ -170,7 +182,7 @@ def sync(arguments: argparse.Namespace) -> int:
         result.video.replace(out)
     if arguments.json:
         report = result.report() | {"video": str(out)}
-        del report["source"]  # the page's copy of the original; it went with the folder
+        del report["source"]  # none was made
         print(json.dumps(report))
         return 0
     seconds = ", ".join(f"{stage} {took:.1f} s" for stage, took in result.seconds.items())
@@ -187,6 +199,25 @@ def sync(arguments: argparse.Namespace) -> int:
     if result.lse_needs:
         print(result.lse_needs)
     return 0
+
+
+def batch(arguments: argparse.Namespace) -> int:
+    from syncdiff.batch import Film, films_of, last_of, run, shard_of
+    from syncdiff.options import SampleOptions
+
+    films = shard_of(films_of(arguments.listed, arguments.out, arguments.voice), arguments.shard)
+    given = {"steps": arguments.steps, "seed": arguments.seed}
+    options = SampleOptions(**{name: value for name, value in given.items() if value is not None})
+    job = load()
+
+    def make(film: Film) -> Any:
+        out = checked_out(film.out, (film.face, film.voice))
+        with command_tmpdir(), locked_tmpdir(out.parent, ".syncdiff-") as folder:
+            result = last_of(job(film.face, film.voice, folder / "out.mp4", options))
+            result.video.replace(out)
+        return result
+
+    return 2 if run(films, make, partial(print, flush=True)) else 0
 
 
 def score(arguments: argparse.Namespace) -> int:
@@ -264,7 +295,7 @@ def load(weights: Path = COMPACT, attention: str = "auto") -> Any:
     """A job runner, on the GPU where there is one."""
     from syncdiff.job import Job
 
-    return Job.ready(weights, attention)
+    return Job.ready(weights, attention, source_copy=False)
 
 
 def refuse_address(path: Path) -> None:

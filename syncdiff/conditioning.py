@@ -9,6 +9,7 @@ FramePlan    which source frame each output frame shows, and how much of it is r
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,18 +32,20 @@ FADE_OUT_SECONDS = 0.2  # over which redrawing fades where a shorter voice ends
 
 
 class CropFile:
-    """Crops [side, side, 3] uint8 by frame number, on disk. Not memory-mapped: mapped pages would count as in use."""
+    """Crops [side, side, 3] uint8 by frame number, on disk; safe to use from several threads.
+
+    Not memory-mapped: mapped pages would count as in use.
+    """
 
     def __init__(self, path: Path, side: int = S) -> None:
-        self._file, self.side, self._size = path.open("w+b"), side, side * side * 3
+        self._file, self.side, self._size = path.open("w+b", buffering=0), side, side * side * 3
 
     def __setitem__(self, index: int, crop: np.ndarray) -> None:
-        self._file.seek(int(index) * self._size)
-        self._file.write(crop.tobytes())
+        os.pwrite(self._file.fileno(), crop.tobytes(), int(index) * self._size)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        self._file.seek(int(index) * self._size)
-        return np.frombuffer(bytearray(self._file.read(self._size)), np.uint8).reshape(self.side, self.side, 3)
+        crop = bytearray(os.pread(self._file.fileno(), self._size, int(index) * self._size))
+        return np.frombuffer(crop, np.uint8).reshape(self.side, self.side, 3)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from syncdiff.geometry import crops
 from syncdiff.media import LIMITS, Clip, ClipWriter, Patch, Speech, Timeline, read_clip, read_speech, timeline
 from syncdiff.options import OPTIONS, SampleOptions
 from syncdiff.pipeline import Attention, SyncDiffPipeline
-from syncdiff.progress import adapted
+from syncdiff.progress import Worker, adapted, prefetched
 from syncdiff.provenance import Watermark, credentials, label, sign
 from syncdiff.results import Progress, Result, Stage, Stopwatch
 from syncdiff.sync import syncnet_v2
@@ -45,6 +46,7 @@ NO_SYNCNET = (
     "then fetches them."
 )
 RESULT_LIMITS = replace(LIMITS, bytes=2**50, seconds=86_400.0)  # a result may be larger and longer than an upload
+DECODED_AHEAD = 4  # frames that a thread decodes while one is searched or cut
 TEST_PASS_SECONDS = 30.0  # at the most, drawn only to find the offset that is corrected
 
 Cut = Callable[[np.ndarray, np.ndarray], np.ndarray]  # frame [H, W, 3] and transform [2, 3] -> crop [side, side, 3]
@@ -67,6 +69,7 @@ class Job:
         judge: the project's own sync judge; without one nothing is scored.
         syncnet: SyncNet v2, where its weights are installed.
         marking: whether the invisible mark is written; an evaluation, whose PSNR would count it, leaves it out.
+        source_copy: whether a browser-playable copy of the source is written beside the result.
     """
 
     def __init__(
@@ -76,24 +79,26 @@ class Job:
         syncnet: SyncNet | None = None,
         *,
         marking: bool = True,
+        source_copy: bool = True,
     ) -> None:
-        self.pipe, self.judge, self.syncnet, self.marking = pipe, judge, syncnet, marking
+        self.pipe, self.judge, self.syncnet = pipe, judge, syncnet
+        self.marking, self.source_copy = marking, source_copy
 
     @classmethod
-    def ready(cls, folder: str | Path = COMPACT, attention: Attention = "auto") -> Job:
+    def ready(cls, folder: str | Path = COMPACT, attention: Attention = "auto", *, source_copy: bool = True) -> Job:
         """A job with the pipeline in a folder, its judge, and SyncNet where its weights are."""
         pipe, syncnet = SyncDiffPipeline.ready(folder, attention), None
         with suppress(CheckpointError):  # a wrong file in that place stops nothing: `score` says what is wrong with it
             syncnet = syncnet_v2.load()
-        return cls(pipe, JudgeNet.shipped(), syncnet)
+        return cls(pipe, JudgeNet.shipped(), syncnet, source_copy=source_copy)
 
     def __call__(
         self, face: str | Path, voice: str | Path, out: str | Path, options: SampleOptions | None = None
     ) -> Generator[Progress | Result, None, None]:
         """Redraw the mouth in `face` so that it speaks `voice`.
 
-        Writes `out` (mp4) and `<out stem>.source.mp4`. Whatever happens, the private folder is removed and no
-        half-written file is left at `out`.
+        Writes `out` (mp4) and, where a copy of the source is wanted, `<out stem>.source.mp4`. Whatever happens, the
+        private folder is removed and no half-written file is left at `out`.
 
         Args:
             face: a video or a photo.
@@ -145,7 +150,11 @@ class Job:
             with (
                 watch.stage("drawing"),
                 ClipWriter(out, clip, line, speech) as video,
-                ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE) as original,
+                (
+                    ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE)
+                    if self.source_copy
+                    else nullcontext()
+                ) as original,
             ):
                 yield from self._draw(generator, plan, clip, features, judged, video, original, options)
             sign(out, labelled=options.label and label(clip.width, clip.height) is not None)
@@ -162,7 +171,7 @@ class Job:
             silent = pauses(speech.samples())
         yield Result(
             video=out,
-            source=preview,
+            source=preview if self.source_copy else None,
             frames=len(line),
             redrawn=redrawn,
             seconds=watch.seconds,
@@ -224,24 +233,24 @@ class Job:
         features: Any,
         judged: JudgeCrops,
         video: ClipWriter,
-        original: ClipWriter,
+        original: ClipWriter | None,
         options: SampleOptions,
     ) -> Iterator[Progress]:
-        """Chunk by chunk: generate its frames, then paste them into the film and hand those to the encoder."""
+        """Chunk by chunk: generate its frames; a thread pastes and encodes them while the next chunk is generated."""
         steps = options.steps
         total = len(plan) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
         mark = Watermark(options.job) if self.marking else None
         plate = label(clip.width, clip.height) if options.label else None
-        for start in range(0, len(plan), CHUNK):
-            stop = min(start + CHUNK, len(plan))
-            done, drawn_by = start * (steps + 1), start * (steps + 1) + (stop - start) * steps
-            drawn: dict[int, DrawnFrame] = {}
-            for step in generator.generate(plan, features, start, steps=steps, seed=options.seed):
-                drawn.update(step.finished or {})
-                done = min(done + len(step.frames), drawn_by)
-                yield Progress("drawing", done, total, step.preview)
-            for i, frame in zip(range(start, stop), clip.frames(plan.indices[start:stop]), strict=True):
-                original.write(frame, plan.times[i])
+        written = 0
+
+        def write(start: int, drawn: dict[int, DrawnFrame], stopped: Callable[[], bool]) -> None:
+            nonlocal written
+            frames = range(start, min(start + CHUNK, len(plan)))
+            for i, frame in zip(frames, clip.frames(plan.indices[frames.start : frames.stop]), strict=True):
+                if stopped():
+                    return
+                if original is not None:
+                    original.write(frame, plan.times[i])
                 at, patch = plan.indices[i], None
                 if i in drawn:
                     image = frame.rgb()
@@ -251,7 +260,20 @@ class Job:
                 else:
                     judged.result[i] = judged.source[at]
                 video.write(frame, plan.times[i], patch, plate)
-                yield Progress("drawing", drawn_by + i - start + 1, total)
+                written += 1
+
+        with Worker() as writer:
+            for start in range(0, len(plan), CHUNK):
+                generated, drawn = start * steps, {}
+                for step in generator.generate(plan, features, start, steps=steps, seed=options.seed):
+                    drawn |= step.finished or {}
+                    generated = min(generated + len(step.frames), min(start + CHUNK, len(plan)) * steps)
+                    yield Progress("drawing", generated + written, total, step.preview)
+                task = partial(write, start, drawn)
+                while not writer.submit(task):
+                    yield Progress("drawing", generated + written, total)
+            while writer.pending():
+                yield Progress("drawing", len(plan) * steps + written, total)
 
     def _score(
         self, upright: CropFile, times: np.ndarray, states: np.ndarray, speech: Speech | None, seconds: float
@@ -305,7 +327,7 @@ def _finder(generator: FaceGenerator) -> tuple[str, tuple[str, ...]]:
 
 def _track(clip: Clip, finder: str, wanted: int | Spot | None) -> Generator[Progress, None, FaceTrack]:
     """The track of the face that was asked for."""
-    steps = track_faces((frame.rgb() for frame in clip.frames()), finder)
+    steps = track_faces(prefetched((frame.rgb() for frame in clip.frames()), DECODED_AHEAD), finder)
     tracks = yield from adapted(steps, lambda done: Progress("finding the face", done, 2 * len(clip)))
     if isinstance(wanted, Spot):
         wanted = at_spot(tracks, wanted, clip.times, (clip.height, clip.width))
@@ -325,8 +347,7 @@ def _correction(scores: Scores) -> str:
 
 def _cut(clip: Clip, cuts: Sequence[tuple[Cut, np.ndarray, CropFile]]) -> Generator[Progress, None, None]:
     """Crops of all frames into files, each cut as its transforms [T, 2, 3] say; black where there is no face."""
-    for i, frame in enumerate(clip.frames()):
-        image = frame.rgb()
+    for i, image in enumerate(prefetched((frame.rgb() for frame in clip.frames()), DECODED_AHEAD)):
         for cut, to_frame, out in cuts:
             seen = np.isfinite(to_frame[i]).all()
             out[i] = cut(image, to_frame[i]) if seen else np.zeros((out.side, out.side, 3), np.uint8)

@@ -1,8 +1,11 @@
-"""Long work as generators: they yield how far it is, and return what came of it."""
+"""Long work as generators, which yield how far it is and return what came of it, and work that overlaps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from queue import Empty, Full, Queue
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 Out = TypeVar("Out")
@@ -31,3 +34,102 @@ def finished(steps: Generator[Any, None, Value]) -> Value:
 def scaled(steps: Generator[float, None, Value], first: float, last: float) -> Generator[float, None, Value]:
     """Fractions 0..1 of one part as fractions `first` to `last` of the whole."""
     return adapted(steps, lambda fraction: first + (last - first) * fraction)
+
+
+POLL_SECONDS = 0.1  # between looks at whether work that waits was stopped
+
+
+def prefetched(items: Iterable[Value], ahead: int) -> Iterator[Value]:
+    """The same items, made in a thread of their own, at most `ahead` of them waiting.
+
+    An error in the thread is raised where its item would have come. Closing the iterator ends the thread."""
+    queue: Queue[tuple[bool, Any]] = Queue(ahead)
+    stop = Event()
+
+    def put(*entry: Any) -> None:
+        while not stop.is_set():
+            with suppress(Full):
+                return queue.put(entry, timeout=POLL_SECONDS)
+        return None
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(True, item)
+                if stop.is_set():
+                    return
+            put(False, None)
+        except BaseException as error:  # noqa: BLE001 -- raised again in the thread that asked
+            put(False, error)
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            going_on, item = queue.get()
+            if going_on:
+                yield item
+            elif item is None:
+                return
+            else:
+                raise item
+    finally:
+        stop.set()
+        thread.join()
+
+
+class Worker:
+    """Tasks done one after the other in a thread of their own, while the caller goes on: a context manager.
+
+    At most `waiting` tasks wait, so memory stays flat. An error in a task is raised by the caller's next `submit` or
+    `pending`; leaving the block after an error drops the tasks that wait and ends the thread.
+    """
+
+    def __init__(self, waiting: int = 1) -> None:
+        self._queue: Queue[Callable[[Callable[[], bool]], None]] = Queue(waiting)
+        self._stop, self._error = Event(), None
+        self._thread = Thread(target=self._work, daemon=True)
+
+    def submit(self, task: Callable[[Callable[[], bool]], None]) -> bool:
+        """Hand over a task, which gets a function that says whether to stop; False while the queue is full."""
+        self._raise()
+        try:
+            self._queue.put(task, timeout=POLL_SECONDS)
+        except Full:
+            return False
+        return True
+
+    def pending(self) -> bool:
+        """Whether tasks are still to be finished; waits a moment for them."""
+        self._raise()
+        if not self._queue.unfinished_tasks:
+            return False
+        self._stop.wait(POLL_SECONDS)
+        return True
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                task = self._queue.get(timeout=POLL_SECONDS)
+            except Empty:
+                continue
+            try:
+                if self._error is None:
+                    task(self._stop.is_set)
+            except BaseException as error:  # noqa: BLE001 -- raised again in the thread that asked
+                self._error = error
+            finally:
+                self._queue.task_done()
+
+    def __enter__(self) -> Worker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()

@@ -31,7 +31,7 @@ class Result:
     """The finished video and everything that is known about it."""
 
     video: Path
-    source: Path  # the original on the same timeline, smaller, playable by browsers
+    source: Path | None  # the original on the same timeline, smaller, playable by browsers; None if not asked for
     frames: int
     redrawn: int
     seconds: dict[str, float]  # per stage
@@ -53,7 +53,7 @@ class Result:
     def report(self) -> dict:
         """Everything above as plain JSON types."""
         row = {f.name: getattr(self, f.name) for f in fields(self)}
-        row |= {"video": str(self.video), "source": str(self.source), "notes": list(self.notes)}
+        row |= {"video": str(self.video), "source": self.source and str(self.source), "notes": list(self.notes)}
         row |= {key: asdict(row[key]) for key in ("source_scores", "result_scores", "options")}
         row |= {key: [asdict(face) for face in row[key]] for key in ("source_lse", "result_lse")}
         row["passed_through"] = [asdict(gap) for gap in self.passed_through]

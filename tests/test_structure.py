@@ -15,7 +15,7 @@ PACKAGE = ROOT / "syncdiff"
 # A later room may import an earlier one, never the other way; training sees them all and is seen by none.
 ORDER = ["errors", "server_tmpdir", "progress", "audio", "media", "faces", "options", "weights", "geometry", "devices",
          "models", "diffusion", "sync", "results", "conditioning", "generator", "paper", "provenance", "pipeline",
-         "job", "preview", "web", "cli", "__main__"]  # fmt: skip
+         "job", "batch", "preview", "web", "cli", "__main__"]  # fmt: skip
 FILES = sorted(
     path
     for path in PACKAGE.rglob("*.py")
