@@ -118,8 +118,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--face", type=int, dest="index", metavar="N", help="which face, 0 the largest")
     one.add_argument("--correct-offset", action="store_true", help="where the lips would come early or late, draw them "
                      "as much later or earlier; takes a little longer")  # fmt: skip
-    one.add_argument("--job", type=int, metavar="N", help="a number that the invisible mark shall carry, which verify "
-                     "reads back: a host's own, 0 to 65535")  # fmt: skip
     one.add_argument("--trim", action="store_true", help="where the voice is shorter, end with it")
     one.add_argument("--weights", type=Path, metavar="DIR", help="folder of weights, instead of the shipped ones; they "
                      "say which profile they are of")  # fmt: skip
@@ -167,7 +165,7 @@ def sync(arguments: argparse.Namespace) -> int:
 
     weights, profile = chosen(arguments.weights, arguments.profile)
     given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index}
-    given |= {"job": arguments.job, "correct_offset": arguments.correct_offset}
+    given |= {"correct_offset": arguments.correct_offset}
     given["tail"] = "trim" if arguments.trim else None
     options = OPTIONS[profile](**{name: value for name, value in given.items() if value is not None})
     for path in (arguments.face, arguments.voice):

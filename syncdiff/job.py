@@ -239,7 +239,7 @@ class Job:
         """Chunk by chunk: generate its frames; a thread pastes and encodes them while the next chunk is generated."""
         steps = options.steps
         total = len(plan) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
-        mark = Watermark(options.job) if self.marking else None
+        mark = Watermark() if self.marking else None
         plate = label(clip.width, clip.height) if options.label else None
         written = 0
 

@@ -23,19 +23,15 @@ class SampleOptions:
     tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
     correct_offset: bool = False  # where the lips would come early or late, draw them as much later or earlier
     label: bool = True  # small words in the corner of every frame: the lips were redrawn by AI
-    job: int = 0  # number that the invisible mark carries: a host's own, nothing about the visitor
 
     MAX_STEPS = 50
     MAX_SEED = 2**31 - 1
-    MAX_JOB = 2**16 - 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= self.MAX_STEPS:
             raise InputError(f"{self.steps} steps were asked for: choose 1 to {self.MAX_STEPS}.")
         if not 0 <= self.seed <= self.MAX_SEED:
             raise InputError(f"The seed is {self.seed}: choose 0 to {self.MAX_SEED}.")
-        if not 0 <= self.job <= self.MAX_JOB:
-            raise InputError(f"The job number is {self.job}: choose 0 to {self.MAX_JOB}.")
         if self.tail not in ("keep", "trim"):
             raise InputError(f"The tail option is {self.tail!r:.40}: choose keep or trim.")
 

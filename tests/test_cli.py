@@ -45,13 +45,11 @@ def test_sync_prints_one_object_and_writes_one_file(pipe, tmp_path, capsys) -> N
         "1",
         "--trim",
         "--correct-offset",
-        "--job",
-        "77",
         "--json",
     ]
     assert main(command) == 0
     assert pipe.calls[0][:2] == (Path("face.mp4"), Path("voice.wav"))
-    assert pipe.calls[0][3] == SampleOptions(steps=7, seed=3, face=1, tail="trim", correct_offset=True, job=77)
+    assert pipe.calls[0][3] == SampleOptions(steps=7, seed=3, face=1, tail="trim", correct_offset=True)
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert report["frames"] == 50

@@ -19,7 +19,7 @@ def given(monkeypatch: pytest.MonkeyPatch, folder: Path, chain: bytes, key: byte
 @pytest.mark.parametrize("what", ["no key", "no certificate", "another's key", "another algorithm", "no algorithm"])
 def test_what_cannot_sign_is_said_before_the_work(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = credentials()
-    note._own.cache_clear()
+    note._self_signed.cache_clear()
     chain, key, algorithm = ours.chain, ours.key, ours.algorithm
     if what == "no key":
         key = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"

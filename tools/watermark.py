@@ -1,12 +1,11 @@
-"""Does the invisible mark come through, and is it seen where there is none?
+"""Does the invisible watermark survive copying, and is it detected where there is none?
 
-    python -m syncdiff.provenance.measure VIDEO|FOLDER ... [--seconds 5] [--number 0] [--keys 1000]
+    python tools/watermark.py VIDEO|FOLDER ... [--seconds 5] [--keys 1000]
 
 The first seconds of every video: its own mouth is marked, pasted and written as the product does it ("own"), saved
-again at CRF 28 by x264, and that at half size. Each file is then read as a stranger would read it - intake, faces
-found anew, crops cut anew. Bits are the 16 of the job number (0 unless a host counts its jobs), from the likeliest
-payload even where it does not count as found. For false alarms the videos are read as they are, with our key and with
-as many others.
+again at CRF 28 by x264, and that at half size. Each file is then read as a stranger would read it: decoded, faces found
+anew, crops cut anew. Bits are the chips with the right sign. For false alarms the videos are read as they are, with our
+key and with as many others.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,23 +25,11 @@ from syncdiff.faces import OK, choose, track_faces
 from syncdiff.geometry.crops import align, cut, paste
 from syncdiff.media import Clip, ClipWriter, Speech, open_clip, timeline
 from syncdiff.progress import finished
-from syncdiff.provenance import payload
 from syncdiff.provenance.label import label
-from syncdiff.provenance.watermark import SHIFTS, Watermark, alignments, rhythms_of
+from syncdiff.provenance.watermark import CHIPS, Watermark, WatermarkReading, judge, soft_chips_of
 
-BITS = 16  # of a job number
 CRF = 28
 COPIES = {"own": None, f"CRF {CRF}": False, f"half size, CRF {CRF}": True}  # name: at half size? None: not copied
-RATES = (1e-2, 1e-3, 1e-6)  # false alarms stated, against which those of other keys are held
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The likeliest payload of one file."""
-
-    z: float
-    found: bool
-    bits: int  # of BITS that are right
 
 
 @dataclass(frozen=True)
@@ -51,10 +38,9 @@ class Examined:
 
     name: str
     scale: float  # frame px per crop px
-    seconds: float
-    copies: dict[str, Reading]
-    unmarked: float  # z of the video as it is
-    others: list[payload.Finding]  # the same with other keys
+    copies: dict[str, WatermarkReading]
+    unmarked: WatermarkReading  # of the video as it is
+    others: list[WatermarkReading]  # the same with other keys
 
 
 def written(clip: Clip, out: Path, mark: Watermark, seconds: float = np.inf) -> float:
@@ -89,38 +75,29 @@ def copied(video: Path, out: Path, *, half: bool = False) -> Path:
     return out
 
 
-def chips_of(video: Path) -> np.ndarray:
-    """What a stranger reads: soft chips [alignments of all faces, CHIPS]."""
+def soft_chips(video: Path) -> list[tuple[np.ndarray, float]]:
+    """What a stranger reads: soft chips and seconds of each face."""
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
-        return alignments(finished(rhythms_of(open_clip(video, Path(folder)))))
+        return finished(soft_chips_of(open_clip(video, Path(folder))))
 
 
-def read(chips: np.ndarray, number: int) -> Reading:
-    """What soft chips [N, CHIPS] say, held against the job number that was written."""
-    finding = payload.Finding.of(chips)
-    said, needed = finding.judged()
-    return Reading(said.z, said.z >= needed, BITS - (finding.likeliest.number ^ number).bit_count())
+def with_other_keys(faces: Sequence[tuple[np.ndarray, float]], keys: int) -> list[WatermarkReading]:
+    """What readers with other keys would have found."""
+    return [judge(faces, chips) for chips in np.random.default_rng(0).choice([-1.0, 1.0], (keys, CHIPS))]
 
 
-def with_other_keys(chips: np.ndarray, keys: int) -> list[payload.Finding]:
-    """What readers with other keys would have found in soft chips [N, CHIPS]."""
-    flips = np.random.default_rng(0).choice([-1.0, 1.0], (keys, payload.CHIPS))
-    return [payload.Finding.of(chips * flip) for flip in flips]
-
-
-def examine(video: Path, seconds: float, number: int, keys: int) -> Examined:
+def examine(video: Path, seconds: float, keys: int) -> Examined:
     """Mark, copy and read one video. Raises InputError."""
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
         folder = Path(name)
         clip = open_clip(video, folder)
-        unmarked = chips_of(video)
-        scale = written(clip, folder / "own.mp4", Watermark(number), seconds)
+        unmarked = soft_chips(video)
+        scale = written(clip, folder / "own.mp4", Watermark(), seconds)
         copies = {}
         for how, half in COPIES.items():
             file = folder / "own.mp4" if half is None else copied(folder / "own.mp4", folder / "copy.mp4", half=half)
-            copies[how] = read(chips_of(file), number)
-    z = read(unmarked, number).z
-    return Examined(video.name, scale, min(seconds, clip.seconds), copies, z, with_other_keys(unmarked, keys))
+            copies[how] = judge(soft_chips(file))
+    return Examined(video.name, scale, copies, judge(unmarked), with_other_keys(unmarked, keys))
 
 
 def table(videos: list[Examined]) -> str:
@@ -128,27 +105,19 @@ def table(videos: list[Examined]) -> str:
     heads = [f"{how}: z, bits" for how in COPIES]
     lines = [f"| video | crop px to frame px | s | {' | '.join(heads)} | unmarked: z |", "|---" * 7 + "|"]
     for video in videos:
-        cells = [f"{'found' if r.found else 'missed'}, {r.z:.1f}, {r.bits}/{BITS}" for r in video.copies.values()]
-        lines.append(f"| {video.name} | {video.scale:.1f} | {video.seconds:.1f} | {' | '.join(cells)} "
-                     f"| {video.unmarked:.1f} |")  # fmt: skip
+        cells = [f"{'found' if r.found else 'missed'}, {r.z:.1f}, {r.agreement:.0%}" for r in video.copies.values()]
+        cells = [video.name, f"{video.scale:.1f}", f"{video.copies['own'].seconds:.1f}", *cells]
+        lines.append(f"| {' | '.join(cells)} | {video.unmarked.z:.1f} |")
     sums = []
     for how in COPIES:
         here = [v.copies[how] for v in videos]
-        right = np.mean([r.bits / BITS for r in here])
-        sums.append(f"{sum(r.found for r in here)} of {len(here)}, bits {right:.1%}")
-    lines.append(f"| all | | | {' | '.join(sums)} | at most {max(v.unmarked for v in videos):.1f} |")
-    others = [finding for video in videos for finding in video.others]
+        sums.append(f"{sum(r.found for r in here)} of {len(here)}, {np.mean([r.agreement for r in here]):.0%}")
+    lines.append(f"| all | | | {' | '.join(sums)} | at most {max(v.unmarked.z for v in videos):.1f} |")
+    others = [reading for video in videos for reading in video.others]
     if others:
-        shares = []
-        for rate in RATES:
-            judged = [finding.judged(rate) for finding in others]
-            shares.append(f"{np.mean([said.z >= needed for said, needed in judged]):.2%} at 1 in {1 / rate:,.0f}")
-        zero, another = (payload.threshold(SHIFTS, number) for number in (0, 1))
-        highest = max(finding.likeliest.z for finding in others)
         lines.append(
-            f"\nFound from z {zero:.2f} on with number 0, from {another:.2f} on with another. {len(others):,} readings "
-            f"of unmarked videos with other keys: z at most {highest:.2f}; found by chance, for a stated rate of false "
-            f"alarms: {', '.join(shares)}."
+            f"\nFound from z {videos[0].unmarked.needed:.2f} on (one face). {len(others):,} readings of unmarked "
+            f"videos with other keys: z at most {max(r.z for r in others):.2f}, {sum(r.found for r in others)} found."
         )
     return "\n".join(lines)
 
@@ -163,13 +132,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="+", type=Path)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--number", type=int, default=0, help="the job's, 0 to 65535")
     parser.add_argument("--keys", type=int, default=1000)
     args = parser.parse_args()
     found = []
     for video in videos_in(args.videos):
         try:
-            found.append(examine(video, args.seconds, args.number, args.keys))
+            found.append(examine(video, args.seconds, args.keys))
         except InputError as sentence:
             print(f"{video.name}: {sentence}", file=sys.stderr)
         else:
