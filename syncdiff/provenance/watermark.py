@@ -9,11 +9,9 @@ frame rate or a later start still reads. Rhythms and patterns were chosen by wha
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from statistics import NormalDist
 
 import cv2
@@ -21,8 +19,8 @@ import numpy as np
 
 from syncdiff.faces import OK, FaceTrack, track_faces
 from syncdiff.geometry.crops import S, align, cut, mouth_mask
-from syncdiff.media import Clip, Patch, open_clip
-from syncdiff.progress import adapted, finished
+from syncdiff.media import Clip, Patch
+from syncdiff.progress import adapted
 
 STRENGTH = 1.8  # levels of Cb, root mean square over mask and time; luma changes by less than rounding does
 RHYTHMS = (2.5, 3.75)  # Hz: both fit whole into PERIOD
@@ -83,14 +81,8 @@ class Watermark:
         return level
 
 
-def read_watermark(video: str | Path) -> WatermarkReading:
-    """Look for the watermark in the first WATCHED seconds of any video, in every face. Raises InputError."""
-    with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
-        return finished(reading(open_clip(video, Path(folder))))
-
-
 def reading(clip: Clip) -> Generator[float, None, WatermarkReading]:
-    """As read_watermark, of an open clip; yields the fraction done, 0..1."""
+    """Look for the watermark in the first WATCHED seconds of a clip, in every face; yields the fraction done, 0..1."""
     return judge((yield from soft_chips_of(clip)))
 
 
