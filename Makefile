@@ -1,6 +1,6 @@
 # make app    set up .venv once, then open the page on 127.0.0.1 (GRADIO_SERVER_PORT, else 7860)
 # make test   set up, then run the tests          make test ARGS='tests/test_media.py -x'
-# make lint   ruff                                make bench   seconds and memory of the whole journey
+# make lint   style and import order               make bench   seconds and memory of the whole journey
 #
 # PYTHON  the interpreter to build .venv from; else the first of python3, python3.12, python3.11 that is 3.11 or 3.12.
 # TORCH   what pip is asked for before anything else. On Linux the package index serves the CUDA build (several GB). For the
@@ -27,6 +27,7 @@ test: $(venv)/ready-dev
 
 lint: $(venv)/ready-dev
 	$(python) -m ruff check .
+	$(venv)/bin/lint-imports --no-cache --no-logo
 
 bench: $(venv)/ready
 	$(python) tools/bench.py $(ARGS)

@@ -1,6 +1,5 @@
-"""The house itself: who may import whom, what importing costs, and that one fact written twice is the same fact."""
+"""The repository: what importing costs, and that one fact written twice is the same fact. Import order: `make lint`."""
 
-import ast
 import re
 import subprocess
 import sys
@@ -10,63 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "syncdiff"
-
-# A later room may import an earlier one, never the other way; training sees them all and is seen by none.
-ORDER = ["errors", "server_tmpdir", "progress", "audio", "media", "faces", "options", "weights", "geometry", "devices",
-         "models", "diffusion", "sync", "results", "conditioning", "generator", "paper", "provenance", "pipeline",
-         "job", "batch", "preview", "web", "cli", "__main__"]  # fmt: skip
-FILES = sorted(
-    path
-    for path in PACKAGE.rglob("*.py")
-    if path.parent.name not in ("training", "evaluation") and path != PACKAGE / "__init__.py"
-)
-
-
-def room_of(path: Path) -> str:
-    """A room is a module, or a folder of modules with one door."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def rooms_imported(source: str, depth: int = 1) -> set[str]:
-    """Rooms that a module `depth` folders below the repository imports, at its head or inside a function."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("syncdiff."))
-        elif isinstance(node, ast.ImportFrom):
-            start = {0: "", depth: "syncdiff."}.get(node.level, "elsewhere.")
-            first, _, rest = f"{start}{node.module or ''}".strip(".").partition(".")
-            if first == "syncdiff":
-                found.update([rest.split(".")[0]] if rest else [alias.name for alias in node.names])
-    return found
-
-
-@pytest.mark.parametrize(
-    ("source", "depth", "rooms"),
-    [
-        ("from syncdiff.media import Clip", 1, {"media"}),
-        ("from syncdiff.media.clip import Clip", 2, {"media"}),
-        ("from .faces import choose", 1, {"faces"}),
-        ("from .clip import Clip", 2, set()),
-        ("from ..crops import cut", 2, {"crops"}),
-        ("from . import speech", 1, {"speech"}),
-        ("from syncdiff import crops, speech", 1, {"crops", "speech"}),
-        ("def f():\n    import syncdiff.training.data", 1, {"training"}),
-        ("import numpy\nfrom torch import nn", 1, set()),
-    ],
-)
-def test_rooms_imported_sees_every_form(source: str, depth: int, rooms: set[str]) -> None:
-    assert rooms_imported(source, depth) == rooms
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_room_imports_only_earlier_rooms(path: Path) -> None:
-    room = room_of(path)
-    assert room in ORDER, f"{path.name} has no place in the order of rooms"
-    imported = rooms_imported(path.read_text(), len(path.relative_to(PACKAGE).parts))
-    later = imported - set(ORDER[: ORDER.index(room) + 1])
-    assert not later, f"{path.name} imports {sorted(later)}, which come after it"
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
