@@ -1,7 +1,8 @@
-"""What prepare wrote -> arrays and batches. Crops stay uint8 in one memory-mapped file a set; sound stays int16.
+"""Prepared clips as records, and random batches of frames with their conditioning.
 
-Which half of the people a helper net may learn from is decided here: a net inside the generator's losses sees the half
-"generator", the judge the other half, so that nothing is judged by what trained it.
+Crops stay uint8 in one memory-mapped file a set; sound stays int16. `split_of` halves the people: a network inside the
+denoiser's losses trains on the half "generator", the judge on the other half, so that nothing is judged by what trained
+it.
 """
 
 from __future__ import annotations
@@ -169,7 +170,10 @@ class TalkingFaces:
             kept = [i for i, r in enumerate(records) if split is None or split_of(r.identity) == split]
             if not kept:
                 raise ValueError(f"set {name!r} has no clips of the {split or 'whole'} half in {root}")
-            self.rows[name] = (records, pixels, starts, kept, hear(records))
+            people: dict[str, list[int]] = {}
+            for i in kept:
+                people.setdefault(records[i].identity, []).append(i)
+            self.rows[name] = (records, pixels, starts, list(people.values()), hear(records))
 
     def batch(self, size: int, rng: np.random.Generator) -> FaceBatch:
         """Frames from anywhere."""
@@ -193,8 +197,8 @@ class TalkingFaces:
         return [self._row(str(name), rng) for name in names]
 
     def _row(self, name: str, rng: np.random.Generator, link: int | None = None) -> tuple[np.ndarray, ...]:
-        records, pixels, starts, kept, heard = self.rows[name]
-        clip = int(rng.choice(kept))
+        records, pixels, starts, people, tokens = self.rows[name]
+        clip = int(rng.choice(people[rng.integers(len(people))]))  # by person: who was filmed longest counts no more
         record, start = records[clip], int(starts[clip])
         if link is None:
             t = rng.integers(1, len(record), 3 if rng.random() < OPENER else 1)
@@ -225,7 +229,7 @@ class TalkingFaces:
             windows, blend_mask = windows[:, :, ::-1], blend_mask[:, ::-1]
             landmarks = np.stack([windows.shape[2] - 1 - landmarks[:, 0], landmarks[:, 1]], 1)[_MIRROR]
         lip_shapes = inputs.lip_shapes / np.sqrt(np.linalg.det(matrix[:, :2]))
-        return *windows, landmarks.astype(np.float32), lip_shapes.astype(np.float32), blend_mask, heard(clip, t, rng)
+        return *windows, landmarks.astype(np.float32), lip_shapes.astype(np.float32), blend_mask, tokens(clip, t, rng)
 
 
 def chain_link(lane: int, number: int) -> tuple[int, int]:
