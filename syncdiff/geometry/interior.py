@@ -1,0 +1,153 @@
+"""The inside of a mouth for those whose film never shows it: cavity, tongue and teeth from rendered layers.
+
+The layers in `assets/interiors` are at 512 px a unit; a unit is the distance of the outer eye corners. All numbers of
+geometry and light are of its README: measured on real mouths, or on the mean head that the layers were rendered from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from syncdiff.geometry.warp import LipContours
+
+LAYERS = Path(__file__).resolve().parents[2] / "assets" / "interiors"
+PX_PER_UNIT = 512
+TURNED = 18.0  # degrees of yaw from which on the layers rendered at 25 are taken
+VARIANTS = ("00", "01", "03", "09")  # regular, a scan, long and narrow, worn
+
+UPPER_EDGE = 0.018  # units below the resting lip line: the upper incisal edge
+OVERBITE, HINGE, SHUT = 0.006, 0.75, 0.10  # the teeth part by max(0.006, 0.75 (lip gap - 0.10)) units
+DEPTH = {"tongue_rest": -0.12, "lower": -0.01, "upper": 0.05}  # units in front of the mouth's corners
+PARALLAX = 0.6  # of the geometric shift: the anchor lies forward of the corners itself
+LIP_INSIDE = (0.25, 0.45)  # crop px that FaceMesh's inner contour lies on the upper and the lower lip
+EDGE = 0.4  # crop px, at least, over which the inside meets the lips
+
+ENAMEL, TONGUE = (np.array(c) / 255 for c in ((228, 214, 196), (116, 64, 62)))  # sRGB of the layers
+LUMA = np.array([0.2126, 0.7152, 0.0722])
+
+
+def srgb_to_linear(x: np.ndarray) -> np.ndarray:
+    """0..1 -> linear light, by a plain power."""
+    return np.power(np.clip(x, 0, 1), 2.2).astype(np.float32)
+
+
+def linear_to_srgb(x: np.ndarray) -> np.ndarray:
+    """The way back."""
+    return np.power(np.clip(x, 0, 1), 1 / 2.2).astype(np.float32)
+
+
+@cache
+def _places() -> dict[str, list[float]]:
+    return json.loads((LAYERS / "anchors.json").read_text())
+
+
+@lru_cache(maxsize=32)
+def _layer(kind: str, view: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A layer at about `width` px a unit: premultiplied linear RGBA float32, its anchor [2] px, px per unit [2]."""
+    name = f"{kind}_y{view:+03d}p00.png" if view else f"{kind}_y00p00.png"
+    image = cv2.cvtColor(cv2.imread(str(LAYERS / name), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA) / np.float32(255)
+    image[..., :3] = srgb_to_linear(image[..., :3]) * image[..., 3:]
+    ratio = min(1.0, width / PX_PER_UNIT)
+    small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+    ratios = np.array(small.shape[1::-1]) / image.shape[1::-1]
+    return small, (np.array(_places()[name]) + 0.5) * ratios - 0.5, ratios * PX_PER_UNIT
+
+
+@dataclass(frozen=True)
+class Interior:
+    """One person's, the same for a whole film: teeth that change are seen at once."""
+
+    unit: float  # crop px between the outer eye corners, were the face not turned
+    line: float  # crop px from a mouth's anchor down to its resting lip line
+    view: int  # degrees: the rendered yaw
+    teeth: np.ndarray  # [3] gain of the layers' linear RGB
+    tongue: np.ndarray  # [3] the same
+    cavity: float  # the same
+    blur: float  # crop px, standard deviation: of the film
+    variant: str = VARIANTS[0]
+
+    @classmethod
+    def of(
+        cls, unit: float, line: float, yaw: float, skin: np.ndarray, lips: np.ndarray, blur: float
+    ) -> Interior:
+        """In the light of skin and lips, linear RGB [3].
+
+        Teeth get darker more slowly than skin does, and take on a part of its cast; the exponents are milder than
+        measured (0.38 and 0.75), since those left teeth brown on the darkest skins.
+        """
+        luminance = max(float(skin @ LUMA), 1e-3)
+        cast = np.array([1.05, 0.97, 1.10]) * (np.maximum(skin, 1e-4) / luminance) ** np.array([0.45, 0.4, 0.6])
+        teeth = min(0.46 * luminance**0.28, 0.75) * cast / (cast @ LUMA)
+        red = max(float(lips @ LUMA), 1e-3)
+        own = srgb_to_linear(TONGUE)
+        tongue = 0.4 * red * (0.6 + 0.4 * (lips / red) ** 0.5) / (own @ LUMA)
+        view = 0 if abs(yaw) < TURNED else int(np.sign(yaw)) * 25
+        return cls(unit, line, view, teeth / srgb_to_linear(ENAMEL), tongue, 3.1 * red, blur)
+
+    def edges(self, contours: LipContours) -> tuple[float, float]:
+        """y of the upper and of the lower incisal edge in the middle, crop px."""
+        upper = float(contours.anchor[1]) + self.line + UPPER_EDGE * self.unit
+        return upper, upper + max(OVERBITE * self.unit, HINGE * (float(contours.shape[0]) - SHUT * self.unit))
+
+    def draw(
+        self, contours: LipContours, yaw: float, crop: np.ndarray, to_image: np.ndarray, start: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The inside between the lips in a rectangle of a picture.
+
+        Args:
+            contours: of the lips.
+            yaw: degrees, of the head in this frame.
+            crop: [h, w, 2] crop px of the rectangle's pixels.
+            to_image: [2, 3] crop px -> px of the picture.
+            start: [2] x and y of the rectangle's first pixel in the picture.
+
+        Returns:
+            RGB [h, w, 3] float32 0..255, and [h, w] float32 how much of each pixel lies between the lips.
+        """
+        scale, (x, y) = float(np.hypot(*to_image[:, 0])), (crop[..., 0], crop[..., 1])
+        under, over = y - contours.at(x, 1) - LIP_INSIDE[0], contours.at(x, 2) - LIP_INSIDE[1] - y
+        soft = max(1 / scale, EDGE)
+        alpha = np.clip(under / soft + 0.5, 0, 1) * np.clip(over / soft + 0.5, 0, 1)
+        upper, lower = self.edges(contours)
+        narrow = np.cos(np.radians(yaw)) / np.cos(np.radians(self.view))
+        aside = PARALLAX * np.sin(np.radians(yaw)) * self.unit
+
+        def layer(kind: str, down: float, gain: np.ndarray | float, depth: float = 0.0) -> np.ndarray:
+            image, anchor, per_unit = _layer(kind, self.view, max(8, 8 * round(self.unit * scale / 8)))
+            at = np.array([float(contours.anchor[0]) + aside * depth, down])
+            to_crop = np.diag(self.unit / per_unit * (narrow, 1.0))
+            turn = to_image[:, :2] @ to_crop
+            shift = to_image[:, :2] @ (at - to_crop @ anchor) + to_image[:, 2] - start
+            drawn = cv2.warpAffine(image, np.column_stack([turn, shift]), x.shape[::-1], flags=cv2.INTER_LINEAR)
+            drawn[..., :3] *= np.asarray(gain, np.float32)
+            return drawn
+
+        middle = float(contours.lines[1:3].mean(0)[np.abs(contours.lines[2] - contours.lines[1]).argmax()])
+        inside = layer("cavity", middle, self.cavity)[..., :3]
+        for kind, down, gain in (
+            ("tongue_rest", lower, self.tongue),
+            (f"lower_{self.variant}", lower, self.teeth),
+            (f"upper_{self.variant}", upper, self.teeth),
+        ):
+            name = kind if kind in DEPTH else kind.split("_")[0]
+            drawn = layer(kind, down, gain, DEPTH[name])
+            if name != "tongue_rest":  # teeth drop a soft shadow on what lies behind them
+                shadow = cv2.GaussianBlur(drawn[..., 3], (0, 0), max(0.5, 0.012 * self.unit * scale))
+                inside = inside * (1 - 0.5 * np.roll(shadow, round(0.02 * self.unit * scale), axis=0)[..., None])
+            inside = inside * (1 - drawn[..., 3:]) + drawn[..., :3]
+        gap = float(contours.shape[0]) / self.unit
+        shade = (0.42 + 0.58 * np.clip(under / (0.055 * self.unit), 0, 1)) * (
+            0.5 + 0.5 * np.clip(over / (0.04 * self.unit), 0, 1)
+        )
+        across = np.clip(np.abs(x - contours.anchor[0]) / contours.half, 0, 1)
+        shade *= (1 - 0.85 * across**2.3) * (0.75 + 0.41 * min(gap / 0.2, 1))
+        colour = linear_to_srgb(inside * shade[..., None] ** np.float32([0.85, 1.0, 1.05])) * 255
+        if self.blur * scale > 0.6:  # the layers' own edges are about half a pixel wide
+            colour = cv2.GaussianBlur(colour, (0, 0), float(np.sqrt((self.blur * scale) ** 2 - 0.3)))
+        return colour, alpha.astype(np.float32)

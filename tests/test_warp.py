@@ -1,0 +1,105 @@
+"""The warp of a mouth: where it leads, that it never folds, and what it leaves alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from syncdiff.geometry.mouth_shape import lip_shape
+from syncdiff.geometry.warp import (
+    NECK,
+    WINDOW_GRID,
+    WINDOW_ORIGIN,
+    anchor_of,
+    lip_mask,
+    mixed_contours,
+    shaped_contours,
+    warp_field,
+)
+from tests.mouths import MIDDLE, crop, landmarks
+
+SHAPES = [(0, 6, 7, 34, 30), (14, 4, 6, 30, 26), (3, 7, 7, 24, 14), (8, 4, 5, 44, 40), (0.5, 3, 4, 42, 39)]
+
+
+def contours_at(points: np.ndarray, wanted: np.ndarray):
+    return shaped_contours(points, wanted, anchor_of(points))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_present_shape_moves_nothing(whole: bool) -> None:
+    points = landmarks()
+    field = warp_field(points, contours_at(points, lip_shape(points)), whole=whole)
+    assert np.abs(field).max() < 0.1
+
+
+@pytest.mark.parametrize("wanted", SHAPES)
+@pytest.mark.parametrize("gap", [0.0, 6.0])
+def test_a_planted_shape_is_reached(wanted: tuple[float, ...], gap: float) -> None:
+    """Through the middle of the mouth the field leads from the wanted contours to those of the landmarks."""
+    points, wanted = landmarks(gap=gap), np.array(wanted, np.float32)
+    contours = contours_at(points, wanted)
+    field = warp_field(points, contours, whole=True)
+    top = contours.lines[0, 48]
+    expected = np.cumsum([top, wanted[1], wanted[0], wanted[2]])
+    assert contours.lines[:, 48] == pytest.approx(expected, abs=0.5)
+    came_from = (WINDOW_GRID + field)[:, 48, 1]
+    rows = WINDOW_GRID[:, 48, 1]
+    for line, source in zip(contours.lines[:, 48], points[[0, 13, 14, 17], 1], strict=True):
+        if gap and wanted[0] > 1:  # a gap that was nothing has no inside to be found
+            assert np.interp(line, rows, came_from) == pytest.approx(source, abs=0.7)
+    columns = (WINDOW_GRID + field)[int(points[61, 1] - WINDOW_ORIGIN[1]), :, 0]
+    left, right = (float(MIDDLE[0] + side * wanted[3] / 2 - WINDOW_ORIGIN[0]) for side in (-1, 1))
+    assert np.interp([left, right], np.arange(96), columns) == pytest.approx(points[[61, 291], 0], abs=0.5)
+
+
+@pytest.mark.parametrize("wanted", SHAPES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_map_never_folds(wanted: tuple[float, ...], whole: bool) -> None:
+    points = landmarks()
+    at = WINDOW_GRID + warp_field(points, contours_at(points, np.array(wanted, np.float32)), whole=whole)
+    assert (np.diff(at[..., 0], axis=1) > 0).all()
+    assert (np.diff(at[..., 1], axis=0) >= 0).all()
+
+
+@pytest.mark.parametrize("wanted", SHAPES)
+def test_window_edge_nose_and_neck_stand_still(wanted: tuple[float, ...]) -> None:
+    points = landmarks(at=MIDDLE - (0, 7))
+    field = warp_field(points, contours_at(points, np.array(wanted, np.float32)), whole=True)
+    assert not field[:, [0, -1]].any()
+    assert not field[0].any()
+    neck = int(points[152, 1] + NECK - WINDOW_ORIGIN[1]) + 2
+    assert not field[neck:].any()
+
+
+def test_the_chin_falls_with_the_jaw() -> None:
+    points, wanted = landmarks(), lip_shape(landmarks())
+    wanted[0] += 10
+    came_from = (WINDOW_GRID + warp_field(points, contours_at(points, wanted), whole=True))[:, 48, 1]
+    assert np.interp(points[152, 1] + 4.2, WINDOW_GRID[:, 48, 1], came_from) == pytest.approx(points[152, 1], abs=0.3)
+
+
+def test_an_anchor_does_not_depend_on_the_shape() -> None:
+    points = landmarks()
+    for wanted in SHAPES:
+        contours = contours_at(points, np.array(wanted, np.float32))
+        moved = points.copy()
+        moved[[61, 291], 0] = MIDDLE[0] + np.array([-0.5, 0.5]) * wanted[3]
+        for index, line in zip((0, 13, 14, 17), contours.lines[:, 48], strict=True):
+            moved[index, 1] = line
+        moved[[78, 308], 0] = MIDDLE[0] + np.array([-0.5, 0.5]) * wanted[4]
+        assert anchor_of(moved) == pytest.approx(anchor_of(points), abs=0.1)
+
+
+def test_contours_of_a_mixture_lie_between() -> None:
+    flat, round_ = (contours_at(landmarks(gap=g), np.array(SHAPES[1], np.float32)) for g in (1, 9))
+    mean = mixed_contours([flat, round_], [0.5, 0.5])
+    assert mean.lines == pytest.approx((flat.lines + round_.lines) / 2, abs=1e-4)
+
+
+def test_the_mask_covers_the_lips_and_ends_around_them() -> None:
+    points = landmarks()
+    mask = lip_mask(contours_at(points, lip_shape(points)))
+    red = (crop(points) != 128).any(-1)[48:128, 16:112]
+    assert mask[red].min() == 1
+    far = np.abs(WINDOW_GRID - MIDDLE).max(-1) > 26
+    assert mask[far].max() == 0
