@@ -1,7 +1,8 @@
 """Conditioning: what one denoising step sees and hears, built in one place for sampling, training and ablations.
 
 CropFile     crops of a film on disk
-FaceClip     one face of the source, and the reference for any wanted lip shape
+FaceClip     one face of the source: its moments, how it articulates, and the reference for any wanted lip shape
+MouthPlan    which lip shape, and whose moments, every output frame gets
 FrameInputs  one frame's pixels before they are encoded: crop, reference, blend mask, lip shapes
 condition    FrameInputs, previous frames and speech -> the denoiser's Conditioning
 FramePlan    which source frame each output frame shows, and how much of it is redrawn
@@ -10,25 +11,46 @@ FramePlan    which source frame each output frame shows, and how much of it is r
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from syncdiff.faces import OK, FaceTrack, Gap
-from syncdiff.geometry.crops import WINDOW, S, SkinWarp
-from syncdiff.geometry.mouth_shape import SpeakerScale, calibrate_forecast, lip_shape
-from syncdiff.geometry.warp import FaceCrop, bend, hint, lip_blend_mask, open_share
+from syncdiff.geometry.crops import LIP_BOX, WINDOW, S, smoothed
+from syncdiff.geometry.interior import Interior
+from syncdiff.geometry.moments import choose_moments, moment_costs, plan_moments
+from syncdiff.geometry.mouth_shape import (
+    SHAPE,
+    Articulation,
+    SpeakerScale,
+    agreement,
+    calibrate_forecast,
+    lip_shape,
+    steadied,
+)
+from syncdiff.geometry.reference import UPRIGHT, FaceView, Reference, interior_of, reference_mouth
+from syncdiff.geometry.warp import anchor_of, lip_mask
 from syncdiff.media import Clip, Timeline
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning
 
 FADE_OUT_SECONDS = 0.2  # over which redrawing fades where a shorter voice ends
+MARGIN = 8.0  # crop px around a moment's window that are kept of its frame
+COVERED = 30.0  # levels, mean over the lip box at 9 x 8 px, from the median of a shot: a hand, a microphone
+LIP_ENDS = (0, 17, 61, 291)  # top, bottom and corners of the lips
+COMPARED = 24  # frames of a shot that the median is of
+STRETCHED = 1.8  # times its widest gap, and STRETCHED_PX more, that a mouth may be opened before its inside is drawn
+STRETCHED_PX = 1.5
+INSIDE_FADE = 1.5  # px of gap over which the drawn inside comes in
+SHAKE = 1.0  # frames, standard deviation of the Gaussian over time: landmarks jitter by half a px
 
 
 class CropFile:
@@ -64,17 +86,27 @@ class FrameInputs:
         )
 
 
-# A frame, the mouths of other moments with their shares, and the lip shapes [2, SHAPE] -> FrameInputs. Training gives
-# the surroundings of a near frame, since the frame's own would show the answer.
-BuildInputs = Callable[[FaceCrop, Sequence[tuple[FaceCrop, float]], np.ndarray, FaceCrop], FrameInputs]
+# A frame, mouths of other moments with their shares, lip shapes [2, SHAPE], surroundings, and what is drawn inside the
+# lips -> FrameInputs. Training gives the surroundings of a near frame, since the frame's own would show the answer. The
+# last mouth is one that no target chose; its share may be 0.
+BuildInputs = Callable[
+    [FaceView, Sequence[tuple[FaceView, float]], np.ndarray, FaceView, tuple[Interior, float] | None], FrameInputs
+]
 
 
 def warped_inputs(
-    frame: FaceCrop, mouths: Sequence[tuple[FaceCrop, float]], lip_shapes: np.ndarray, surroundings: FaceCrop
+    frame: FaceView,
+    mouths: Sequence[tuple[FaceView, float]],
+    lip_shapes: np.ndarray,
+    surroundings: FaceView,
+    interior: tuple[Interior, float] | None = None,
 ) -> FrameInputs:
     """The product's inputs: the mouths of other moments, warped to the target shape, in the surroundings' skin."""
-    reference = hint(surroundings, mouths, lip_shapes[0])
-    return FrameInputs(frame.crop, reference, lip_blend_mask(frame.points, lip_shapes[0], S), lip_shapes)
+    around = replace(surroundings, anchor=frame.hook)
+    made = reference_mouth(around, mouths, lip_shapes[0], interior)
+    reference, blend_mask = around.image.copy(), np.zeros((S, S), np.float32)
+    reference[WINDOW], blend_mask[WINDOW] = made.pixels, lip_mask(made.contours)
+    return FrameInputs(frame.image, reference, blend_mask, lip_shapes)
 
 
 def condition(inputs: Sequence[FrameInputs], previous: Tensor, speech: Tensor) -> Conditioning:
@@ -103,17 +135,35 @@ class BaseFaceClip:
 
 
 @dataclass(frozen=True)
+class MouthPlan:
+    """The mouth of every output frame."""
+
+    target: np.ndarray  # [T', SHAPE] float32 crop px
+    moments: np.ndarray  # [T', 3] source frames that lend their mouths
+    shares: np.ndarray  # [T', 3] float32, their shares; they sum to 1
+    shown: np.ndarray  # [T', SHAPE] float32 crop px: the moments' own shape
+    inside: np.ndarray  # [T'] float32 0..1: how much of the inside is drawn instead of the moments' own
+
+
+@dataclass(frozen=True)
 class FaceClip(BaseFaceClip):
-    """One face for the compact profile: its crops, landmarks and head turn."""
+    """One face for the compact profile: its crops, landmarks, head turn, and the film that it is in."""
 
     points: np.ndarray  # [T, 478, 2] landmarks, frame px; NaN rows where the face is missing
     yaw: np.ndarray  # [T] degrees
     usable: np.ndarray  # [T] bool
+    shots: np.ndarray  # [T] int: mouths are never lent from one shot to another
+    film: Callable[[Sequence[int]], Iterable[np.ndarray]] | None = None  # source frames [H, W, 3]; None: crops only
+    picture: tuple[int, int] | None = None  # height and width of the frames, px
+    own_forecast: np.ndarray | None = None  # [T, SHAPE] speaker's units, of the film's own sound
     build: BuildInputs = field(default=warped_inputs)
+    _lent: dict[int, dict[int, FaceView]] = field(default_factory=dict, repr=False)  # by shot: views of moments
 
     @classmethod
-    def of(cls, track: FaceTrack, to_frame: np.ndarray, crops: CropFile | np.ndarray) -> FaceClip:
-        return cls(crops, to_frame, track.points, track.yaw, track.state == OK)
+    def of(cls, track: FaceTrack, to_frame: np.ndarray, crops: CropFile | np.ndarray, **film: Any) -> FaceClip:
+        """From a track; `film` are the fields of that name and below."""
+        shots = np.searchsorted(track.cuts, np.arange(len(track.state)), side="right")
+        return cls(crops, to_frame, track.points, track.yaw, track.state == OK, shots, **film)
 
     @cached_property
     def shapes(self) -> np.ndarray:
@@ -122,62 +172,144 @@ class FaceClip(BaseFaceClip):
         return lip_shape(self.points) / scale[:, None].astype(np.float32)
 
     @cached_property
-    def open_frame(self) -> int:
-        """A frame turned as the head mostly is, mouth rather open, so that teeth are seen.
-
-        One frame for the whole clip, so it cannot tell when the lips moved (the paper takes the first frame).
-        """
-        return self._typical(80)
-
-    @cached_property
-    def rest_frame(self) -> int:
-        """The same with the mouth rather closed: a mouth that is warped less far stays sharper."""
-        return self._typical(10)
-
-    def _typical(self, percentile: float) -> int:
-        usable = np.flatnonzero(self.usable)
-        turned = np.abs(self.yaw[usable] - np.median(self.yaw[usable]))
-        typical = usable[turned <= np.percentile(turned, 30)]
-        opening = self.shapes[typical, 0]
-        return int(typical[np.abs(opening - np.percentile(opening, percentile)).argmin()])
-
-    @cached_property
     def scale(self) -> SpeakerScale:
         """How far this mouth moves when it speaks, from how it was seen moving."""
         return SpeakerScale.of(self.shapes[self.usable]).speaking()
+
+    @cached_property
+    def articulation(self) -> Articulation:
+        """How far these lips go where a forecast goes, learnt from the film's own sound where there is one."""
+        if self.own_forecast is None:
+            return Articulation.common(self.scale.rest)
+        forecast, own = self._in_px(self.own_forecast)[self.usable], self.shapes[self.usable]
+        return Articulation.of(forecast, own, self.scale.rest, agreement(forecast[:, 0], own[:, 0]))
+
+    def _in_px(self, forecast: np.ndarray) -> np.ndarray:
+        return self.scale.pixels(calibrate_forecast(forecast))
+
+    @cached_property
+    def anchors(self) -> np.ndarray:
+        """[T, 2] float32 crop px: where the mouth hangs, steadied over time; NaN where the face cannot be used."""
+        own = [anchor_of(self.landmarks(i)) if ok else (np.nan, np.nan) for i, ok in enumerate(self.usable)]
+        frames = np.arange(len(own))
+        return smoothed(np.array(own), frames, np.where(self.usable, self.shots, -1), SHAKE).astype(np.float32)
+
+    @cached_property
+    def moments(self) -> dict[int, np.ndarray]:
+        """By shot, the source frames that lend their mouths, sorted; only shots with a usable frame."""
+        found = {}
+        for shot in np.unique(self.shots[self.usable]):
+            here = self.usable & (self.shots == shot)
+            some = np.flatnonzero(here)[:: max(1, int(here.sum()) // COMPARED)]
+            usual = np.median([_thumbnail(self.crops[i]) for i in some], axis=0)
+            found[int(shot)] = choose_moments(self.shapes, self.yaw, here, lambda i, u=usual: self._sharpness(i, u))
+        return found
+
+    def _sharpness(self, frame: int, usual: np.ndarray) -> float:
+        """Energy of the Laplacian in the lip box; -inf where it is cut by the picture's edge, or covered."""
+        lips = self.points[frame][list(LIP_ENDS)]
+        if self.picture and ((lips < 2) | (lips > np.array(self.picture[::-1]) - 3)).any():
+            return -np.inf
+        crop = self.crops[frame]
+        if np.abs(_thumbnail(crop) - usual).mean() > COVERED:
+            return -np.inf
+        return float(cv2.Laplacian(cv2.cvtColor(crop[LIP_BOX], cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
+
+    @cached_property
+    def open_frame(self) -> int:
+        """The moment with the widest gap, of all shots."""
+        frames = np.concatenate(list(self.moments.values()))
+        return int(frames[self.shapes[frames, 0].argmax()])
+
+    def interior(self, shot: int) -> Interior:
+        """The inside of the mouth in a shot, in the light of its most closed moment."""
+        frames = self.moments[shot]
+        return interior_of(self.face(int(frames[self.shapes[frames, 0].argmin()])), self.scale.rest)
 
     def landmarks(self, frame: int) -> np.ndarray:
         """[478, 2] crop px."""
         matrix = self.to_frame[frame]
         return (self.points[frame] - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
-    def face(self, frame: int) -> FaceCrop:
-        return FaceCrop(self.crops[frame], self.landmarks(frame))
+    def face(self, frame: int) -> FaceView:
+        """A source frame's crop."""
+        return FaceView(self.crops[frame], UPRIGHT, self.landmarks(frame), float(self.yaw[frame]), self.anchors[frame])
 
-    def lip_shapes(self, forecast: np.ndarray) -> np.ndarray:
-        """A forecast [B, SHAPE] in a speaker's units -> [B, 2, SHAPE] crop px: target shapes, and the reference's."""
-        target = self.scale.pixels(calibrate_forecast(forecast))
-        closed, opened = self.shapes[[self.rest_frame, self.open_frame]]
-        shown = closed + open_share(target, closed, opened)[:, None] * (opened - closed)
-        return np.stack([target, shown], axis=1)
+    def in_film(self, frame: int, image: np.ndarray) -> FaceView:
+        """The same in the frame itself [H, W, 3]."""
+        matrix = self.to_frame[frame].astype(np.float64)
+        return FaceView(image, matrix, self.landmarks(frame), float(self.yaw[frame]), self.anchors[frame])
 
-    def inputs(self, frame: int, lip_shapes: np.ndarray) -> FrameInputs:
-        """Inputs of one source frame for lip shapes [2, SHAPE].
+    def plan_mouths(self, indices: np.ndarray, forecast: np.ndarray) -> MouthPlan:
+        """Mouths for output frames.
 
-        The whole of one open frame smears jaws and collars where the head moves; the whole of the frame itself lets its
-        own lips shine through (measured: docs/training-log.md). So the lips come from other moments, all else from the
-        frame. The rest frame's mouth fades into the open frame's as a wider gap is wanted; both are warped to the same
-        shape, so they lie on each other.
+        Args:
+            indices: [T'] source frame of every output frame.
+            forecast: [T', SHAPE] lips in a speaker's units.
         """
-        here = self.face(frame)
-        share = float(open_share(lip_shapes[0], *self.shapes[[self.rest_frame, self.open_frame]]))
-        mouths = (self.face(self.rest_frame), 1 - share), (self.face(self.open_frame), share)
-        return self.build(here, mouths, lip_shapes, here)
+        target = steadied(self.articulation(self._in_px(forecast)))
+        n = len(target)
+        moments, shares = np.zeros((n, 3), np.int64), np.zeros((n, 3), np.float32)
+        shown, inside = np.zeros((n, SHAPE), np.float32), np.zeros(n, np.float32)
+        shots = self.shots[indices]
+        edges = [0, *(np.flatnonzero(np.diff(shots)) + 1), n]
+        for a, b in pairwise(edges):
+            frames = self.moments.get(int(shots[a]))
+            if frames is None:  # nothing is redrawn in this shot
+                continue
+            run, yaw = slice(a, b), np.nan_to_num(self.yaw[indices[a:b]])
+            own = self.shapes[frames]
+            each = plan_moments(moment_costs(target[run], yaw, own, self.yaw[frames]))
+            top = np.argsort(-each, axis=1, kind="stable")[:, :3]
+            moments[run, : top.shape[1]] = frames[top]
+            shares[run, : top.shape[1]] = np.take_along_axis(each, top, axis=1)
+            shown[run], widest = each @ own, own[:, 0].max()
+            if np.percentile(target[run, 0], 95) > STRETCHED * widest + STRETCHED_PX:
+                inside[run] = np.clip((target[run, 0] - max(widest, 0.5)) / INSIDE_FADE, 0, 1)
+        return MouthPlan(target, moments, shares, shown, inside)
 
-    def skin_warp(self, frame: int, target: np.ndarray) -> SkinWarp:
-        """How the frame's own skin moves with a mouth of the target shape [SHAPE]."""
-        points = self.landmarks(frame)
-        return SkinWarp(bend(points, target, S), 1 - lip_blend_mask(points, target, S))
+    def inputs(self, frame: int, mouths: MouthPlan, i: int) -> FrameInputs:
+        """Inputs of one source frame for output frame `i` of a mouth plan.
+
+        The whole of another frame smears jaws and collars where the head moves; the whole of the frame itself lets its
+        own lips shine through (measured: docs/training-log.md). So the lips come from other moments, all else from the
+        frame.
+        """
+        here, shapes = self.face(frame), np.stack([mouths.target[i], mouths.shown[i]])
+        lent = [(self.face(int(m)), float(s)) for m, s in zip(mouths.moments[i], mouths.shares[i], strict=True) if s]
+        lent.append((self.face(self.open_frame), 0.0))
+        return self.build(here, lent, shapes, here, self._inside(frame, mouths, i))
+
+    def reference(self, view: FaceView, frame: int, mouths: MouthPlan, i: int) -> Reference:
+        """The reference for output frame `i` at the scale of the film, in a view of source frame `frame`."""
+        views = self._moments_in_film(int(self.shots[frame]))
+        lent = [(views[int(m)], float(s)) for m, s in zip(mouths.moments[i], mouths.shares[i], strict=True) if s]
+        return reference_mouth(view, lent, mouths.target[i], self._inside(frame, mouths, i))
+
+    def _inside(self, frame: int, mouths: MouthPlan, i: int) -> tuple[Interior, float] | None:
+        return (self._interiors[int(self.shots[frame])], float(mouths.inside[i])) if mouths.inside[i] else None
+
+    @cached_property
+    def _interiors(self) -> dict[int, Interior]:
+        return {shot: self.interior(shot) for shot in self.moments}
+
+    def _moments_in_film(self, shot: int) -> dict[int, FaceView]:
+        """The moments of a shot as the film shows them. Those of two shots are held, so memory does not grow."""
+        if shot not in self._lent:
+            frames = self.moments[shot]
+            if self.film is None:
+                views = {int(i): self.face(int(i)) for i in frames}
+            else:
+                pictures = zip(frames.tolist(), self.film(frames), strict=True)
+                views = {i: self.in_film(i, image).part(MARGIN) for i, image in pictures}
+            while len(self._lent) > 1:
+                self._lent.pop(next(iter(self._lent)))
+            self._lent[shot] = views
+        return self._lent[shot]
+
+
+def _thumbnail(crop: np.ndarray) -> np.ndarray:
+    return cv2.resize(crop[LIP_BOX], (9, 8), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 @dataclass(frozen=True)

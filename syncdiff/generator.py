@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from syncdiff.conditioning import BaseFaceClip, CropFile, FaceClip, FramePlan, condition
+from syncdiff.conditioning import BaseFaceClip, CropFile, FaceClip, FramePlan, MouthPlan, condition
 from syncdiff.devices import autocast
 from syncdiff.diffusion import sampler
 from syncdiff.faces import FaceTrack
 from syncdiff.geometry import crops
+from syncdiff.geometry.crops import WINDOW
+from syncdiff.geometry.reference import with_difference
 from syncdiff.media import Clip, Patch
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
@@ -55,7 +57,7 @@ class FaceGenerator(Protocol):
     def align(self, clip: Clip, track: FaceTrack) -> np.ndarray:
         """Crop -> frame transforms [T, 2, 3] of a track; NaN where the face is missing."""
 
-    def face_clip(self, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> BaseFaceClip:
+    def face_clip(self, clip: Clip, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> BaseFaceClip:
         """The face that a FramePlan refers to."""
 
     def encode(self, samples: np.ndarray) -> Any:
@@ -75,24 +77,49 @@ class CompactGenerator:
 
     def __init__(self, denoiser: Denoiser, speech: SpeechEncoder, scheduler: DDIMScheduler) -> None:
         self.denoiser, self.speech, self.scheduler = denoiser, speech, scheduler
+        self._planned: tuple[FramePlan, SpeechFeatures, MouthPlan] | None = None
 
     def align(self, clip: Clip, track: FaceTrack) -> np.ndarray:
         return crops.align(track, clip.times)
 
-    def face_clip(self, track: FaceTrack, to_frame: np.ndarray, cut_out: CropFile) -> FaceClip:
-        return FaceClip.of(track, to_frame, cut_out)
+    def face_clip(self, clip: Clip, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> FaceClip:
+        own = None
+        if clip.speech is not None:
+            middles = (clip.times + np.append(clip.times[1:], clip.seconds)) / 2
+            own = self.forecast(self.encode(clip.speech.samples()), middles)
+        return FaceClip.of(
+            track,
+            to_frame,
+            crops,
+            film=lambda frames: (frame.rgb() for frame in clip.frames(frames)),
+            picture=(clip.height, clip.width),
+            own_forecast=own,
+        )
+
+    @staticmethod
+    def forecast(speech: SpeechFeatures, times: np.ndarray) -> np.ndarray:
+        """Lips [T, SHAPE] in a speaker's units at times [T] s."""
+        return speech.lips_at(torch.from_numpy(times)).numpy()
+
+    def mouths(self, plan: FramePlan, speech: SpeechFeatures) -> MouthPlan:
+        """The mouths of all output frames, planned once."""
+        if self._planned is None or self._planned[0] is not plan or self._planned[1] is not speech:
+            mouths = plan.face.plan_mouths(plan.indices, self.forecast(speech, plan.middles))
+            self._planned = plan, speech, mouths
+        return self._planned[2]
 
     def encode(self, samples: np.ndarray) -> SpeechFeatures:
         return speech_features(self.speech, samples)
 
-    def conditioning(self, plan: FramePlan, speech: SpeechFeatures, frames: tuple[int, ...]) -> Conditioning:
-        """Conditioning of output frames, without a previous frame."""
-        when = torch.from_numpy(plan.middles[list(frames)])
-        lip_shapes = plan.face.lip_shapes(speech.lips_at(when).numpy())
-        indices = plan.indices[list(frames)]
-        inputs = [plan.face.inputs(i, shapes).windowed() for i, shapes in zip(indices, lip_shapes, strict=True)]
+    def conditioning(
+        self, plan: FramePlan, speech: SpeechFeatures, frames: tuple[int, ...]
+    ) -> tuple[Conditioning, np.ndarray]:
+        """Conditioning of output frames without a previous frame, and their references [B, 80, 96, 3] uint8."""
+        when, mouths = torch.from_numpy(plan.middles[list(frames)]), self.mouths(plan, speech)
+        inputs = [plan.face.inputs(int(plan.indices[i]), mouths, i).windowed() for i in frames]
         nothing = torch.zeros(len(frames), pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
-        return condition(inputs, nothing, speech.window(when, self.denoiser.config.tokens))
+        built = condition(inputs, nothing, speech.window(when, self.denoiser.config.tokens))
+        return built, np.stack([one.reference for one in inputs])
 
     def generate(
         self, plan: FramePlan, speech: SpeechFeatures, start: int, *, steps: int, seed: int
@@ -101,17 +128,17 @@ class CompactGenerator:
         device, mask = self.denoiser.device, pixel_codec.latent_mask()
 
         @lru_cache(maxsize=1)  # every step of a frame has the same
-        def conditioning(frames: tuple[int, ...]) -> Conditioning:
+        def conditioning(frames: tuple[int, ...]) -> tuple[Conditioning, np.ndarray]:
             return self.conditioning(plan, speech, frames)
 
         def denoise(noisy, timestep, frames, previous):
             noisy = noisy.to(device, memory_format=torch.channels_last)
             with torch.inference_mode(), autocast(device):
-                drawn = self.denoiser(noisy, timestep, replace(conditioning(frames), previous=previous).to(device))
+                drawn = self.denoiser(noisy, timestep, replace(conditioning(frames)[0], previous=previous).to(device))
             return drawn.float().cpu()
 
         def complete(clean, frames):
-            return PREVIOUS_STRENGTH * (clean.clamp(-1, 1) * mask + conditioning(frames).masked)
+            return PREVIOUS_STRENGTH * (clean.clamp(-1, 1) * mask + conditioning(frames)[0].masked)
 
         shape = (pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
         for part in sampler.draw_frames(
@@ -120,10 +147,10 @@ class CompactGenerator:
             shown = len(part.frames) if part.finished else 1
             drawn = plan.complete(part.frames[:shown], pixel_codec.decode(part.clean[:shown]))
             if part.finished:
-                targets = conditioning(part.frames).lip_shapes[:, 0].numpy()
+                references, mouths = conditioning(part.frames)[1], self.mouths(plan, speech)
                 done = {
-                    i: DrawnFrame(crop, Paste(plan, i, target))
-                    for i, crop, target in zip(part.frames, drawn, targets, strict=True)
+                    i: DrawnFrame(crop, Paste(plan, mouths, i, reference))
+                    for i, crop, reference in zip(part.frames, drawn, references, strict=True)
                 }
                 yield GeneratorStep(part.frames, drawn[0], done)
             else:
@@ -132,13 +159,21 @@ class CompactGenerator:
 
 @dataclass(frozen=True)
 class Paste:
-    """The way of one drawn crop back into its frame."""
+    """The way of one drawn crop into its frame: what it differs by is added to the reference at the film's scale."""
 
     plan: FramePlan
+    mouths: MouthPlan
     i: int  # output frame
-    target: np.ndarray  # [SHAPE] crop px, of the drawn mouth
+    reference: np.ndarray  # [80, 96, 3] uint8: what the network saw
 
     def __call__(self, image: np.ndarray, crop: np.ndarray) -> Patch:
-        plan, i = self.plan, self.i
-        warp = plan.face.skin_warp(plan.indices[i], self.target)
-        return crops.paste(image, crop, plan.matrix(i), plan.weight[i], warp)
+        plan, frame = self.plan, int(self.plan.indices[self.i])
+        view = plan.face.in_film(frame, image)
+        made = plan.face.reference(view, frame, self.mouths, self.i).pixels
+        drawn = with_difference(view, made, crop[WINDOW].astype(np.float32) - self.reference)
+        rows, columns = view.box
+        weight = float(plan.weight[self.i])
+        if weight < 1:
+            own = image[view.box].astype(np.float32)
+            drawn = np.rint(own + weight * (drawn - own)).astype(np.uint8)
+        return Patch(y=rows.start, x=columns.start, rgb=drawn)

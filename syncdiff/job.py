@@ -140,7 +140,7 @@ class Job:
                 features = generator.encode(speech.samples())
                 yield Progress("listening", 1, 1)
             _trim()
-            plan = FramePlan.of(generator.face_clip(track, to_frame, source), clip, line, track)
+            plan = FramePlan.of(generator.face_clip(clip, track, to_frame, source), clip, line, track)
             earlier = 0
             if options.correct_offset:
                 with watch.stage("testing the offset"):

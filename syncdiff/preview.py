@@ -111,9 +111,8 @@ class PreviewClip:
         usable = np.flatnonzero(track.state == OK)
         chosen = int(usable[np.abs(self.times[usable] - second).argmin()])
         one = np.array([chosen])
-        plan = FramePlan(
-            FaceClip.of(track, to_frame, crops), one, np.zeros(1), np.array([second]), np.ones(1, np.float32)
-        )
+        face = FaceClip.of(track, to_frame, crops, film=lambda frames: (self.images[i] for i in frames))
+        plan = FramePlan(face, one, np.zeros(1), np.array([second]), np.ones(1, np.float32))
         *_, last = pipe.generator().generate(plan, heard, 0, steps=options.steps, seed=options.seed)
         before, after = self.images[chosen], self.images[chosen].copy()
         drawn = last.finished[0]

@@ -1,51 +1,25 @@
-"""Lip shapes, a talker's own units, and the mouth bent to a shape, on a face that was drawn for it."""
+"""Lip shapes, a speaker's own units, and how far this person's lips go where a forecast goes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from syncdiff.geometry.mouth_shape import MET, SHAPE, SpeakerScale, calibrate_forecast, lip_shape
-from syncdiff.geometry.warp import CONTOURS, CORNERS, blend_mouth, moved, open_share
-
-GAP, LOWER_LIP = 8, 6
-
-
-def face(gap: float = GAP) -> tuple[np.ndarray, np.ndarray]:
-    """A grey crop with red lips around a black gap, and its landmarks."""
-    points, across = np.full((478, 2), np.nan), np.linspace(-1, 1, 11)
-    heights = (-gap / 2 - LOWER_LIP, -gap / 2, gap / 2, gap / 2 + LOWER_LIP)
-    for contour, height in zip(np.reshape(CONTOURS[:-1], (4, 11)), heights, strict=True):
-        points[contour] = np.stack([64 + 18 * across, 90 + height * (1 - across**2)], 1)
-    points[152] = (64, 118)
-    crop = np.full((128, 128, 3), 128, np.uint8)
-    crop[int(90 - gap / 2 - LOWER_LIP) : int(90 + gap / 2 + LOWER_LIP), 60:69] = (200, 40, 40)
-    crop[int(90 - gap / 2) : int(90 + gap / 2), 60:69] = 0
-    return crop, points
-
-
-def dark_rows(crop: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(crop[:, 64].max(-1) < 100)  # half way from lip to gap
-
+from syncdiff.geometry.mouth_shape import (
+    COMMON_GAINS,
+    MET,
+    SHAPE,
+    Articulation,
+    SpeakerScale,
+    agreement,
+    calibrate_forecast,
+    lip_shape,
+    steadied,
+)
+from tests.mouths import landmarks
 
 def test_shape_is_read_off_the_landmarks():
-    assert lip_shape(face()[1]) == pytest.approx([GAP, LOWER_LIP, LOWER_LIP, 36, 36])
-
-
-@pytest.mark.parametrize("gap", [2, 14])
-def test_the_mouth_opens_as_far_as_it_is_told(gap):
-    crop, points = face()
-    wanted = lip_shape(points)
-    wanted[0] = gap
-    bent = moved(crop, points, wanted)
-    assert len(dark_rows(bent)) == pytest.approx(gap, abs=1.5)
-    assert (bent[:60] == crop[:60]).all()  # eyes and nose stay
-    assert (bent[:, :20] == crop[:, :20]).all()
-
-
-def test_the_same_shape_changes_nothing():
-    crop, points = face()
-    assert np.abs(moved(crop, points, lip_shape(points)).astype(int) - crop).max() <= 1
+    assert lip_shape(landmarks(gap=8, lips=6, width=36, inner=30)) == pytest.approx([8, 6, 6, 36, 30])
 
 
 def test_units_and_pixels_are_each_others_inverse():
@@ -64,31 +38,6 @@ def test_a_silent_sitter_is_taken_to_speak_as_people_do():
     assert talker.pixels(np.zeros(SHAPE))[0] <= 0.5
 
 
-def test_corners_sink_with_a_jaw_that_opens():
-    crop, points = face()
-    crop[:, 46] = np.arange(128, dtype=np.uint8)[:, None]  # a ruler at the corner
-    wanted = lip_shape(points)
-    wanted[0] += 10
-    assert moved(crop, points, wanted)[90, 46, 0] == pytest.approx(90 - 10 * CORNERS, abs=0.6)
-
-
-def test_implanted_lips_lie_on_the_others_mouth_in_its_tone():
-    crop, points = face()
-    other = np.full_like(crop, 160)
-    set_in = blend_mouth(crop, points, other, points + np.array([3, 5]), lip_shape(points))
-    assert np.abs(set_in[:, 67].astype(int)[5:] - crop[:, 64].astype(int)[:-5] - 32)[88:105].max() <= 1
-    assert (set_in[:70] == 160).all()
-    assert (set_in[:, :35] == 160).all()
-
-
-def test_the_open_mouth_fades_in_with_the_gap():
-    closed, opened = np.array([1.0, 5, 6, 34, 30]), np.array([11.0, 5, 6, 34, 30])
-    shapes = np.tile(closed, (4, 1))
-    shapes[:, 0] = (1, 1.5, 2.5, 3.5)
-    assert open_share(shapes, closed, opened) == pytest.approx([0, 0, 0.5, 1])
-    assert open_share(closed, closed, closed) == 0  # one frame for both, as of a photo: no matter
-
-
 def test_a_forecast_mean_is_raised_most_where_lips_part():
     forecast = np.zeros((5, SHAPE), np.float32)
     forecast[:, 0] = (-0.2, MET, 0.2, 0.5, 1)
@@ -97,3 +46,57 @@ def test_a_forecast_mean_is_raised_most_where_lips_part():
     assert spoken[:, 0] == pytest.approx([0, 0, 0.330, 0.744, 2 / 1.8], abs=1e-3)
     assert spoken[:, 3] == pytest.approx(0.65)  # a width moves as far both ways
     assert forecast[0, 0] == pytest.approx(-0.2)  # what was given is left alone
+
+
+REST = np.array([0.3, 5, 6, 33, 29])
+
+
+def talk(frames: int = 300) -> np.ndarray:
+    """Shapes [T, SHAPE] px of somebody who opens, closes and rounds the lips."""
+    t = np.arange(frames) / 25
+    shapes = np.tile(REST, (frames, 1))
+    shapes[:, 0] = np.maximum(5 * np.sin(7 * t) + 2 * np.sin(11 * t), 0)
+    shapes[:, 3:] += 1.5 * np.sin(5 * t)[:, None]
+    return shapes.astype(np.float32)
+
+
+def test_lips_go_as_far_as_their_own_film_shows():
+    forecast, own = talk(), talk()
+    own[:, 0] *= 1.6
+    own[:, 3:] = 32 + 2 * (own[:, 3:] - 33)
+    wanted = Articulation.of(forecast, own, REST, 0.9)(forecast)
+    assert wanted.std(0)[[0, 3, 4]] == pytest.approx(own.std(0)[[0, 3, 4]], rel=0.08)
+    assert wanted.mean(0)[3] == pytest.approx(own.mean(0)[3], abs=0.2)
+    closed = forecast[:, 0] == 0
+    assert wanted[closed, 0].max() < 0.5  # p, b and m still close
+    assert np.corrcoef(wanted[:, 0], own[:, 0])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(("frames", "related"), [(300, 0.1), (40, 0.9)])
+def test_a_film_that_tells_nothing_leaves_what_is_common(frames, related):
+    forecast = talk(frames)
+    wanted = Articulation.of(forecast, 3 * forecast, REST, related)(forecast)
+    assert wanted == pytest.approx(Articulation.common(REST)(forecast))
+    assert wanted[:, 0] == pytest.approx(COMMON_GAINS[0] * forecast[:, 0], abs=1e-5)
+    assert (wanted[:, 3] - REST[3]).std() == pytest.approx(COMMON_GAINS[3] * forecast[:, 3].std(), rel=1e-4)
+
+
+def test_rest_stays_at_rest():
+    assert Articulation.common(REST)(REST[None])[0] == pytest.approx(REST * [1.1, 1, 1, 1, 1], abs=1e-5)
+
+
+def test_agreement_is_found_at_the_films_own_offset():
+    own, noise = talk()[:, 0], np.random.default_rng(0).normal(size=300)
+    assert agreement(np.roll(own, 3), own) > 0.97
+    assert agreement(noise, own) < 0.25
+    assert agreement(np.zeros(300), own) == 0
+
+
+def test_chatter_is_calmed_and_closures_are_kept():
+    shapes = np.tile(REST, (30, 1)).astype(np.float32)
+    shapes[:, 0] = np.where(np.arange(30) % 2, 4.0, 7.0)
+    shapes[15, 0] = 0.0
+    calm = steadied(shapes)
+    assert np.abs(np.diff(calm[:12, 0])).max() < 1
+    assert calm[15, 0] == 0
+    assert calm.shape == shapes.shape

@@ -99,7 +99,7 @@ def test_what_the_network_draws_is_added_at_the_frames_scale() -> None:
 
 def test_a_mouth_outside_the_picture_is_left_alone() -> None:
     whole = view(2)
-    cut = FaceView(whole.image[: int(60 * 2)], whole.to_image, whole.points)  # the picture ends above the lips
+    cut = FaceView(whole.image[: (60 * 2)], whole.to_image, whole.points)  # the picture ends above the lips
     made = reference_mouth(cut, [(whole, 1.0)], lip_shape(whole.points)).pixels
     assert made.shape[0] == cut.box[0].stop - cut.box[0].start
     assert np.array_equal(made[:10], cut.image[cut.box][:10])

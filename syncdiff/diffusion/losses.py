@@ -17,12 +17,11 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
-from syncdiff.geometry.crops import WINDOW
+from syncdiff.geometry.crops import LIP_BOX, WINDOW
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 
 MAX_WEIGHT = 4.0  # of a timestep: towards no noise the frame is as good as given
-LIP_BOX = (slice(58, 112), slice(34, 94))  # crop px: where lips, teeth and their motion are
 
 
 def pixel_weight() -> Tensor:

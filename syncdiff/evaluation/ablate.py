@@ -28,8 +28,9 @@ from syncdiff.evaluation.baselines import Method, Regressor, SourceClip, draw
 from syncdiff.evaluation.evaluate import evaluate
 from syncdiff.generator import CompactGenerator
 from syncdiff.geometry.crops import S, mouth_mask
+from syncdiff.geometry.interior import Interior
 from syncdiff.geometry.mouth_shape import SHAPE
-from syncdiff.geometry.warp import FaceCrop
+from syncdiff.geometry.reference import FaceView
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import MEL_MEAN, MEL_STD, SpeechEncoder
 from syncdiff.sync.judge import JudgeNet
@@ -79,17 +80,25 @@ class Row:
 
 
 def plain_inputs(
-    frame: FaceCrop, mouths: Sequence[tuple[FaceCrop, float]], lip_shapes: np.ndarray, _surroundings: FaceCrop
+    frame: FaceView,
+    mouths: Sequence[tuple[FaceView, float]],
+    lip_shapes: np.ndarray,
+    _surroundings: FaceView,
+    _interior: tuple[Interior, float] | None = None,
 ) -> FrameInputs:
     """The paper's: the reference frame as it is, drawn over wholly, and no lip shape."""
-    return FrameInputs(frame.crop, mouths[-1][0].crop, np.ones((S, S), np.float32), np.zeros_like(lip_shapes))
+    return FrameInputs(frame.image, mouths[-1][0].image, np.ones((S, S), np.float32), np.zeros_like(lip_shapes))
 
 
 def no_reference_inputs(
-    frame: FaceCrop, mouths: Sequence[tuple[FaceCrop, float]], lip_shapes: np.ndarray, surroundings: FaceCrop
+    frame: FaceView,
+    mouths: Sequence[tuple[FaceView, float]],
+    lip_shapes: np.ndarray,
+    surroundings: FaceView,
+    _interior: tuple[Interior, float] | None = None,
 ) -> FrameInputs:
     """The same without a reference: nothing but the frame around its mouth."""
-    hidden = np.where(mouth_mask()[..., None], np.uint8(GREY), frame.crop)
+    hidden = np.where(mouth_mask()[..., None], np.uint8(GREY), frame.image)
     return replace(plain_inputs(frame, mouths, lip_shapes, surroundings), reference=hidden)
 
 

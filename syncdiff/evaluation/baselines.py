@@ -50,8 +50,14 @@ class SourceClip:
         """Every frame in which the face was found, to be redrawn."""
         times, seen = np.arange(len(self.crops)) / FPS, np.isfinite(self.points[:, 0, 0])
         still = np.tile(UPRIGHT, (len(self.crops), 1, 1))
-        face_clip = FaceClip(self.crops, still, self.points, yaw_of(self.points), seen)
+        face_clip = FaceClip(self.crops, still, self.points, yaw_of(self.points), seen, np.zeros(len(seen), int))
         return FramePlan(face_clip, np.arange(len(self.crops)), times, times + 0.5 / FPS, seen.astype(np.float32))
+
+    def plan_for(self, pipe: SyncDiffPipeline | CompactGenerator) -> FramePlan:
+        """The same with the articulation learnt from the clip's own sound, as a job does."""
+        plan, features = self.plan, speech_features(pipe.speech, self.sound)
+        own = CompactGenerator.forecast(features, plan.middles)
+        return replace(plan, face=replace(plan.face, own_forecast=own))
 
 
 Method = Callable[[SourceClip, np.ndarray], np.ndarray]  # a clip and a sound [N] -> crops [T, S, S, 3] that speak it
@@ -64,11 +70,11 @@ def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Method:
 
 def draw(generator: CompactGenerator, clip: SourceClip, sound: np.ndarray, steps: int, seed: int = 0) -> np.ndarray:
     """The clip's crops [T, S, S, 3] with its mouth redrawn to a sound [N], pasted as the product pastes it."""
-    plan, speech, out = clip.plan, generator.encode(sound), clip.crops.copy()
+    plan, speech, out = clip.plan_for(generator), generator.encode(sound), clip.crops.copy()
     for start in range(0, len(out), CHUNK):
         for step in generator.generate(plan, speech, start, steps=steps, seed=seed):
             for i, frame in (step.finished or {}).items():
-                paste(clip.crops[i], frame.crop, UPRIGHT).apply(out[i])
+                frame.paste(clip.crops[i], frame.crop).apply(out[i])
     return out
 
 
@@ -122,12 +128,12 @@ def bent_by(pipe: SyncDiffPipeline) -> Method:
     """The reference alone, without the network: the mouth warped to the forecast shape."""
 
     def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
-        plan, out = clip.plan, clip.crops.copy()
-        forecast = speech_features(pipe.speech, sound).lips_at(torch.from_numpy(plan.middles)).numpy()
-        shapes = plan.face.lip_shapes(forecast)
+        plan, out = clip.plan_for(pipe), clip.crops.copy()
+        forecast = CompactGenerator.forecast(speech_features(pipe.speech, sound), plan.middles)
+        mouths = plan.face.plan_mouths(plan.indices, forecast)
         for i in np.flatnonzero(plan.to_redraw):
-            out[i] = plan.face.inputs(plan.indices[i], shapes[i]).reference
-        return pasted(out, clip.crops)
+            out[i] = plan.face.inputs(int(plan.indices[i]), mouths, i).reference
+        return out
 
     return make
 

@@ -10,8 +10,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from syncdiff.diffusion.losses import LIP_BOX
-from syncdiff.geometry.crops import FEATHER, WINDOW, mouth_mask
+from syncdiff.geometry.crops import FEATHER, LIP_BOX, WINDOW, mouth_mask
 
 # Held-out people by how they were filmed; rendered heads stand apart.
 GROUPS = {

@@ -7,7 +7,6 @@ mask nor the alignment can tell the network how the lips stood (the leak that Di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -33,6 +32,7 @@ _AMONG_68 = {33: 36, 263: 45, 133: 39, 362: 42, 168: 27, 4: 30, 2: 33, 98: 31, 3
 
 SMOOTHING = 0.05  # s, standard deviation of the Gaussian over time: below it FaceMesh jitters by about half a pixel
 FEATHER = 7.0  # crop px over which paste() fades in from the mask's edge
+LIP_BOX = (slice(58, 112), slice(34, 94))  # crop px: where lips, teeth and their motion are
 WINDOW = (slice(48, 128), slice(16, 112))  # the part of the crop that the network sees: mask plus a margin
 
 
@@ -53,7 +53,7 @@ def mouth_mask() -> np.ndarray:
 
 
 @cache
-def _alpha() -> np.ndarray:
+def mask_alpha() -> np.ndarray:
     """[S, S] float32 blend weight: 0 at the mask's edge and outside, 1 from FEATHER px inwards."""
     inside = cv2.distanceTransform(mouth_mask().astype(np.uint8), cv2.DIST_L2, 5) - 1
     ramp = np.clip(inside / FEATHER, 0, 1)
@@ -119,33 +119,11 @@ def cut(image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
     return _warp(image, to_frame, (S, S))
 
 
-@dataclass(frozen=True)
-class SkinWarp:
-    """Where the skin around a redrawn mouth has come from: the frame's own detail, finer than the crop, goes along."""
-
-    source: np.ndarray  # [S, S, 2] float32 crop px: where every pixel of the redrawn crop was in the frame's own crop
-    kept: np.ndarray  # [S, S] float32: 1 where that pixel is the frame's own, 0 where it was drawn
-
-
-def _detail(
-    here: np.ndarray, source: np.ndarray, bend: SkinWarp, to_part: np.ndarray, from_part: np.ndarray
-) -> np.ndarray:
-    """What a part of the frame [h, w, 3] shows and its crop does not, moved as the bend says; 0 where it was drawn."""
-    size = here.shape[1], here.shape[0]
-    fine = here - _warp(source.astype(np.float32), from_part, size, interpolation=cv2.INTER_CUBIC)
-    at = _warp(bend.source, from_part, size) @ to_part[:, :2].T + to_part[:, 2]
-    fine = cv2.remap(fine, at.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return fine * _warp(bend.kept, from_part, size)[..., None]
-
-
-def paste(
-    image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: float = 1.0, bend: SkinWarp | None = None
-) -> Patch:
+def paste(image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: float = 1.0) -> Patch:
     """The way back: the frame's rectangle around the mask with `crop` [S, S, 3] uint8 blended in, outside it untouched.
 
     `weight` 0..1 fades the whole patch (soft ends of a gap). The seam is feathered inside the mask, and the crop's
-    colour is shifted by the difference to the frame in a ring around the mask, where both show the same skin. With a
-    `bend`, what the frame shows more finely than the crop can is carried over to where its skin was bent to.
+    colour is shifted by the difference to the frame in a ring around the mask, where both show the same skin.
     """
     mask = mouth_mask()
     corners = np.argwhere(mask)
@@ -162,9 +140,7 @@ def paste(
     if scale < 1 / 1.5:  # as in cut(), the other way round: a small face holds fewer pixels than the crop
         drawn = cv2.GaussianBlur(drawn, (0, 0), 0.45 / scale)
     drawn = _warp(drawn, from_part, (width, height), interpolation=cv2.INTER_CUBIC)
-    if bend is not None and scale > 1:
-        drawn += _detail(here, source, bend, to_part, from_part)
-    alpha = _warp(_alpha(), from_part, (width, height), border=cv2.BORDER_CONSTANT)[..., None] * weight
+    alpha = _warp(mask_alpha(), from_part, (width, height), border=cv2.BORDER_CONSTANT)[..., None] * weight
     blend = np.rint(here * (1 - alpha) + np.clip(drawn, 0, 255) * alpha).astype(np.uint8)
     return Patch(y=y, x=x, rgb=blend)
 

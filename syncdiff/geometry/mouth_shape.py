@@ -66,3 +66,88 @@ class SpeakerScale:
     def units(self, shapes: np.ndarray) -> np.ndarray:
         """Pixels [..., SHAPE] -> the talker's own units."""
         return (shapes - self.rest) / max(self.reach, 1.0)
+
+
+QUANTILES = (0.02, 0.1, 0.25, 0.4, 0.55, 0.7, 0.82, 0.92, 0.98)
+COMMON_GAINS = (1.1, 1.0, 1.0, 1.7, 1.7)  # of a forecast shape about rest, where the person's own are unknown
+FEWEST_SPOKEN = 75  # frames of a person's own speech, to learn from them
+UNRELATED, RELATED = 0.2, 0.5  # r of own lips and the forecast of the own sound, at which nothing and all is learnt
+LAG = 4  # frames: films are that far out of step
+MET_GAP = 0.6  # px: lips so near meet
+
+
+@dataclass(frozen=True)
+class Articulation:
+    """How far a person's lips go where a forecast shape goes: learnt where the film speaks, else common.
+
+    A forecast is a mean and moves less than lips do. Gaps are mapped so that they are spread as this person's are
+    (quantile by quantile, so closed stays closed); widths by gain and offset; thickness by offset.
+    """
+
+    trust: float  # 0..1 in the person's own film
+    gaps: tuple[np.ndarray, np.ndarray]  # quantiles of the forecast's and of the own gaps, px
+    middle: np.ndarray  # [SHAPE] px that the gains are about
+    gains: np.ndarray  # [SHAPE]
+    offset: np.ndarray  # [SHAPE] px
+
+    @classmethod
+    def common(cls, rest: np.ndarray) -> Articulation:
+        """What people do in the mean, about a resting shape [SHAPE] px."""
+        return cls(0.0, (np.zeros(1), np.zeros(1)), rest, np.array(COMMON_GAINS), np.zeros(SHAPE))
+
+    @classmethod
+    def of(cls, forecast: np.ndarray, own: np.ndarray, rest: np.ndarray, agreement: float) -> Articulation:
+        """From a film that speaks.
+
+        Args:
+            forecast, own: [T, SHAPE] px, shapes forecast from the film's sound and those seen, at the same frames.
+            rest: [SHAPE] px.
+            agreement: r of both gaps at the shift where they agree best.
+        """
+        common = cls.common(rest)
+        trust = float(np.clip((agreement - UNRELATED) / (RELATED - UNRELATED), 0, 1)) * (len(own) >= FEWEST_SPOKEN)
+        if not trust:
+            return common
+        said, seen = (np.maximum.accumulate(np.quantile(x[:, 0], QUANTILES)) for x in (forecast, own))
+        seen[0] = min(seen[0], 0.5)
+        spread = np.clip(own.std(0) / np.maximum(forecast.std(0), 1e-3), 0.8, 2.4)
+        gains = np.array([1, 1, 1.2, spread[3], spread[4]])
+        middle = forecast.mean(0)
+        return cls(
+            trust,
+            (said + 1e-3 * np.arange(len(said)), seen),
+            trust * middle + (1 - trust) * rest,
+            trust * gains + (1 - trust) * common.gains,
+            trust * np.clip(own.mean(0) - middle, -3, 3),
+        )
+
+    def __call__(self, shapes: np.ndarray) -> np.ndarray:
+        """Forecast shapes [..., SHAPE] px -> those wanted, px."""
+        wanted = self.middle + self.offset + self.gains * (shapes - self.middle)
+        gap = COMMON_GAINS[0] * shapes[..., 0]
+        if self.trust:
+            said, seen = self.gaps
+            slope = np.clip((seen[-1] - seen[-4]) / max(said[-1] - said[-4], 0.5), 0.3, 1.5)
+            own = np.interp(shapes[..., 0], said, seen) + slope * np.maximum(shapes[..., 0] - said[-1], 0)
+            gap = gap + self.trust * (own - gap)
+        wanted[..., 0] = np.maximum(gap, 0)
+        return np.maximum(wanted, 0).astype(np.float32)
+
+
+def agreement(forecast: np.ndarray, own: np.ndarray) -> float:
+    """r of forecast and own gaps [T] at the shift, of LAG frames at the most, where they agree best."""
+    best = 0.0
+    for lag in range(-LAG, LAG + 1):
+        a, b = forecast[max(0, lag) :], own[max(0, -lag) :]
+        a, b = a[: len(b)], b[: len(a)]
+        if len(a) > 2 * LAG and min(a.std(), b.std()) > 1e-3:
+            best = max(best, float(np.corrcoef(a, b)[0, 1]))
+    return best
+
+
+def steadied(shapes: np.ndarray) -> np.ndarray:
+    """Shapes [T, SHAPE] px without chatter: a short mean over time, but lips that meet still meet."""
+    padded = np.pad(shapes, ((1, 1), (0, 0)), mode="edge")
+    mean = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+    mean[:, 0] = np.where(shapes[:, 0] < MET_GAP, shapes[:, 0], mean[:, 0])
+    return mean.astype(np.float32)

@@ -44,7 +44,7 @@ class PaperGenerator:
     def align(self, clip: Clip, track: FaceTrack) -> np.ndarray:
         return frames.place_frames(frames.face_boxes(track), clip.times, clip.width, clip.height)
 
-    def face_clip(self, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> FaceFrames:
+    def face_clip(self, _clip: Clip, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> FaceFrames:
         return FaceFrames(crops, to_frame, frames.to_square(frames.face_boxes(track), to_frame), track.state == OK)
 
     def encode(self, samples: np.ndarray) -> Tensor:

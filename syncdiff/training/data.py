@@ -24,8 +24,9 @@ from torch import Tensor
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import BuildInputs, FrameInputs, condition, warped_inputs
 from syncdiff.geometry.crops import WINDOW, S
+from syncdiff.geometry.moments import moment_costs
 from syncdiff.geometry.mouth_shape import SHAPE, lip_shape
-from syncdiff.geometry.warp import FaceCrop, open_share
+from syncdiff.geometry.reference import UPRIGHT, FaceView, interior_of
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning
 from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS
@@ -36,7 +37,10 @@ _AT = {index: place for place, index in enumerate(KEPT)}
 CHAIN = 16  # frames that a chain of own previous frames goes on for, as a lane of the sampler does
 LIPS_NOISE = 0.4  # px, standard deviation, on the lip shapes that are told: in use they are a forecast
 NEAR = (2, 11)  # frames away is the one whose jaw the hint shows: in use it is its own, which here would tell too much
-TWO_MOMENTS = 0.7  # how often the identity's mouth fades from the least to the widest open of four, as in use
+MOMENTS = 8  # moments of which the best serves, as in use
+TWO_MOMENTS = 0.3  # how often the two best are mixed, as where one hands over to the other
+INSIDE = 0.1  # how often an open mouth is made of the most closed moment and the drawn inside
+PARTED = 3.0  # px of gap that is open enough for that
 OPENER = 0.3  # how often the widest open of three frames is taken: open mouths are rare and matter most
 
 # Records of a set -> a function of (clip, frame, rng): the speech tokens [K, D] there.
@@ -207,16 +211,23 @@ class TalkingFaces:
             t = min(int(rng.integers(1, max(2, len(record) - CHAIN))) + link, len(record) - 1)
         first = t - (link or 0)  # the identity frame of a chain stays the same
         far = np.flatnonzero(np.abs(np.arange(len(record)) - first) >= min(self.gap, len(record) // 3))
-        some = rng.choice(far, 4 if rng.random() < TWO_MOMENTS else 1)
-        gaps = record.shape[some, 0]
-        closed, opened = int(some[gaps.argmin()]), int(some[gaps.argmax()])
+        some = rng.choice(far, MOMENTS)
         near = int(np.clip(t + rng.choice([-1, 1]) * rng.integers(*NEAR), 0, len(record) - 1))
-        seen = record.shape[[t, closed, opened]] + rng.normal(0, LIPS_NOISE, (3, SHAPE)).astype(np.float32)
-        share = float(open_share(*seen)) if closed != opened else 1.0
-        lip_shapes = np.stack([seen[0], seen[1] + np.float32(share) * (seen[2] - seen[1])])
-        face = {i: FaceCrop(pixels[start + i], record.face(i)) for i in (t, near, closed, opened)}
-        mouths = (face[closed], 1 - share), (face[opened], share)
-        inputs = self.build(face[t], mouths, lip_shapes, face[near])
+        seen = record.shape[[t, *some]] + rng.normal(0, LIPS_NOISE, (1 + MOMENTS, SHAPE)).astype(np.float32)
+        seen = np.maximum(seen, 0)
+        order = moment_costs(seen[:1], np.zeros(1), seen[1:], np.zeros(MOMENTS))[0].argsort(kind="stable")
+        share = float(rng.choice([0.5, 0.75])) if rng.random() < TWO_MOMENTS else 1.0
+        interior = None
+        if seen[0, 0] > PARTED and rng.random() < INSIDE:
+            order[0], share = seen[1:, 0].argmin(), 1.0
+            closed = FaceView(pixels[start + some[order[0]]], UPRIGHT, record.face(some[order[0]]))
+            interior = interior_of(closed, seen[1 + order[0]]), 1.0
+        shares = np.float32([share, 1 - share])
+        lip_shapes = np.stack([seen[0], shares @ seen[1 + order[:2]]])
+        face = {i: FaceView(pixels[start + i], UPRIGHT, record.face(i)) for i in (t, near, *some)}
+        mouths = [(face[some[k]], float(s)) for k, s in zip(order[:2], shares, strict=True)]
+        mouths.append((face[some[0]], 0.0))
+        inputs = self.build(face[t], mouths, lip_shapes, face[near], interior)
         matrix = _wobble(rng)
         frames = (inputs.crop, inputs.reference, pixels[start + t - 1])
         windows = _degrade(np.stack([_warp(f, matrix)[WINDOW] for f in frames]), rng)
