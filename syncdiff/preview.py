@@ -9,14 +9,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, track_faces
 from syncdiff.faces.track import REASONS
-from syncdiff.geometry.crops import S, align, cut, mouth_mask
+from syncdiff.geometry.crops import WINDOW, S, align, cut
 from syncdiff.media import Clip, open_speech, read_clip
 from syncdiff.models.speech_encoder import SpeechFeatures, speech_features
 from syncdiff.options import SampleOptions
@@ -124,9 +123,9 @@ _SQUARE = np.array([[0, 0], [S, 0], [S, S], [0, S]], np.float32)
 
 
 def _outline() -> np.ndarray:
-    """The mask's edge in crop pixels [P, 2]."""
-    edges, _ = cv2.findContours(mouth_mask().astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return edges[0][:, 0].astype(np.float32)
+    """Corners of the window in crop pixels [4, 2]: nothing outside it changes."""
+    (top, bottom), (left, right) = ((part.start, part.stop) for part in WINDOW)
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float32)
 
 
 def _loudest(samples: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from syncdiff.geometry.mouth_shape import (
 )
 from tests.mouths import landmarks
 
+
 def test_shape_is_read_off_the_landmarks():
     assert lip_shape(landmarks(gap=8, lips=6, width=36, inner=30)) == pytest.approx([8, 6, 6, 36, 30])
 

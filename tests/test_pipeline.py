@@ -195,7 +195,7 @@ def test_a_film_without_sound_cannot_be_scored(job, short):
 def test_the_pipeline_alone_redraws_crops_and_leaves_the_others(pipe):
     crops = np.random.default_rng(0).integers(0, 256, (6, S, S, 3), dtype=np.uint8)
     points = np.random.default_rng(1).uniform(50, 100, (1, 478, 2)).repeat(6, 0)
-    face = FaceClip(crops, np.tile(np.eye(2, 3), (6, 1, 1)), points, np.zeros(6), np.ones(6, bool))
+    face = FaceClip(crops, np.tile(np.eye(2, 3), (6, 1, 1)), points, np.zeros(6), np.ones(6, bool), np.zeros(6, int))
     times = np.arange(6) / 25
     plan = FramePlan(face, np.arange(6), times, times + 0.02, np.float32([0, 1, 1, 1, 1, 1]))
     drawn = pipe(plan, np.zeros(8000, np.float32), num_inference_steps=1).crops

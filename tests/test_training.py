@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff.conditioning import FaceClip, condition, warped_inputs
+from syncdiff.conditioning import FaceClip, MouthPlan, condition, warped_inputs
 from syncdiff.diffusion.losses import Objective
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.evaluation import ablate
 from syncdiff.geometry.crops import WINDOW
+from syncdiff.geometry.warp import anchor_of
 from syncdiff.models import pixel_codec, speech_encoder
 from syncdiff.models.denoiser import Conditioning
 from syncdiff.models.speech_encoder import SpeechEncoder
@@ -82,16 +83,19 @@ def test_training_and_sampling_build_equal_conditioning(prepared, monkeypatch):
 
     speech = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
     faces = data.TalkingFaces(prepared, {"heads": 1.0}, lambda _records: lambda *_: speech, build=build)
-    for seed in range(20):
+    for seed in range(40):
         clean, trained = data._stack([faces._row("heads", np.random.default_rng(seed))]).encoded()
-        frame, ((closed, _), (opened, _)), lip_shapes, _ = given[-1]
-        if torch.equal(pixel_codec.encode(frame.crop[None, *WINDOW]), clean):  # not mirrored
+        frame, mouths, lip_shapes, _, interior = given[-1]
+        if interior is None and torch.equal(pixel_codec.encode(frame.image[None, *WINDOW]), clean):  # not mirrored
             break
-    moments = (frame, closed, opened)
-    crops, points = np.stack([m.crop for m in moments]), np.stack([m.points for m in moments])
-    face = FaceClip(crops, np.tile(np.eye(2, 3, dtype=np.float32), (3, 1, 1)), points, np.zeros(3), np.ones(3, bool))
-    vars(face).update(rest_frame=1, open_frame=2)
-    used = condition([face.inputs(0, lip_shapes).windowed()], trained.previous, torch.from_numpy(speech)[None])
+    views = (frame, *(view for view, _ in mouths))
+    crops, points = np.stack([v.image for v in views]), np.stack([v.points for v in views])
+    still = np.tile(np.eye(2, 3, dtype=np.float32), (4, 1, 1))
+    face = FaceClip(crops, still, points, np.zeros(4), np.ones(4, bool), np.zeros(4, int))
+    vars(face).update(open_frame=3, anchors=np.stack([anchor_of(v.points) for v in views]))
+    shares = np.float32([[share for _, share in mouths]])
+    plan = MouthPlan(lip_shapes[:1], np.array([[1, 2, 3]]), shares, lip_shapes[1:], np.zeros(1))
+    used = condition([face.inputs(0, plan, 0).windowed()], trained.previous, torch.from_numpy(speech)[None])
     for name in ("masked", "reference", "lip_shapes", "blend_mask", "speech"):
         assert torch.equal(getattr(trained, name), getattr(used, name)), name
 
