@@ -7,7 +7,6 @@ one sentence; 1 when `doctor` finds something missing; 128 + the signal's number
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import platform
@@ -29,7 +28,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads that spin steal cores from the encoder
 
 import syncdiff
-from syncdiff.server_tmpdir import command_tmpdir, locked_tmpdir
+from syncdiff.errors import disk_errors_as_sentences
+from syncdiff.server_tmpdir import RESULT_PREFIX, command_tmpdir, locked_tmpdir
 from syncdiff.weights.folders import COMPACT
 
 PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors", "av", "soundfile", "mediapipe",
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = parser().parse_args(argv)
     try:
-        with stop_signals_raise():
+        with stop_signals_raise(), disk_errors_as_sentences():
             return arguments.run(arguments)
     except syncdiff.InputError as sentence:
         print(sentence, file=sys.stderr)
@@ -54,11 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):  # a closed terminal takes no more words
             print("Interrupted: nothing was written.", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        print(disk_sentence(error, getattr(arguments, "out", None)), file=sys.stderr)
-        return 2
 
 
 @contextmanager
@@ -82,26 +77,6 @@ def stop_signals_raise() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-DISK_ERRORS = {
-    errno.ENOSPC: "The disk is full",
-    errno.EDQUOT: "Your share of the disk is used up",
-    errno.EROFS: "The disk can only be read",
-    errno.EACCES: "Nothing may be written there",
-    errno.EPERM: "Nothing may be written there",
-}
-FULL_BYTES = 2**20  # a disk with less free space counts as full
-
-
-def disk_sentence(error: OSError, out: Path | None) -> str:
-    """What a failed write means: which folder is full or closed, and what to do."""
-    temp = Path(tempfile.gettempdir())
-    places = [folder for folder in ((out.absolute().parent, temp) if out else (temp,)) if folder.is_dir()]
-    full = [folder for folder in places if shutil.disk_usage(folder).free < FULL_BYTES]
-    where = Path(error.filename).parent if error.filename else (full or places or [temp])[0]
-    what = f"{DISK_ERRORS[error.errno]} ({where})"
-    return f"{what}: free some space there, or choose another folder for OUT or TMPDIR. Nothing was written."
 
 
 def parser() -> argparse.ArgumentParser:
@@ -172,7 +147,11 @@ def sync(arguments: argparse.Namespace) -> int:
         refuse_address(path)
     out = checked_out(arguments.out, (arguments.face, arguments.voice))
     # The work goes on beside OUT, so that OUT is either the finished video or what it was before.
-    with command_tmpdir(), locked_tmpdir(out.parent, ".syncdiff-") as folder:
+    with (
+        disk_errors_as_sentences(out.parent),
+        command_tmpdir(),
+        locked_tmpdir(out.parent, RESULT_PREFIX) as folder,
+    ):
         job = load(weights, arguments.attention)
         with closing(job(arguments.face, arguments.voice, folder / "out.mp4", options)) as items:
             steps_per_frame = STEPS_PER_FRAME | {"drawing": options.steps + 1}

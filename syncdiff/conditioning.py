@@ -10,6 +10,7 @@ FramePlan    which source frame each output frame shows, and how much of it is r
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -60,10 +61,12 @@ class CropFile:
     """
 
     def __init__(self, path: Path, side: int = S) -> None:
+        # Unbuffered, so that a full disk is an error of the write, not one that is lost when the file is closed.
         self._file, self.side, self._size = path.open("w+b", buffering=0), side, side * side * 3
 
     def __setitem__(self, index: int, crop: np.ndarray) -> None:
-        os.pwrite(self._file.fileno(), crop.tobytes(), int(index) * self._size)
+        if os.pwrite(self._file.fileno(), crop.tobytes(), int(index) * self._size) < self._size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def __getitem__(self, index: int) -> np.ndarray:
         crop = bytearray(os.pread(self._file.fileno(), self._size, int(index) * self._size))

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
+
+DISK_ERRORS = {
+    errno.ENOSPC: "The disk is full",
+    errno.EDQUOT: "Your share of the disk is used up",
+    errno.EROFS: "The disk can only be read",
+    errno.EACCES: "Nothing may be written there",
+    errno.EPERM: "Nothing may be written there",
+}
+FULL_BYTES = 2**20  # a disk with less free space counts as full
 
 
 class InputError(ValueError):
@@ -16,3 +30,36 @@ class CheckpointError(InputError):
     def __init__(self, path: Path | str, reason: str, expected: str) -> None:
         reason = shorten(reason, 300, placeholder=" ...")  # names in the file may be long, or hold line feeds
         super().__init__(f"{Path(path).name} is refused: {reason}; expected {expected}.")
+
+
+class DiskError(InputError):
+    """A disk is full or closed: a sentence with the folder, for whoever runs the program."""
+
+
+@contextmanager
+def disk_errors_as_sentences(*folders: Path) -> Iterator[None]:
+    """Inside, an OSError that means a full or closed disk becomes a DiskError that names the folder.
+
+    Args:
+        folders: where the work writes; the fullest is named where the error does not say.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        there = [folder for folder in folders if folder.is_dir()]
+        if error.filename:
+            place = Path(os.fsdecode(error.filename)).parent
+        else:
+            place = min(there, key=lambda folder: shutil.disk_usage(folder).free, default=Path())
+        raise DiskError(
+            f"{DISK_ERRORS[error.errno]} ({place}): free some space there, or choose another folder for the result, or "
+            "for temporary files by TMPDIR. Nothing was written."
+        ) from error
+
+
+def raise_if_full(folder: Path) -> None:
+    """Raise the OSError of a full disk, for a library that reports one as something else."""
+    if shutil.disk_usage(folder).free < FULL_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -22,7 +22,7 @@ import numpy as np
 
 from syncdiff.audio.silence import pauses
 from syncdiff.conditioning import CropFile, FramePlan
-from syncdiff.errors import CheckpointError, InputError
+from syncdiff.errors import CheckpointError, InputError, disk_errors_as_sentences
 from syncdiff.faces import FaceTrack, Spot, at_spot, choose, track_faces
 from syncdiff.faces.face_alignment_backend import check_files
 from syncdiff.generator import CHUNK, CompactGenerator, DrawnFrame, FaceGenerator
@@ -33,6 +33,7 @@ from syncdiff.pipeline import Attention, SyncDiffPipeline
 from syncdiff.progress import Worker, adapted, prefetched
 from syncdiff.provenance import Watermark, credentials, label, sign
 from syncdiff.results import Progress, Result, Stage, Stopwatch
+from syncdiff.server_tmpdir import JOB_PREFIX, RESULT_PREFIX, locked_tmpdir
 from syncdiff.sync import syncnet_v2
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import FPS as SCORE_RATE
@@ -97,8 +98,8 @@ class Job:
     ) -> Generator[Progress | Result, None, None]:
         """Redraw the mouth in `face` so that it speaks `voice`.
 
-        Writes `out` (mp4) and, where a copy of the source is wanted, `<out stem>.source.mp4`. Whatever happens, the
-        private folder is removed and no half-written file is left at `out`.
+        Writes `out` (mp4) and, where a copy of the source is wanted, `<out stem>.source.mp4`, both at the very end:
+        until then files of these names stay what they were. Whatever happens, nothing else is left.
 
         Args:
             face: a video or a photo.
@@ -110,7 +111,7 @@ class Job:
             Progress after every bit of work, and one Result at the end.
 
         Raises:
-            InputError: an input cannot be used; one sentence.
+            InputError: an input cannot be used, or a disk is full; one sentence.
         """
         options = options or OPTIONS[self.pipe.profile]()
         out, watch, generator = Path(out), Stopwatch(), self.pipe.generator()
@@ -120,8 +121,13 @@ class Job:
         if options.correct_offset and self.pipe.profile == "paper":
             raise InputError("Correcting the offset is made for the compact profile: leave it out.")
         credentials()  # a key that cannot be read is said before the work, not after it
-        with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
-            folder = Path(name)
+        temp = Path(tempfile.gettempdir())
+        with (
+            disk_errors_as_sentences(out.parent, temp),
+            locked_tmpdir(temp, JOB_PREFIX) as folder,
+            locked_tmpdir(out.parent, RESULT_PREFIX) as beside,
+        ):
+            video, original = beside / "result.mp4", beside / "source.mp4"
             with watch.stage("reading"):
                 clip = yield from _staged("reading", read_clip(face, folder), until=50)
                 speech = yield from _staged("reading", read_speech(voice, folder), since=50)
@@ -149,15 +155,15 @@ class Job:
                 plan, notes = plan.ahead(earlier / SCORE_RATE), (*notes, _correction(found))
             with (
                 watch.stage("drawing"),
-                ClipWriter(out, clip, line, speech) as video,
+                ClipWriter(video, clip, line, speech) as result_writer,
                 (
-                    ClipWriter(preview, clip, line, clip.speech, scale_to=PREVIEW_SIDE)
+                    ClipWriter(original, clip, line, clip.speech, scale_to=PREVIEW_SIDE)
                     if self.source_copy
                     else nullcontext()
-                ) as original,
+                ) as source_writer,
             ):
-                yield from self._draw(generator, plan, clip, features, judged, video, original, options)
-            sign(out, labelled=options.label and label(clip.width, clip.height) is not None)
+                yield from self._draw(generator, plan, clip, features, judged, result_writer, source_writer, options)
+            sign(video, labelled=options.label and label(clip.width, clip.height) is not None)
             redrawn, passed, state = int(plan.to_redraw.sum()), plan.passed_through(clip, line, track), track.state
             del features, plan, track  # a long clip's landmarks and features: scoring needs neither
             _trim()
@@ -167,8 +173,11 @@ class Job:
                 yield Progress("scoring", 1, 2)
                 after = self._score(judged.result, line.times, state[line.indices], speech, line.seconds)
                 yield Progress("scoring", 2, 2)
-                lse = yield from self._lse(face, out)
+                lse = yield from self._lse(face, video)
             silent = pauses(speech.samples())
+            if self.source_copy:
+                original.replace(preview)
+            video.replace(out)
         yield Result(
             video=out,
             source=preview if self.source_copy else None,
@@ -177,7 +186,7 @@ class Job:
             seconds=watch.seconds,
             passed_through=passed,
             silent=silent,
-            notes=tuple(dict.fromkeys((*clip.notes, line.note, *notes))),
+            notes=tuple(dict.fromkeys((*clip.notes, *speech.notes, line.note, *notes))),
             source_scores=before,
             result_scores=after,
             peak_memory_mib=_peak_memory_mib(),
@@ -191,8 +200,8 @@ class Job:
 
     def score(self, video: str | Path) -> Generator[Progress | Scores, None, None]:
         """Score a video's largest face against its own sound: Progress, then one Scores. Raises InputError."""
-        with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
-            folder = Path(name)
+        temp = Path(tempfile.gettempdir())
+        with disk_errors_as_sentences(temp), locked_tmpdir(temp, JOB_PREFIX) as folder:
             clip = yield from _staged("reading", read_clip(video, folder), until=50)
             track = yield from _track(clip, CompactGenerator.finder, None)
             upright = CropFile(folder / "upright")
@@ -305,8 +314,9 @@ def _check_target(written: tuple[Path, ...], read: tuple[Path, ...]) -> None:
     for path in written:
         if not path.parent.is_dir() or path.is_dir():
             raise InputError(f"The result cannot be written to {path}: give a file name in a folder that exists.")
-        if path.resolve() in {p.resolve() for p in read}:
-            raise InputError(f"The result would overwrite {path.name}, which is an input: give it another name.")
+        for source in read:
+            if path.exists() and source.exists() and path.samefile(source):  # whatever the spelling, and through links
+                raise InputError(f"The result would overwrite {source.name}, which is an input: give it another name.")
 
 
 def _staged(stage: Stage, steps: Generator, since: int = 0, until: int = 100) -> Generator[Progress, None, Any]:

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-SERVER_PREFIX, COMMAND_PREFIX = "syncdiff-app-", "syncdiff-run-"
+from syncdiff.errors import InputError
+
+SERVER_PREFIX, COMMAND_PREFIX, JOB_PREFIX = "syncdiff-app-", "syncdiff-run-", "syncdiff-job-"
+RESULT_PREFIX = ".syncdiff-"  # beside a result, while it is made
 UNLOCKED_PREFIX = "syncdiff-new-"  # while a folder is made; it gets its own prefix once it is locked
 
 
@@ -23,9 +26,13 @@ def make_server_tmpdir() -> Path:
 
 @contextmanager
 def command_tmpdir() -> Iterator[Path]:
-    """As make_server_tmpdir, for the length of one command. Raises OSError where no folder can be made."""
+    """As make_server_tmpdir, for the length of one command. Raises InputError where there is no temporary folder."""
     before = os.environ.get("TMPDIR"), tempfile.tempdir
-    with locked_tmpdir(Path(tempfile.gettempdir()), COMMAND_PREFIX) as folder:
+    try:
+        parent = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise InputError("No temporary folder can be written to: set TMPDIR to one that is yours.") from error
+    with locked_tmpdir(parent, COMMAND_PREFIX) as folder:
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
         try:
             yield folder

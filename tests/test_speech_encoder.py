@@ -35,6 +35,22 @@ def test_an_impulse_lands_in_its_frame():
     assert mel.mean(0).argmax().item() == 4800 // HOP
 
 
+def test_a_thump_a_click_or_a_hum_does_not_hush_the_voice():
+    generator = torch.Generator().manual_seed(0)
+    t = torch.arange(4 * SAMPLE_RATE) / SAMPLE_RATE
+    voice = 0.05 * torch.randn(len(t), generator=generator) * (torch.sin(2 * torch.pi * 3 * t) > 0)
+    clean = log_mel(voice)
+    thump, click, hum = voice.clone(), voice.clone(), voice + 0.9 * torch.sin(2 * torch.pi * 50 * t)
+    thump[16_000:17_600] += 0.9 * torch.sin(2 * torch.pi * 60 * t[:1600])
+    click[16_000:16_100] += 0.9
+    far = torch.ones(clean.shape[1], dtype=torch.bool)
+    far[95:115] = False  # the noise itself
+    for spoilt, lowest in ((thump, 0), (click, 0), (hum, 8)):
+        hushed = (clean - log_mel(spoilt))[lowest:, far]
+        assert hushed.quantile(0.9).item() * 40 < 13  # dB, where the loudest band alone would hush it by 25 to 35
+    assert torch.equal(log_mel(voice), clean)
+
+
 def test_gain_does_not_matter_but_silence_stays_silent():
     noise = torch.randn(SAMPLE_RATE, generator=torch.Generator().manual_seed(0)) * 0.1
     assert torch.allclose(log_mel(noise), log_mel(noise * 5), atol=1e-4)

@@ -19,6 +19,10 @@ MEL_RATE = SAMPLE_RATE // HOP  # 100 Hz
 PIECE, MARGIN = 2000, 2  # mel frames computed at once, and those around them that their windows reach into
 
 
+LOUD_FRAMES, LOUD_SHARE = 30, 0.02  # a voice reaches its level in so many frames, or in that share of a long recording
+# Lowest band that counts, and log10 power of the loudest band above that level. In 95 of 100 of 270 clean clips of up
+# to 30 s the loudest band is no higher, so nothing changes for them. Band 6 is at 260 Hz, above knocks and wind.
+HEADROOM = ((0, 0.95), (6, 1.26))
 QUIET = -1.0  # log10 mel power: a recording whose loudest band stays below is taken as silence and not turned up
 
 
@@ -56,10 +60,23 @@ def mel_power(samples: Tensor) -> Tensor:
 
 
 def log_mel(samples: Tensor) -> Tensor:
-    """Log mel power [..., M, T100] relative to the recording's loudest band, 80 dB deep, in -1..1: gain is no matter.
+    """Log mel power [..., M, T100] relative to the level of the recording, 80 dB deep, in -1..1: gain is no matter.
 
     Silence stays at the floor: a recording never louder than QUIET is not turned up until its noise looks like speech.
     """
     power = mel_power(samples)
-    loudest = power.amax(dim=(-2, -1), keepdim=True).clamp_min(QUIET)
-    return power.sub_(loudest).clamp_min_(-8.0).div_(4).add_(1)
+    return power.sub_(_level(power)).clamp_min_(-8.0).div_(4).add_(1).clamp_max_(1.0)
+
+
+def _level(power: Tensor) -> Tensor:
+    """[..., 1, 1] log10 mel power that counts as full scale: the loudest band, unless something other than the voice.
+
+    A thump, a click or a rumble is louder than what the voice reaches for LOUD_FRAMES: it does not hush the rest.
+    """
+    level = power.amax(dim=(-2, -1))
+    frames = power.shape[-1]
+    rank = min(max(LOUD_FRAMES, round(LOUD_SHARE * frames)), frames)
+    for lowest, headroom in HEADROOM:
+        often = power[..., lowest:, :].amax(-2).kthvalue(frames - rank + 1, dim=-1).values
+        level = torch.minimum(level, often + headroom)
+    return level.clamp_min(QUIET)[..., None, None]

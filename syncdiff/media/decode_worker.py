@@ -205,7 +205,10 @@ def main() -> None:
 
 
 def _why(error: Exception, job: Job) -> str:
-    if getattr(error, "errno", None) in {errno.EFBIG, errno.ENOSPC}:
+    if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+        place = Path(job.folder).parent
+        return f"The disk is full ({place}): free some space there, or set TMPDIR to a folder on another disk."
+    if getattr(error, "errno", None) == errno.EFBIG:
         return f"{job.name} needs more than the {job.limits.disk >> 20} MiB of disk it may use; give a shorter clip."
     return f"{job.name} cannot be decoded ({type(error).__name__}); export it again, as an mp4 or a wav."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -96,9 +97,11 @@ class ClipWriter:
                 self._mux(None)
                 if self._voice:
                     self._voice.finish()
-            self._file.close()
-            if kind is None:
+                self._file.close()
                 self._part.replace(self.path)
+            else:
+                with suppress(av.error.FFmpegError):  # on a full disk the end cannot be written either
+                    self._file.close()
         finally:
             if self._voice:
                 self._voice.source.close()

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import syncdiff
-from syncdiff.errors import InputError
+from syncdiff.errors import InputError, raise_if_full
 
 State = Literal["trusted", "self-signed", "tampered", "none"]
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
@@ -73,6 +73,9 @@ def sign(video: Path, *, labelled: bool) -> None:
         with video.open("rb") as source, part.open("w+b") as target:
             _embed(ours, "video/mp4", source, target, labelled=labelled)
         part.replace(video)
+    except InputError:
+        raise_if_full(video.parent)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

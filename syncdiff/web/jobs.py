@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from syncdiff.errors import InputError
+from syncdiff.errors import DiskError, InputError
 from syncdiff.options import SampleOptions
 from syncdiff.preview import Face, Preview, Trial
 from syncdiff.results import Progress, Result
@@ -24,6 +24,7 @@ from syncdiff.web.examples import recognise
 from syncdiff.web.queue import Queue, Visitor, network
 
 OUR_FAULT = "Something went wrong on our side and was noted. Your files are untouched: please try once more."
+DISK_FULL = "There is no room on our disk just now. Your files are untouched: please try again in an hour."
 LOOK_AGAIN = 0.25  # seconds between two looks at the line
 KEPT = 3600  # seconds that an upload or a delivered result stays on disk
 ABSURD = 10**12  # a number beyond any range
@@ -67,6 +68,9 @@ def errors_as_sentences() -> Iterator[None]:
         yield
     except gr.Error:  # ZeroGPU's: there is no GPU to lend, or not for so long
         raise
+    except DiskError:
+        log.exception("a run failed")
+        raise gr.Error(DISK_FULL, print_exception=False) from None
     except InputError as error:
         raise gr.Error(escape(str(error), quote=False), print_exception=False) from None  # a toast would render markup
     except Exception:
