@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads th
 
 import syncdiff
 from syncdiff.errors import disk_errors_as_sentences
-from syncdiff.server_tmpdir import RESULT_PREFIX, command_tmpdir, locked_tmpdir
+from syncdiff.server_tmpdir import command_tmpdir
 from syncdiff.weights.folders import COMPACT
 
 PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors", "av", "soundfile", "mediapipe",
@@ -146,17 +146,11 @@ def sync(arguments: argparse.Namespace) -> int:
     for path in (arguments.face, arguments.voice):
         refuse_address(path)
     out = checked_out(arguments.out, (arguments.face, arguments.voice))
-    # The work goes on beside OUT, so that OUT is either the finished video or what it was before.
-    with (
-        disk_errors_as_sentences(out.parent),
-        command_tmpdir(),
-        locked_tmpdir(out.parent, RESULT_PREFIX) as folder,
-    ):
+    with command_tmpdir():
         job = load(weights, arguments.attention)
-        with closing(job(arguments.face, arguments.voice, folder / "out.mp4", options)) as items:
+        with closing(job(arguments.face, arguments.voice, out, options)) as items:
             steps_per_frame = STEPS_PER_FRAME | {"drawing": options.steps + 1}
             result = last(items, quiet=arguments.quiet, steps_per_frame=steps_per_frame)
-        result.video.replace(out)
     if arguments.json:
         report = result.report() | {"video": str(out)}
         del report["source"]  # none was made
@@ -189,10 +183,8 @@ def batch(arguments: argparse.Namespace) -> int:
 
     def make(film: Film) -> Any:
         out = checked_out(film.out, (film.face, film.voice))
-        with command_tmpdir(), locked_tmpdir(out.parent, ".syncdiff-") as folder:
-            result = last_of(job(film.face, film.voice, folder / "out.mp4", options))
-            result.video.replace(out)
-        return result
+        with command_tmpdir():
+            return last_of(job(film.face, film.voice, out, options))
 
     return 2 if run(films, make, partial(print, flush=True)) else 0
 

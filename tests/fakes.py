@@ -68,6 +68,7 @@ class FakePipeline:
         self.folders: list[Path] = []  # the private folder of each call: gone when the call is over
         self.finished = 0
         self.on_draw: Callable[[], object] = lambda: None  # called after every step of drawing
+        self.source_copy = True
         self.offset = 0  # frames, of the result, where nobody asks to have it corrected
         self.running = {"profile": "compact", "device": "cpu", "precision": "float32", "attention": "sdpa"}
 
@@ -92,7 +93,7 @@ class FakePipeline:
             shutil.rmtree(folder)
 
     def result(self, out: Path, options: SampleOptions) -> Result:
-        source = write_video(out.with_name(f"{out.stem}.source.mp4"), self.seconds)
+        source = write_video(out.with_name(f"{out.stem}.source.mp4"), self.seconds) if self.source_copy else None
         write_video(out, self.seconds, (210, 180, 160), 330.0)
         t = np.linspace(0.2, self.seconds - 0.2, 24)
 

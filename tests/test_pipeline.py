@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from contextlib import closing
 from pathlib import Path
@@ -144,6 +145,26 @@ def test_inputs_are_never_overwritten(job, short, tmp_path):
         with pytest.raises(InputError, match=words):
             run(job, *short, out)
     assert short[0].stat().st_size > 1000
+
+
+def test_what_lay_at_out_is_replaced_only_at_the_very_end(job, short, tmp_path, private_temp, monkeypatch):
+    out = tmp_path / "out.mp4"
+    out.write_text("before")
+    for update in (steps := job(*short, out, SampleOptions(steps=1))):
+        if update.stage == "scoring":  # the last stage
+            break
+    assert out.read_text() == "before"
+    steps.close()
+    monkeypatch.setattr("syncdiff.media.ClipWriter.write", full_disk)
+    with pytest.raises(InputError, match=r"The disk is full .*: free some space there"):
+        run(job, *short, out)
+    assert out.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert not any(private_temp.iterdir())
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_corrected_offset_moves_the_sound_of_every_frame(job, short, tmp_path, monkeypatch):
