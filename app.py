@@ -15,7 +15,6 @@ with suppress(OSError, AttributeError):  # another C library
 # Read when gradio is imported: no calls home, and a folder for uploads and results that is ours alone and goes with us.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_TEMP_DIR"] = str(make_server_tmpdir() / "gradio")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads that spin steal cores from the encoder
 import spaces  # on a ZeroGPU Space it has to come before torch, and to decorate something
 
 from syncdiff.errors import InputError

@@ -25,8 +25,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch: threads that spin steal cores from the encoder
-
 import syncdiff
 from syncdiff.errors import disk_errors_as_sentences
 from syncdiff.server_tmpdir import command_tmpdir

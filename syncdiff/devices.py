@@ -1,15 +1,49 @@
-"""Devices and the precision that networks run in."""
+"""Devices, precision and threads that networks run with."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
+
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def autocast(device: torch.device) -> torch.autocast:
     """Half precision where it is fast; the networks keep fp32 in and out.
 
-    On CUDA bf16 where the chip has it (compute capability 8.0), else fp16; on a CPU bf16 where it has it natively.
+    On CUDA bf16 where the chip has it (compute capability 8.0), else fp16; on a CPU bf16 where it has instructions for
+    it: emulated, it would be slower than fp32.
     """
     if device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16)
-    return torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    listed = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 has no such list: fp32 there
+    return torch.autocast("cpu", torch.bfloat16, enabled=bool(listed.get("avx512_bf16") or listed.get("amx_bf16")))
+
+
+def usable_cores(cgroup: Path = CGROUP) -> int:
+    """Cores that this process may really use: its affinity, and the quota of its control group, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(cgroup)
+    return cores if quota is None else max(1, min(cores, -(-quota[0] // quota[1])))
+
+
+def _quota(cgroup: Path) -> tuple[int, int] | None:
+    """Microseconds of CPU time in a period of microseconds, of cgroup v2 or v1; None where there is no limit."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = (
+                (cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")
+            )
+        except OSError:
+            return None
+    return (int(quota), int(period)) if quota not in ("max", "-1") else None
+
+
+def limit_threads() -> None:
+    """Let torch use no more threads than there are usable cores: more would wait for each other."""
+    if torch.get_num_threads() > usable_cores():
+        torch.set_num_threads(usable_cores())

@@ -18,7 +18,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.utils import BaseOutput
 
 from syncdiff.conditioning import FramePlan
-from syncdiff.devices import autocast
+from syncdiff.devices import autocast, limit_threads
 from syncdiff.errors import InputError
 from syncdiff.generator import CHUNK, CompactGenerator
 from syncdiff.models.denoiser import Denoiser
@@ -81,6 +81,7 @@ class SyncDiffPipeline(DiffusionPipeline):
     @classmethod
     def ready(cls, folder: str | Path = COMPACT, attention: Attention = "auto") -> SyncDiffPipeline:
         """`from_pretrained`, moved to the GPU where there is one, with the attention kernel that was asked for."""
+        limit_threads()
         pipe = cls.from_pretrained(folder)
         if torch.cuda.is_available() and not os.environ.get("SPACES_ZERO_GPU"):  # which lends one call by call
             pipe.to("cuda")
