@@ -2,7 +2,8 @@
 # make test   set up, then run the tests          make test ARGS='tests/test_media.py -x'
 # make lint   style and import order               make bench   seconds and memory of the whole journey
 #
-# PYTHON  the interpreter to build .venv from; else the first of python3, python3.12, python3.11 that is 3.11 or 3.12.
+# PYTHON  the interpreter to build .venv from; else the first of python3, python3.12, python3.11, python that is 3.11 or
+#         3.12; else uv's 3.12, where uv is installed.
 # TORCH   what pip is asked for before anything else. On Linux the package index serves the CUDA build (several GB). For the
 #         small CPU build set PIP_EXTRA_INDEX_URL to the CPU wheel index that PyTorch's own "Get started" page names, and
 #         run   make app TORCH=torch==2.13.0+cpu
@@ -57,5 +58,12 @@ $(venv)/bin/pip:
 	    $$candidate -m venv $(venv) && exit 0; rm -rf $(venv); exit 1; \
 	  fi; \
 	done; \
-	echo "syncdiff needs Python 3.11 or 3.12, and $(if $(PYTHON),$(PYTHON) is,found) neither. Install one, or name it: make app PYTHON=/path/to/python3.12" >&2; \
+	if [ -z "$(PYTHON)" ] && command -v uv >/dev/null; then \
+	  echo "No Python 3.11 or 3.12 here: uv sets up $(venv) with 3.12, fetching it where needed."; \
+	  uv venv --quiet --seed --python 3.12 $(venv) && exit 0; rm -rf $(venv); exit 1; \
+	fi; \
+	found=$$($(if $(PYTHON),$(PYTHON),python3) --version 2>/dev/null) || found="no Python"; \
+	echo "syncdiff needs Python 3.11 or 3.12, and found $$found: mediapipe has no wheels for others." >&2; \
+	echo "Get 3.12 with your system's packages (python3.12 and python3.12-venv), from python.org, or with uv" >&2; \
+	echo "(https://docs.astral.sh/uv), which make then uses by itself; or name one: make app PYTHON=/path/to/python3.12" >&2; \
 	exit 1
