@@ -34,12 +34,12 @@ def heads() -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 def _head(path: Path) -> list[np.ndarray] | None:
     """The first frames of a clip around its face, then back, until there are enough; None without a large face."""
-    from syncdiff.faces.mediapipe_backend import MeshFinder
+    from syncdiff.faces.mediapipe_backend import MediapipeDetector
 
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), FRAMES)]
-    with MeshFinder() as finder:
-        seen = finder.search(frames[0], [], closely=False)
+    with MediapipeDetector() as detector:
+        seen = detector.detect(frames[0], [], closely=False)
     if not seen or seen[0].size < 60 or len(frames) < 2:
         return None
     half = min(0.9 * seen[0].size, min(frames[0].shape[:2]) / 2)

@@ -9,10 +9,10 @@ import pytest
 
 from syncdiff.errors import InputError
 from syncdiff.faces import MISSING, OK, OUTSIDE, SMALL, TURNED, FaceTrack, Gap, choose, make_track, track_faces
-from syncdiff.faces.detection import Sighting
+from syncdiff.faces.detection import Detection
 from syncdiff.faces.face_alignment_backend import WEIGHTS
 from syncdiff.faces.head_pose import _HEAD, _INDEX, yaw_of
-from syncdiff.faces.tracker import Scenes, follow
+from syncdiff.faces.tracker import SceneCuts, follow
 from tests.heads import SIDE, background, finish, heads, paste_head
 
 NAN = float("nan")
@@ -175,33 +175,33 @@ def test_choose_says_in_one_sentence_what_is_wrong(tracks: list, index: int | No
         choose([make_track(points) for points in tracks], index)
 
 
-# ---- follow, with a finder that knows the truth
+# ---- follow, with a detector that knows the truth
 
 
 class Oracle:
-    """A finder for made-up people. Each: frame -> x, y, eye distance, or None; a later one hides an earlier one."""
+    """A detector for made-up people. Each: frame -> x, y, eye distance, or None; a later one hides an earlier one."""
 
     def __init__(self, *paths: Callable[[int], tuple[float, float, float] | None]) -> None:
         self.paths, self.searches = paths, 0
 
-    def visible(self, image: np.ndarray) -> list[Sighting]:
+    def visible(self, image: np.ndarray) -> list[Detection]:
         t = int(image[0, 0, 0])
-        shown: list[Sighting] = []
+        shown: list[Detection] = []
         for i, path in enumerate(self.paths):
             if (place := path(t)) is None:
                 continue
             x, y, eyes = place
-            looks = np.full(108, 40.0 * i, np.float32)
-            sighting = Sighting(face(x, y, eyes), looks)
-            shown = [s for s in shown if np.hypot(*(s.centre - sighting.centre)) > 0.6 * sighting.size]
-            shown.append(sighting)
+            appearance = np.full(108, 40.0 * i, np.float32)
+            detection = Detection(face(x, y, eyes), appearance)
+            shown = [s for s in shown if np.hypot(*(s.centre - detection.centre)) > 0.6 * detection.size]
+            shown.append(detection)
         return shown
 
-    def again(self, image: np.ndarray, seen: Sighting) -> Sighting | None:
+    def redetect(self, image: np.ndarray, seen: Detection) -> Detection | None:
         near = [s for s in self.visible(image) if np.hypot(*(s.centre - seen.centre)) < 0.5 * seen.size]
         return min(near, key=lambda s: np.hypot(*(s.centre - seen.centre)), default=None)
 
-    def search(self, image: np.ndarray, known: list[Sighting], *, closely: bool) -> list[Sighting]:
+    def detect(self, image: np.ndarray, known: list[Detection], *, closely: bool) -> list[Detection]:
         self.searches += 1
         return self.visible(image)
 
@@ -259,7 +259,7 @@ def test_a_quick_but_steady_walk_is_no_jump() -> None:
 def test_scenes_know_cuts_from_flashes_and_from_motion() -> None:
     shots = [background(seed, 180, 320) for seed in (0, 1)]
     panning = background(2, 180, 640)
-    scenes = Scenes()
+    scenes = SceneCuts()
     clip = [shots[0]] * 10 + [shots[1]] * 10 + [np.clip(shots[1] + 90.0, 0, 255).astype(np.uint8)] * 2 + [shots[1]] * 8
     clip += [panning[:, 4 * t : 4 * t + 320] for t in range(40)]
     for t, image in enumerate(clip):
@@ -324,9 +324,9 @@ def test_closing_the_generator_closes_the_nets(monkeypatch: pytest.MonkeyPatch) 
     from syncdiff.faces import mediapipe_backend
 
     closed = []
-    leave = mediapipe_backend.MeshFinder.__exit__
+    leave = mediapipe_backend.MediapipeDetector.__exit__
     monkeypatch.setattr(
-        mediapipe_backend.MeshFinder, "__exit__", lambda self, *e: (closed.append(self), leave(self, *e))[1]
+        mediapipe_backend.MediapipeDetector, "__exit__", lambda self, *e: (closed.append(self), leave(self, *e))[1]
     )
     tracking = track_faces(numbered(10))
     next(tracking)
@@ -472,7 +472,7 @@ def test_face_alignment_through_its_own_classes(tmp_path, monkeypatch: pytest.Mo
     from face_alignment.detection.sfd.net_s3fd import s3fd
     from face_alignment.models import FAN
 
-    from syncdiff.faces.face_alignment_backend import FanFinder, load_face_alignment
+    from syncdiff.faces.face_alignment_backend import FaceAlignmentDetector, load_face_alignment
 
     with torch.device("meta"):
         shapes = {name: net.state_dict() for name, net in [(WEIGHTS[0], s3fd()), (WEIGHTS[1], FAN(4))]}
@@ -486,7 +486,7 @@ def test_face_alignment_through_its_own_classes(tmp_path, monkeypatch: pytest.Mo
         monkeypatch.setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
     alignment = load_face_alignment()
     image = background(0, 360, 800)
-    assert FanFinder(alignment).search(image[:64, :64], [], closely=True) == []
+    assert FaceAlignmentDetector(alignment).detect(image[:64, :64], [], closely=True) == []
     for name in folder.iterdir():
         name.unlink()
 
@@ -497,7 +497,7 @@ def test_face_alignment_through_its_own_classes(tmp_path, monkeypatch: pytest.Mo
         return [np.array([120, 60, 200, 160, 0.99])]  # in the picture shrunk to 640 px
 
     monkeypatch.setattr(alignment.face_detector, "detect_from_image", detect)
-    (track,) = finish(follow([image], FanFinder(alignment)))
+    (track,) = finish(follow([image], FaceAlignmentDetector(alignment)))
     assert shown == [(288, 640, 3)]
     np.testing.assert_allclose(track.boxes, [[150, 75, 250, 200]])
     assert track.points.shape == (1, 68, 2)
@@ -517,7 +517,7 @@ def test_the_boxes_of_a_track_are_bridged_as_its_points() -> None:
 
 
 def test_looks_do_not_depend_on_place_size_or_tilt() -> None:
-    from syncdiff.faces.detection import looks_of, unlike
+    from syncdiff.faces.detection import appearance_distance, appearance_of
 
     picture = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 12, 3)).astype(np.uint8), (200, 200))
     corners = np.array([[60, 70], [140, 70], [100, 130]], np.float32)
@@ -525,5 +525,5 @@ def test_looks_do_not_depend_on_place_size_or_tilt() -> None:
     matrix[:, 2] += (80, 60)
     moved = cv2.warpAffine(picture, matrix, (400, 400))
     there = corners @ matrix[:, :2].T + matrix[:, 2]
-    assert unlike(looks_of(picture, corners), looks_of(moved, there)) < 1.5
-    assert unlike(looks_of(picture, corners), looks_of(picture[::-1].copy(), corners)) > 10
+    assert appearance_distance(appearance_of(picture, corners), appearance_of(moved, there)) < 1.5
+    assert appearance_distance(appearance_of(picture, corners), appearance_of(picture[::-1].copy(), corners)) > 10

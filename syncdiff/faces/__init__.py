@@ -1,8 +1,11 @@
-"""Frames -> FaceTracks: find every face, follow it, say where it cannot be used. Knows nothing of crops or models.
+"""Frames -> FaceTracks: detects every face, follows it, and marks the frames in which it cannot be redrawn.
 
-mesh    mediapipe's nets: faces and 478 points in one picture        fan    face-alignment's: boxes and 68 points
-follow  which face in this picture is which face in the last         pose   which way a head looks
-track   what the other rooms see: FaceTrack, Gap, choose()
+detection               one face in one frame
+mediapipe_backend       faces and 478 landmarks by mediapipe's networks
+face_alignment_backend  boxes and 68 landmarks by face-alignment's
+tracker                 associates detections over time
+track                   FaceTrack, Gap, choose()
+head_pose               yaw from landmarks
 """
 
 from syncdiff.faces.track import (

@@ -1,4 +1,4 @@
-"""One face in one picture: where it is and roughly what it looks like. Knows no nets and no time."""
+"""One face in one frame: where it is and roughly what it looks like."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-# Looks differ by less: the same person; by more: another one. Measured on clips of the training data: two people of 44
-# differ by 13.7 in the median (99 % by more than 5.8), one person at two moments by 1.1 (99 % by less than 5.0); filmed
-# heads that turn in changing light differ more from themselves (90 % by less than 7.1).
-SAME_LOOKS, OTHER_LOOKS = 5.0, 12.5
+# Appearances differ by less: the same person; by more: another one. Measured on clips of the training data: two people
+# of 44 differ by 13.7 in the median (99 % by more than 5.8), one person at two moments by 1.1 (99 % by less than 5.0);
+# filmed heads that turn in changing light differ more from themselves (90 % by less than 7.1).
+SAME_PERSON, OTHER_PERSON = 5.0, 12.5
 
-# Where the outer eye corners and the base of the nose stand in the 32 x 32 picture that looks_of() reads.
+# Places of the outer eye corners and the base of the nose in the 32 x 32 picture that appearance_of() reads.
 _PLACES = np.array([9 + 13j, 23 + 13j, 16 + 20.7j])
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """One face in one picture."""
+class Detection:
+    """One face in one frame."""
 
     points: np.ndarray  # [P, 2] float32, frame pixels
-    looks: np.ndarray  # [108] float32, see looks_of
-    box: np.ndarray | None = None  # [4] float32 x0 y0 x1 y1, where the finder has one
+    appearance: np.ndarray  # [108] float32, see appearance_of
+    box: np.ndarray | None = None  # [4] float32 x0 y0 x1 y1, of a detector that has boxes
 
     @cached_property
     def centre(self) -> np.ndarray:
@@ -32,14 +32,14 @@ class Sighting:
 
     @cached_property
     def size(self) -> float:
-        """px, about the width of the face: the unit in which distances between faces are told."""
+        """px, about the width of the face: the unit of distances between faces."""
         if self.box is not None:
             return float(np.sqrt(np.prod(self.box[2:] - self.box[:2])))
         return 2 * float(np.sqrt(((self.points - self.centre) ** 2).sum(1).mean()))
 
 
-def looks_of(image: np.ndarray, eyes_and_nose: np.ndarray) -> np.ndarray:
-    """[108] float32: eyes, nose and brow in 6 x 6 Lab colours, lightness halved. Tells two people of a scene apart.
+def appearance_of(image: np.ndarray, eyes_and_nose: np.ndarray) -> np.ndarray:
+    """[108] float32: eyes, nose and brow in 6 x 6 Lab colours, lightness halved. It separates the people of a scene.
 
     eyes_and_nose: [3, 2] px, the outer eye corners and the base of the nose.
     """
@@ -55,6 +55,6 @@ def looks_of(image: np.ndarray, eyes_and_nose: np.ndarray) -> np.ndarray:
     return (coarse * np.float32((0.5, 1, 1))).ravel()
 
 
-def unlike(a: np.ndarray, b: np.ndarray) -> float:
-    """How much two looks differ: root mean square."""
+def appearance_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square difference of two appearances."""
     return float(np.sqrt(np.mean((a - b) ** 2)))

@@ -1,4 +1,4 @@
-"""Faces and their 68 points in one picture, by face-alignment (S3FD + 2DFAN4): what the paper's mask is made of."""
+"""Faces and their 68 points in one picture, by face-alignment (S3FD + 2DFAN4): the paper's mask is made of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from syncdiff.errors import InputError
-from syncdiff.faces.detection import Sighting, looks_of
+from syncdiff.faces.detection import Detection, appearance_of
 
 if TYPE_CHECKING:
     from face_alignment import FaceAlignment
@@ -20,23 +20,23 @@ WEIGHTS = ("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar")
 DETECTED_AT = 640  # px: S3FD runs on the picture shrunk to this longer side; on a CPU it takes seconds otherwise
 
 
-class FanFinder:
-    """Finds faces with face-alignment; every picture is searched anew, as S3FD has no memory."""
+class FaceAlignmentDetector:
+    """Detects faces with face-alignment, in every frame anew."""
 
     def __init__(self, alignment: FaceAlignment | None = None) -> None:
         self._alignment = alignment or load_face_alignment()
 
-    def __enter__(self) -> FanFinder:
+    def __enter__(self) -> FaceAlignmentDetector:
         return self
 
     def __exit__(self, *exception: object) -> None:
         del self._alignment
 
-    def again(self, image: np.ndarray, seen: Sighting) -> Sighting | None:  # noqa: ARG002 -- see search
-        """None: a box is what the paper's mask is made of, so it is detected in every frame."""
+    def redetect(self, image: np.ndarray, seen: Detection) -> Detection | None:  # noqa: ARG002 -- see detect
+        """None: the paper's mask needs a box, so every frame is detected anew."""
         return None
 
-    def search(self, image: np.ndarray, known: Sequence[Sighting], *, closely: bool) -> list[Sighting]:  # noqa: ARG002
+    def detect(self, image: np.ndarray, known: Sequence[Detection], *, closely: bool) -> list[Detection]:  # noqa: ARG002
         """All faces in the picture."""
         scale = min(1.0, DETECTED_AT / max(image.shape[:2]))
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
@@ -44,7 +44,7 @@ class FanFinder:
         if not boxes:
             return []
         points = self._alignment.get_landmarks_from_image(image, detected_faces=boxes)
-        return [_sighting(image, box, p) for box, p in zip(boxes, points, strict=True)]
+        return [_detection(image, box, p) for box, p in zip(boxes, points, strict=True)]
 
 
 def check_files(needed: Sequence[str] = WEIGHTS) -> None:
@@ -76,6 +76,6 @@ def load_s3fd(device: str = "cpu") -> SFDDetector:
     return SFDDetector(device, str(Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS[0]))
 
 
-def _sighting(image: np.ndarray, box: np.ndarray, points: np.ndarray) -> Sighting:
+def _detection(image: np.ndarray, box: np.ndarray, points: np.ndarray) -> Detection:
     points = np.asarray(points[:, :2], np.float32)
-    return Sighting(points, looks_of(image, points[[36, 45, 33]]), box.astype(np.float32))
+    return Detection(points, appearance_of(image, points[[36, 45, 33]]), box.astype(np.float32))

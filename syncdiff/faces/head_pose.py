@@ -1,4 +1,4 @@
-"""Which way a head looks, from a few landmarks and the shape of a mean head. Knows numpy only."""
+"""Yaw of a head, from a few landmarks and the shape of a mean head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faces and their 478 points in one picture, by the nets that come inside mediapipe 0.10.21. Follows nobody."""
+"""Faces and their 478 landmarks in one picture, by the networks inside mediapipe 0.10.21."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from syncdiff.faces.detection import Sighting, looks_of
+from syncdiff.faces.detection import Detection, appearance_of
 
-PRESENCE = 0.5  # score of the landmark net under which it looked at something else
+PRESENCE = 0.5  # score of the landmark network; below it there is no face
 _ROOM = 1.5  # side of the square that the landmark net sees, in longer sides of the face's box: FaceMesh's own rule
 _TILE_OVERLAP = 0.5
 
 # mediapipe's FaceMesh finds faces with the short-range detector, which loses everybody whose head is less than about an
-# eighth of the picture's width. Here its landmark graph runs alone, in the square that it is told.
+# eighth of the picture's width. Here its landmark graph runs alone, in the square that it is given.
 _GRAPH = """
 input_stream: "image"
 input_stream: "roi"
@@ -41,8 +41,8 @@ _THRESHOLD = "facelandmarkcpu__ThresholdingCalculator.threshold"
 Roi = tuple[float, float, float, float]  # centre x, y and side of a square in px, its rotation in radians
 
 
-class MeshFinder:
-    """Finds faces with mediapipe. A context manager: its graphs hold threads."""
+class MediapipeDetector:
+    """Detects faces with mediapipe. A context manager: its graphs hold threads."""
 
     def __init__(self) -> None:
         from google.protobuf import text_format
@@ -58,30 +58,30 @@ class MeshFinder:
             self._far = stack.enter_context(FaceDetection(model_selection=1))
             self._near = stack.enter_context(FaceDetection(model_selection=0))
             blank = np.zeros((48, 64, 3), np.uint8)  # the graphs start, and log, at their first picture
-            self._look(blank, (32.0, 24.0, 48.0, 0.0))
+            self._landmarks(blank, (32.0, 24.0, 48.0, 0.0))
             for net in (self._far, self._near):
                 net.process(blank)
             self._stack = stack.pop_all()
 
-    def __enter__(self) -> MeshFinder:
+    def __enter__(self) -> MediapipeDetector:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def again(self, image: np.ndarray, seen: Sighting) -> Sighting | None:
+    def redetect(self, image: np.ndarray, seen: Detection) -> Detection | None:
         """The face at the place where it was `seen` in the frame before, or None."""
-        return self._look(image, _roi_of_points(seen.points))
+        return self._landmarks(image, _roi_of_points(seen.points))
 
-    def search(self, image: np.ndarray, known: Sequence[Sighting], *, closely: bool) -> list[Sighting]:
+    def detect(self, image: np.ndarray, known: Sequence[Detection], *, closely: bool) -> list[Detection]:
         """Faces in the whole picture that are not `known`; `closely`: down to 16 px from eye corner to eye corner."""
-        rois = [*self._detect(image), *(self._detect_in_tiles(image) if closely else ())]
-        fresh = [roi for roi in rois if not any(_covers(sighting, roi) for sighting in known)]
-        first = (self._look(image, roi) for roi in fresh)
-        # A second look, in the square that the landmarks themselves ask for, as for a face that is being followed.
-        return [second for seen in first if seen and (second := self.again(image, seen))]
+        rois = [*self._rois(image), *(self._rois_in_tiles(image) if closely else ())]
+        fresh = [roi for roi in rois if not any(_covers(detection, roi) for detection in known)]
+        first = (self._landmarks(image, roi) for roi in fresh)
+        # Landmarks once more, in the square around the first ones, as for a face that is being followed.
+        return [second for seen in first if seen and (second := self.redetect(image, seen))]
 
-    def _look(self, image: np.ndarray, roi: Roi) -> Sighting | None:
+    def _landmarks(self, image: np.ndarray, roi: Roi) -> Detection | None:
         from mediapipe.framework.formats.rect_pb2 import NormalizedRect
 
         x, y, side, angle = roi
@@ -103,15 +103,15 @@ class MeshFinder:
             return None
         points = np.array([(p.x, p.y) for p in found.landmark]) * (width, height) + (left, top)
         points = points.astype(np.float32)
-        return Sighting(points, looks_of(image, points[[33, 263, 2]]))
+        return Detection(points, appearance_of(image, points[[33, 263, 2]]))
 
-    def _detect(self, image: np.ndarray) -> list[Roi]:
+    def _rois(self, image: np.ndarray) -> list[Roi]:
         for net in (self._far, self._near):  # the far net misses a few of the faces that fill the picture
             if found := net.process(image).detections:
                 return [_roi_of_detection(each.location_data, image.shape) for each in found]
         return []
 
-    def _detect_in_tiles(self, image: np.ndarray) -> list[Roi]:
+    def _rois_in_tiles(self, image: np.ndarray) -> list[Roi]:
         """The far net on overlapping squares: it shrinks what it sees to 192 px, which costs a wide picture most."""
         height, width = image.shape[:2]
         side = min(height, width)
@@ -171,5 +171,5 @@ def _roi_of_detection(place, shape: tuple[int, ...]) -> Roi:
     return (box.xmin + box.width / 2) * width, (box.ymin + box.height / 2) * height, side, float(angle)
 
 
-def _covers(sighting: Sighting, roi: Roi) -> bool:
-    return bool(np.hypot(*(sighting.centre - roi[:2])) < 0.5 * sighting.size)
+def _covers(detection: Detection, roi: Roi) -> bool:
+    return bool(np.hypot(*(detection.centre - roi[:2])) < 0.5 * detection.size)

@@ -1,4 +1,4 @@
-"""What the other rooms see of a face: where it stands in every frame, where it cannot be used, and why."""
+"""A face over time: its landmarks in every frame, and where it cannot be redrawn, and why."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ REASONS = {
     TURNED: "the face is turned away",
     OUTSIDE: "the face is half out of the picture",
 }
-OUTER_EYES = {478: (33, 263), 68: (36, 45)}  # number of points -> outer eye corners, image left first
+OUTER_EYE_CORNERS = {478: (33, 263), 68: (36, 45)}  # number of points -> outer eye corners, image left first
 MIN_EYE_DISTANCE = 16.0  # px between the outer eye corners; below it a 128 px crop would be magnified over three times
 MAX_YAW = 50.0  # degrees
-MAX_OUTSIDE = 1 / 3  # of the points; a close-up that cuts off the chin or the forehead stays below it
-FADE = 0.2  # s over which weight() fades towards a gap
-BRIDGED = 3  # frames: a shorter drop-out is interpolated
+MAX_OUTSIDE_SHARE = 1 / 3  # of the points; a close-up that cuts off the chin or the forehead stays below it
+FADE_SECONDS = 0.2  # s over which weight() fades towards a gap
+MAX_BRIDGED_FRAMES = 3  # frames: a shorter drop-out is interpolated
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class FaceTrack:
     points: np.ndarray  # [T, P, 2] float32, frame pixels; NaN rows where missing. P = 478 (mediapipe) or 68 (FAN)
     yaw: np.ndarray  # [T] float32, degrees, 0 = facing the camera, > 0 = nose towards the picture's right
     state: np.ndarray = field(repr=False)  # [T] uint8, OK or why not
-    cuts: tuple[int, ...] = ()  # frames unlike the one before: scene cuts, and jumps of this face
+    cuts: tuple[int, ...] = ()  # frames appearance_distance the one before: scene cuts, and jumps of this face
     boxes: np.ndarray | None = None  # [T, 4] float32 x0 y0 x1 y1 of the detector, NaN rows; face-alignment only
 
     @property
@@ -70,21 +70,21 @@ class FaceTrack:
         )
 
     def weight(self, times: np.ndarray) -> np.ndarray:
-        """[T] float32, 0 in gaps, rising to 1 within FADE seconds of them; no fade at a cut or the clip's own ends."""
+        """[T] float32, 0 in gaps, rising to 1 within FADE_SECONDS of them; no fade at a cut or the clip's own ends."""
         edges = _edges(times, len(self.state))
         cut = np.isin(np.arange(len(self.state) + 1), self.cuts)
         since, until = np.empty(len(self.state)), np.empty(len(self.state))
-        last = -np.inf  # when the gap behind ended; a cut hides it
+        last = -np.inf  # end of the gap before; a cut hides it
         for t, state in enumerate(self.state):
             last = edges[t + 1] if state != OK else -np.inf if cut[t] else last
             since[t] = edges[t] - last
-        nearest = np.inf  # when the gap ahead begins
+        nearest = np.inf  # start of the gap after
         for t in range(len(self.state) - 1, -1, -1):
             nearest = np.inf if cut[t + 1] else nearest
             nearest = edges[t] if self.state[t] != OK else nearest
             until[t] = nearest - edges[t + 1]
         middle = (edges[1:] - edges[:-1]) / 2  # the fade is read at the middle of a frame, so it never starts at 0 or 1
-        ramp = np.clip((np.minimum(since, until) + middle) / FADE, 0, 1)
+        ramp = np.clip((np.minimum(since, until) + middle) / FADE_SECONDS, 0, 1)
         return np.where(self.state == OK, ramp * ramp * (3 - 2 * ramp), 0).astype(np.float32)
 
 
@@ -95,7 +95,7 @@ def make_track(
     boxes: np.ndarray | None = None,
     picture: tuple[int, int] | None = None,
 ) -> FaceTrack:
-    """A track from its points [T, P, 2] (NaN rows where unseen): short drop-outs bridged, every frame judged.
+    """A track from its points [T, P, 2] (NaN rows where unseen): short drop-outs bridged, every frame given its state.
 
     picture: height and width of the frames, px; without it no face is half out of the picture.
     """
@@ -120,13 +120,13 @@ def choose(tracks: Sequence[FaceTrack], index: int | None = None) -> FaceTrack:
     else:
         raise InputError(f"Face {index} was asked for, but only {len(tracks)} found: choose 0 to {len(tracks) - 1}.")
     if not (track.state == OK).any():
-        raise InputError(_why_never(track))
+        raise InputError(_why_unusable(track))
     return track
 
 
 @dataclass(frozen=True)
 class Spot:
-    """A place in the picture at some moment: names a face where an index could mean another one."""
+    """A place in the picture at some moment: selects a face where an index could mean another one."""
 
     second: float
     x: float  # fraction of the picture's width
@@ -134,14 +134,14 @@ class Spot:
 
     def __post_init__(self) -> None:
         if not (self.second >= 0 and 0 <= self.x <= 1 and 0 <= self.y <= 1):
-            raise InputError(f"The face is sought at {self}: choose a second from 0 on, and x and y between 0 and 1.")
+            raise InputError(f"No face can be at {self}: choose a second from 0 on, and x and y between 0 and 1.")
 
 
 def at_spot(tracks: Sequence[FaceTrack], spot: Spot, times: np.ndarray, picture: tuple[int, int]) -> int | None:
     """Index of the track whose face is nearest to the spot; None where there are no tracks.
 
     times: [T] s, of the frames. picture: their height and width, px. A face that is out of view at that moment counts
-    from where it is seen next in time.
+    at the place where it is seen nearest in time.
     """
     place = np.array([spot.x * picture[1], spot.y * picture[0]])
     away = []
@@ -152,7 +152,7 @@ def at_spot(tracks: Sequence[FaceTrack], spot: Spot, times: np.ndarray, picture:
     return int(np.argmin(away)) if away else None
 
 
-def _why_never(track: FaceTrack) -> str:
+def _why_unusable(track: FaceTrack) -> str:
     trouble = max((SMALL, TURNED, OUTSIDE), key=lambda state: int((track.state == state).sum()))
     if trouble == OUTSIDE:
         return "The face is half out of the picture in every frame. Pick a clip where all of it is in view."
@@ -171,7 +171,7 @@ def _why_never(track: FaceTrack) -> str:
 
 def _eye_distance(points: np.ndarray, yaw: np.ndarray | None = None) -> np.ndarray:
     """[T] px between the outer eye corners; given the yaw, without the foreshortening of a turned head."""
-    left, right = (points[:, i] for i in OUTER_EYES[points.shape[1]])
+    left, right = (points[:, i] for i in OUTER_EYE_CORNERS[points.shape[1]])
     seen = np.linalg.norm(right - left, axis=-1)
     return seen if yaw is None else seen / np.cos(np.radians(np.clip(yaw, -75, 75)))
 
@@ -181,7 +181,7 @@ def _states(points: np.ndarray, yaw: np.ndarray, picture: tuple[int, int] | None
     state = np.full(len(points), OK, np.uint8)
     if picture is not None:
         outside = (points < 0) | (points > picture[::-1])
-        state[outside.any(-1).mean(-1) > MAX_OUTSIDE] = OUTSIDE
+        state[outside.any(-1).mean(-1) > MAX_OUTSIDE_SHARE] = OUTSIDE
     state[np.abs(yaw) > MAX_YAW] = TURNED
     state[eyes < MIN_EYE_DISTANCE] = SMALL
     state[np.isnan(eyes)] = MISSING
@@ -189,11 +189,11 @@ def _states(points: np.ndarray, yaw: np.ndarray, picture: tuple[int, int] | None
 
 
 def _bridge(rows: np.ndarray, cuts: Sequence[int]) -> np.ndarray:
-    """Fill drop-outs of up to BRIDGED frames along a straight line, unless a cut lies in between."""
+    """Fill drop-outs of up to MAX_BRIDGED_FRAMES frames along a straight line, unless a cut lies in between."""
     rows = rows.copy()
     seen = np.flatnonzero(~np.isnan(rows.reshape(len(rows), -1)[:, 0]))
     for a, b in pairwise(seen):
-        if 1 < b - a <= BRIDGED + 1 and not any(a < cut <= b for cut in cuts):
+        if 1 < b - a <= MAX_BRIDGED_FRAMES + 1 and not any(a < cut <= b for cut in cuts):
             share = (np.arange(a + 1, b) - a) / (b - a)
             share = share.reshape(-1, *[1] * (rows.ndim - 1)).astype(rows.dtype)
             rows[a + 1 : b] = rows[a] + share * (rows[b] - rows[a])

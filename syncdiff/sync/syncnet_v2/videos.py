@@ -12,7 +12,7 @@ import numpy as np
 
 from syncdiff.errors import InputError
 from syncdiff.faces.face_alignment_backend import load_s3fd
-from syncdiff.faces.tracker import Scenes
+from syncdiff.faces.tracker import SceneCuts
 from syncdiff.media import LIMITS, Clip, Limits, read_clip
 from syncdiff.progress import scaled
 from syncdiff.sync.judge import FPS, FRAME_SAMPLES
@@ -51,7 +51,7 @@ def score_video(
 
     Where nothing can be scored the one Scores has a reason. Not as in the original: the upload is normalised once by
     `media` (above 50 dB) where the original encodes twice with MPEG-4; other time bases are read at 25 fps by time;
-    shots are found by `faces.Scenes`, not by PySceneDetect; S3FD is face-alignment's unless the original's file is
+    shots are found by `faces.SceneCuts`, not by PySceneDetect; S3FD is face-alignment's unless the original's file is
     installed (`s3fd.find_original`). Raises InputError.
     """
     name = NAMES[protocol]
@@ -88,7 +88,7 @@ def _ticks(clip: Clip) -> np.ndarray:
 def _follow(clip: Clip, ticks: np.ndarray, min_track: int) -> Generator[float, None, list[Track]]:
     original = find_original()
     detector = read_original(original) if original else load_s3fd()
-    scenes, found = Scenes(), []
+    scenes, found = SceneCuts(), []
     for t, frame in enumerate(clip.frames(ticks)):
         image = frame.rgb()
         scenes.changed(t, image)
