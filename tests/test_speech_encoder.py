@@ -9,12 +9,12 @@ import torch
 from syncdiff.audio import SAMPLE_RATE, mel
 from syncdiff.audio.mel import HOP, MELS, N_FFT, log_mel, mel_filters
 from syncdiff.audio.silence import pauses
-from syncdiff.models.speech_encoder import SpeechEncoder, encode_speech, token_window
+from syncdiff.models.speech_encoder import SpeechEncoder, encode_speech, listen, token_window
 
 
 @pytest.fixture
 def encoder() -> SpeechEncoder:
-    return SpeechEncoder(width=16, layers=2, kernel=5).eval()
+    return SpeechEncoder(width=16, layers=2, kernel=5, hidden=8).eval()
 
 
 def test_filters_are_slaneys_triangles():
@@ -111,3 +111,30 @@ def test_pauses_are_where_the_voice_is_silent() -> None:
     assert pauses(voice) == pytest.approx(np.array([[1.0, 1.5]]), abs=0.03)
     assert pauses(np.zeros(16_000, np.float32)) == ((0.0, 1.0),)
     assert pauses(voice[:100]) == ()
+
+
+def symmetric(encoder: SpeechEncoder) -> SpeechEncoder:
+    """The same with every kernel symmetric in time: only the arithmetic of positions can shift what is heard."""
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Conv1d):
+            module.weight.data = (module.weight.data + module.weight.data.flip(-1)) / 2
+    return encoder
+
+
+@pytest.mark.parametrize("at", [1.0, 1.004, 1.013, 1.03])
+def test_tokens_and_forecast_answer_a_click_at_its_time(at):
+    """Window centres, token positions, the look-up by time and the encoder's delay agree to a quarter of a frame."""
+    torch.manual_seed(0)
+    encoder = symmetric(SpeechEncoder(width=16, layers=2, kernel=5, hidden=8).eval())
+    quiet = np.random.default_rng(0).normal(0, 1e-3, 2 * SAMPLE_RATE).astype(np.float32)
+    quiet[100] = 0.5  # the loudest band is the same in both
+    clicked = quiet.copy()
+    clicked[round(at * SAMPLE_RATE)] = 0.5
+    without, heard = listen(encoder, quiet), listen(encoder, clicked)
+    times = torch.arange(0.5, 1.5, 0.002, dtype=torch.float64)
+    for answer in (
+        (heard.window(times, 3)[:, 1] - without.window(times, 3)[:, 1]).abs().sum(-1),
+        (heard.lips_at(times) - without.lips_at(times)).abs().sum(-1),
+    ):
+        centre = float((answer * times).sum() / answer.sum())
+        assert centre == pytest.approx(at, abs=0.01)

@@ -57,6 +57,8 @@ def test_a_folder_is_a_person_where_no_list_says_who_it_is(tmp_path):
     assert prepare._people(tmp_path, clips) == [("s1__video__a", "s1")]
     (tmp_path / "MANIFEST.tsv").write_text("file\tspeaker\nx/b.mp4\tkim\n")
     assert prepare._people(tmp_path, clips) == [("b", "kim")]
+    (tmp_path / "MANIFEST.tsv").write_text("file\tperson\nb.mp4\tlee\n")
+    assert prepare._people(tmp_path, clips) == [("b", "lee")]
 
 
 def test_records_and_crops_agree(prepared):

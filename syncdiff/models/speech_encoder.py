@@ -1,13 +1,14 @@
 """Speech -> features per video frame. Knows nothing of pictures.
 
 `SpeechEncoder` stands where AV-HuBERT stands in the paper: sound goes in, a window of tokens per video frame comes out.
-It is convolutional with a reach of about half a second to either side, so a clip may be encoded whole or in pieces with
+It is convolutional with a reach of about a second to either side, so a clip may be encoded whole or in pieces with
 the same result, and no 30-second window ever ends in the middle of a word.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -39,21 +40,20 @@ class _Block(nn.Module):
 
 
 class LipForecast(nn.Module):
-    """Features [B, T50, D] -> the lip shape they will be spoken with [B, T50, SHAPE], in the talker's own units.
+    """Features [B, T50, D] -> the lip shape they will be spoken with [B, T50, SHAPE], in the talker's own units."""
 
-    What faces do with the same sound differs between talkers, real and synthetic, so the hidden layer is shifted by the
-    style of one kind of talker. Style 0 is people.
-    """
-
-    def __init__(self, width: int, styles: int = 3, hidden: int = 128, kernel: int = 7) -> None:
+    def __init__(self, width: int, hidden: int, kernel: int = 7) -> None:
         super().__init__()
-        self.enter = nn.Conv1d(width, hidden, kernel, padding=kernel // 2)
-        self.style = nn.Embedding(styles, hidden)
-        self.leave = nn.Conv1d(hidden, SHAPE, kernel, padding=kernel // 2)
+        widths = (width, hidden, hidden, SHAPE)
+        self.layers = nn.ModuleList(
+            nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(widths)
+        )
 
-    def forward(self, features: Tensor, style: Tensor) -> Tensor:
-        x = self.enter(features.transpose(1, 2)) + self.style(style)[..., None]
-        return self.leave(F.gelu(x)).transpose(1, 2)
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.layers[0](features.transpose(1, 2))
+        for layer in self.layers[1:]:
+            x = layer(F.gelu(x))
+        return x.transpose(1, 2)
 
 
 class SpeechEncoder(ModelMixin, ConfigMixin):
@@ -63,12 +63,13 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         width: D, the features' size and the network's.
         layers: ConvNeXt blocks; each adds `kernel // 2` steps of 20 ms to the reach on either side.
         kernel: odd length of the depthwise convolutions.
+        hidden: width of the lip forecast's hidden layers.
     """
 
     config_name = "config.json"
 
     @register_to_config
-    def __init__(self, width: int = 256, layers: int = 8, kernel: int = 9) -> None:
+    def __init__(self, width: int = 256, layers: int = 12, kernel: int = 9, hidden: int = 256) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv1d(MELS, width, 3, padding=1), nn.GELU(), nn.Conv1d(width, width, 4, stride=2, padding=1), nn.GELU()
@@ -76,7 +77,7 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         self.enter = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(_Block(width, kernel) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.lips = LipForecast(width)
+        self.lips = LipForecast(width, hidden)
 
     @property
     def rate(self) -> int:
@@ -142,6 +143,5 @@ class SpeechFeatures:
 def speech_features(encoder: SpeechEncoder, samples: np.ndarray) -> SpeechFeatures:
     """[N] float32 at 16 kHz -> everything that drawing needs of it, on the CPU."""
     features = encode_speech(encoder, samples)
-    people = torch.zeros(1, dtype=torch.long, device=encoder.device)
-    lips = encoder.lips(features[None].to(encoder.device, encoder.dtype), people)[0]
+    lips = encoder.lips(features[None].to(encoder.device, encoder.dtype))[0]
     return SpeechFeatures(features, lips.float().cpu(), encoder.rate)

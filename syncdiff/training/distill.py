@@ -1,32 +1,28 @@
-"""Train the speech encoder: distilled from Whisper on many voices, made facial-informative by what lips did to them.
+"""Train the speech encoder: taught by Whisper on many voices, and by what people's lips do with them.
 
-    python -m syncdiff.training.distill DATA OUT --teacher MODEL.bin [--steps 3000]
+    python -m syncdiff.training.distill DATA OUT --teacher MODEL.bin [--start FOLDER] [--steps 3000]
 
-One student, four kinds of target on its 50 Hz features. Two through linear heads that are thrown away afterwards: the
-teacher's states (all voices) and the animation curves of the synthetic faces. The shape of the lips through the
-forecast that the encoder keeps (a style a set, since puppets, rendered heads and people move differently). And which
-mouth of many goes with this moment's sound: the audio-visual contrastive loss, in both directions, against other
-moments and other talkers. The student hears the sound augmented (speed, noise, reverberation, equaliser, band limit)
-or, now and then, gone: then the lips rest. The teacher heard it clean.
-
-Only one filmed talker is cleared for training, so what people's lips do with other voices is not there to be seen. It
-is estimated: by the linear map from the teacher's states to the lips that were filmed, which carries over to strangers
-better than anything the student finds by itself in one person. The student learns to say the same of every voice.
-Resumable: OUT/state.pt holds everything; a batch's seed is its number.
+One student, three kinds of target on its 50 Hz features: the teacher's states (all voices) and the animation curves of
+the synthetic faces, through linear heads that are thrown away afterwards, and the shape of people's lips through the
+forecast that the encoder keeps. Few people are filmed, so what lips do with the other voices is estimated: small heads
+on the teacher's states (`lip_heads`) learn it from the filmed people, and the mean of their forecasts is the target for
+every voice, the filmed lips a second one where there are any. The student hears the sound augmented (speed and pitch,
+noise, tones, reverberation, equaliser, band limit) or, now and then, gone: then the lips rest. The teacher heard it
+clean. --start begins with the weights of another encoder as far as they fit. Resumable: OUT/state.pt holds everything;
+a batch's seed is its number. The learning rate falls only in the last fifth, so that --steps may be raised on the way.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,103 +31,130 @@ from syncdiff.audio.mel import HOP, log_mel
 from syncdiff.geometry.mouth_shape import SHAPE, SpeakerScale
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.training.data import ClipRecord, load_set
+from syncdiff.training.lip_heads import HEADS, LipTrack, correlation_loss, fit_head, forecast, importance, per_frame
 from syncdiff.training.prepare import FPS
 from syncdiff.training.teacher import RATE, teacher_in
 
-FACE_SETS, VOICE_SETS = ("grid-s1", "rendered", "puppets"), ("speech",)
-SHARE = {"grid-s1": 0.2, "rendered": 0.2, "puppets": 0.25, "speech": 0.35}  # of a batch's segments
-PIECE = 4 * SAMPLE_RATE  # samples the teacher hears at a time
-COMPONENTS = 96  # principal components of the teacher's states
-OFFSETS, RIDGE = (-6, -3, -1, 1, 3, 6), 0.1  # of the map: steps of 20 ms around a frame; penalty per frame
-MAP_SHARE = {"grid-s1": 1.0, "rendered": 0.1}  # weight of a set's frames in it
-SILENT = 0.05  # share of the face segments whose sound is taken away
-MOMENTS, SPAN = 8, 5  # of the contrastive loss: moments of each segment, and frames of mouth at each
-TEMPERATURE = 0.07
+FILMED = {"addresses": 2.0, "grid-more": 1.0, "grid-s1": 6.0}  # sets of filmed people: what one person weighs
+SHARE = {"addresses": 0.14, "grid-more": 0.06, "grid-s1": 0.1, "rendered": 0.1, "puppets": 0.2, "speech": 0.4}
+SETS = tuple(SHARE)  # a batch's segments are of these sets, in these shares; within a set people are drawn evenly
+POSITIONS = 200  # states of the piece that the teacher hears at a time: four seconds
+COMPONENTS, TAUGHT = 300, 96  # principal components of the teacher's states: that the heads see, the student learns
+SILENT = 0.05  # share of the segments whose sound is taken away
 SECONDS, BATCH = 3.2, 16
+CURVES = 15
 
 
-class Heads(nn.Module):
-    """What training alone needs: linear heads for the teacher's states and the curves, the contrastive loss's space."""
+@dataclass(frozen=True)
+class Lesson:
+    """A recording and all that is known of how it is spoken."""
 
-    def __init__(self, width: int, teacher: int, space: int = 64) -> None:
-        super().__init__()
-        self.teacher = nn.Linear(width, teacher)
-        self.visemes = nn.Linear(width, 15)
-        self.heard = nn.Conv1d(width, space, 2 * SPAN, stride=2, padding=SPAN - 1)  # 50 Hz -> 25 Hz, SPAN frames wide
-        self.seen = nn.Sequential(nn.Linear(SPAN * SHAPE, 128), nn.GELU(), nn.Linear(128, space))
+    record: ClipRecord
+    states: np.ndarray  # [T50, COMPONENTS] float16
+    told: np.ndarray  # [T25, SHAPE] the heads' forecast
+    lips: np.ndarray | None  # [T25, SHAPE] as filmed, of real people
 
 
-def teach(records: list[ClipRecord], teacher: Path, cache: Path) -> list[np.ndarray]:
-    """The teacher's states [T50, layers * D] float16 for every record, kept in `cache` (one file).
+class TeacherStates:
+    """The teacher's states of a recording, as principal components: [T50, COMPONENTS] float16, scaled to be about 1.
 
-    The teacher hears pieces of four seconds, and the mean state at each position in a piece is taken off: its
-    states carry their position in the recording, which no student could hear (it was most of the variance).
+    The teacher hears pieces of four seconds, and the mean state at each position in a piece is taken off: its states
+    carry their position in the recording, which no student could hear (it was most of the variance). That mean and the
+    components are of many voices end to end: cut at their own beginnings, every piece would begin with the silence
+    before a sentence, and the mean would take that for the position's (lip opening of strangers filmed in a laboratory
+    r 0.53 instead of 0.66). They are kept in `folder`, as are the states, a file a set.
     """
-    lengths = [len(r.sound) // HOP // 2 for r in records]
-    if not cache.exists():
-        hear, width = teacher_in(teacher), 0
-        states = []
-        for record in records:
-            sound = torch.from_numpy(record.sound / np.float32(32768))
-            pieces = [hear(p)[list(hear.taken)] for p in sound.split(PIECE) if len(p) > HOP * 20]
-            states.append([torch.cat(list(p), dim=-1).numpy() for p in pieces])
-            width = states[-1][0].shape[1]
-        total, count = np.zeros((PIECE // HOP // 2, width)), np.zeros((PIECE // HOP // 2, 1))
-        for piece in (p for clip in states for p in clip):
-            total[: len(piece)] += piece
-            count[: len(piece)] += 1
-        mean = (total / np.maximum(count, 1)).astype(np.float32)
-        rows = [np.concatenate([p - mean[: len(p)] for p in clip]).astype(np.float16) for clip in states]
-        rows = [
-            np.pad(r, ((0, max(0, n - len(r))), (0, 0)), mode="edge")[:n] for r, n in zip(rows, lengths, strict=True)
-        ]
-        np.save(cache, np.concatenate(rows))
-    flat = np.load(cache, mmap_mode="r")
-    assert sum(lengths) == len(flat), "the teacher's cache belongs to other clips: delete it"
-    return np.split(flat, np.cumsum(lengths)[:-1])
+
+    def __init__(self, teacher: Path, voices: list[ClipRecord], folder: Path) -> None:
+        self.hear, self.folder = teacher_in(teacher), folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "basis.npz").exists():
+            stream = np.concatenate([record.sound for record in voices])
+            pieces = np.stack([piece for piece in self._pieces(stream) if len(piece) == POSITIONS])
+            mean = pieces.mean(0)
+            rows = (pieces - mean).reshape(-1, mean.shape[1])
+            variance, basis = np.linalg.eigh(rows.T @ rows / len(rows))
+            basis, variance = basis[:, ::-1][:, :COMPONENTS], variance[::-1][:COMPONENTS]
+            np.savez(folder / "basis.npz", mean=mean, basis=basis / np.sqrt(variance.mean()))
+        with np.load(folder / "basis.npz") as file:
+            self.mean, self.basis = file["mean"], file["basis"]
+
+    def _pieces(self, sound: np.ndarray) -> list[np.ndarray]:
+        pieces = torch.from_numpy(sound / np.float32(32768)).split(POSITIONS * 2 * HOP)
+        return [self.hear(piece).numpy() for piece in pieces if len(piece) > HOP * 20]
+
+    def of(self, record: ClipRecord) -> np.ndarray:
+        """Of one recording."""
+        pieces = [(piece - self.mean[: len(piece)]) @ self.basis for piece in self._pieces(record.sound)]
+        missing = len(record.sound) // HOP // 2 - sum(map(len, pieces))
+        return np.pad(np.concatenate(pieces), ((0, max(0, missing)), (0, 0)), mode="edge").astype(np.float16)
+
+    def of_set(self, records: list[ClipRecord]) -> list[np.ndarray]:
+        """Of all recordings of one set, in the same order."""
+        path = self.folder / f"{records[0].set}.npz"
+        names = [record.name for record in records]
+        if path.exists():
+            with np.load(path) as file:
+                if file["names"].tolist() == names:
+                    return np.split(file["rows"], file["ends"][:-1])
+        rows = [self.of(record) for record in records]
+        np.savez(path, names=names, rows=np.concatenate(rows), ends=np.cumsum([len(r) for r in rows]))
+        return rows
 
 
 def lip_shapes(records: list[ClipRecord]) -> list[np.ndarray]:
-    """Lip shape over time [T, SHAPE] in the talker's own units, -1..2; everything seen of a talker tells the units."""
-    talkers = {
-        who: SpeakerScale.of(np.concatenate([r.shape for r in records if (r.set, r.identity) == who]))
+    """Lip shape over time [T, SHAPE] in the talker's own units, -1..2; everything seen of a talker sets the units."""
+    seen = {
+        who: np.concatenate([r.shape[r.good] for r in records if (r.set, r.identity) == who])
         for who in dict.fromkeys((r.set, r.identity) for r in records)
     }
-    return [np.clip(talkers[r.set, r.identity].units(r.shape), -1, 2).astype(np.float32) for r in records]
+    scales = {who: SpeakerScale.of(shapes) for who, shapes in seen.items()}
+    return [np.clip(scales[r.set, r.identity].units(r.shape), -1, 2).astype(np.float32) for r in records]
 
 
-def people_map(
-    records: list[ClipRecord], states: list[np.ndarray], shapes: dict[int, np.ndarray], path: Path
-) -> np.ndarray:
-    """Ridge regression from the teacher's states around a frame to people's lip shape [OFFSETS * D + 1, SHAPE]."""
+def lip_tracks(records: list[ClipRecord], states: list[np.ndarray]) -> tuple[list[LipTrack], dict[str, float]]:
+    """Filmed people's clips with their states [T50, D], and what each person weighs in a head's training.
+
+    Where a set names nobody, its clips are of one person.
+    """
+    tracks, weight = [], {}
+    for record, lips, mine in zip(records, lip_shapes(records), states, strict=True):
+        who = record.set if record.identity == record.name else f"{record.set} {record.identity}"
+        tracks.append(LipTrack(per_frame(mine, len(lips)), lips, record.good, who))
+        weight[who] = FILMED[record.set]
+    return tracks, weight
+
+
+def lessons(data: Path, teacher: Path, folder: Path) -> list[Lesson]:
+    """Everything that can be learned from the prepared sets; what is slow to make is kept in `folder`."""
+    sets = {name: records for name in SETS if (records := load_set(data, name))}
+    voices = [r for name, some in sets.items() for r in (some if name in FILMED else some[::8])]
+    hear = TeacherStates(teacher, voices, folder)
+    heard = [pair for records in sets.values() for pair in zip(records, hear.of_set(records), strict=True)]
+    filmed = [(record, mine) for record, mine in heard if record.set in FILMED]
+    tracks, weight = lip_tracks(*map(list, zip(*filmed, strict=True)))
+    heads = _heads(tracks, weight, folder / "heads.pt")
+    lips = {(record.set, record.name): track.lips for (record, _), track in zip(filmed, tracks, strict=True)}
+    return [
+        Lesson(
+            record, mine[:, :TAUGHT].copy(), forecast(heads, per_frame(mine, len(mine) // 2)),
+            lips.get((record.set, record.name)),
+        )
+        for record, mine in heard
+    ]  # fmt: skip
+
+
+def _heads(tracks: list[LipTrack], weight: dict[str, float], path: Path) -> list[nn.Module]:
     if not path.exists():
-        gram = moment = 0.0
-        for name, share in MAP_SHARE.items():
-            here = [i for i, r in enumerate(records) if r.set == name]
-            weight = share / sum(len(records[i]) for i in here)
-            for some in np.array_split(here, max(1, len(here) // 20)):
-                x = np.concatenate([around(states[i], len(records[i])) for i in some])
-                y = np.concatenate([shapes[i] for i in some])
-                gram, moment = gram + weight * x.T @ x, moment + weight * x.T @ y
-        np.save(path, np.linalg.solve(gram + RIDGE * np.eye(len(gram), dtype=np.float32), moment))
-    return np.load(path)
-
-
-def around(states: np.ndarray, frames: int) -> np.ndarray:
-    """States [T50, D] -> [frames, OFFSETS * D + 1]: those around the middle of every 25 Hz frame, and a one."""
-    at = (np.arange(frames) + 0.5) / FPS * RATE - 0.5
-    states = states.astype(np.float32)
-    columns = []
-    for offset in OFFSETS:
-        where = np.clip(at + offset, 0, len(states) - 1)
-        low = np.minimum(where.astype(int), max(0, len(states) - 2))
-        mix = (where - low)[:, None].astype(np.float32)
-        columns.append(states[low] * (1 - mix) + states[np.minimum(low + 1, len(states) - 1)] * mix)
-    return np.concatenate([*columns, np.ones((frames, 1), np.float32)], axis=1)
+        torch.save([fit_head(kind, tracks, weight, i).state_dict() for i, kind in enumerate(HEADS)], path)
+    heads = [kind(COMPONENTS).eval() for kind in HEADS]
+    for head, state in zip(heads, torch.load(path, weights_only=True), strict=True):
+        head.load_state_dict(state)
+    return heads
 
 
 def augment(sound: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Noise (white to brown, or another voice) at 0 to 30 dB, and a synthetic room; [N] float32 in and out."""
+    """A synthetic room, noise (white to brown, or another voice), held tones as of music; [N] float32 in and out."""
     out = sound
     if rng.random() < 0.4:  # a room: decaying noise after a direct path
         decay = rng.uniform(0.02, 0.2)
@@ -149,145 +172,146 @@ def augment(sound: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> 
         snr = rng.uniform(5, 35) + (8 if noise is others else 0)
         level = np.sqrt((out**2).mean() / ((noise**2).mean() + 1e-12)) * 10 ** (-snr / 20)
         out = out + (level * noise).astype(np.float32)
+    if rng.random() < 0.2:
+        out = out + _tones(len(out), rng) * np.float32(np.sqrt((out**2).mean()) * 10 ** (-rng.uniform(8, 30) / 20))
     return out
 
 
+def _tones(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Chords of three notes with overtones, changing every 0.3 to 1 s, of mean square about 1."""
+    out, at = np.zeros(size, np.float32), 0
+    while at < size:
+        n = min(size - at, int(rng.uniform(0.3, 1.0) * SAMPLE_RATE))
+        t = np.arange(n) / SAMPLE_RATE
+        for note in 110 * 2 ** (rng.integers(0, 36, 3) / 12):
+            for k in range(1, 5):
+                out[at : at + n] += (np.sin(2 * np.pi * k * note * t + rng.uniform(0, 6)) / k).astype(np.float32)
+        at += n
+    return out / np.float32(np.sqrt((out**2).mean()) + 1e-6)
+
+
+
 def equalise(mel: Tensor, rng: np.random.Generator) -> Tensor:
-    """A random smooth equaliser and band limit on log mel [B, M, T]: microphones and codecs."""
-    knots = torch.from_numpy(rng.normal(0, 0.06, (len(mel), 1, 6)).astype(np.float32))
+    """A random smooth equaliser and band limits on log mel [B, M, T]: microphones, telephones and codecs."""
+    knots = torch.from_numpy(rng.normal(0, 0.08, (len(mel), 1, 6)).astype(np.float32))
     mel = mel + F.interpolate(knots, mel.shape[1], mode="linear", align_corners=True).transpose(1, 2)
-    for i in np.flatnonzero(rng.random(len(mel)) < 0.15):
+    for i in np.flatnonzero(rng.random(len(mel)) < 0.2):
         mel[i, int(rng.integers(50, 78)) :] = -1
+    for i in np.flatnonzero(rng.random(len(mel)) < 0.15):
+        mel[i, : int(rng.integers(3, 12))] = -1
     return mel
-
-
-@dataclass(frozen=True)
-class Mouth:
-    """What the lips do to one row of a batch."""
-
-    row: int
-    style: int
-    shapes: Tensor  # [T25, SHAPE]
-    curves: Tensor | None = None  # [T25, 15] of synthetic faces
-    seen: bool = True  # or estimated by the people map
 
 
 @dataclass(frozen=True)
 class Batch:
     mel: Tensor  # [B, M, T100]
-    teacher: Tensor  # [B, T50, COMPONENTS]
+    teacher: Tensor  # [B, T50, TAUGHT]
     valid: Tensor  # [B, T50] 1 where there is sound
-    mouths: list[Mouth]
+    lips: Tensor  # [B, T25, SHAPE] the heads' forecast, rest where all is silent
+    filmed: Tensor  # [B, T25, SHAPE]
+    seen: Tensor  # [B, T25] 1 where `filmed` was
+    curves: Tensor  # [B, T25, CURVES]
+    drawn: Tensor  # [B, T25] 1 where `curves` were
 
 
 class Segments:
     """Random stretches of sound with their targets."""
 
-    def __init__(
-        self, records: list[ClipRecord], states: list[np.ndarray], shapes: dict[int, np.ndarray], people: np.ndarray
-    ) -> None:
-        self.records, self.states, self.shapes = records, states, shapes
-        self.people = [around(s, len(r)) @ people for r, s in zip(records, states, strict=True)]
-        self.by_set = {s: [i for i, r in enumerate(records) if r.set == s] for s in SHARE}
-        sample = np.concatenate([s[::50] for s in states]).astype(np.float32)
-        self.mean = sample.mean(0)
-        basis = np.linalg.svd(sample - self.mean, full_matrices=False)[2][:COMPONENTS].T  # [D, COMPONENTS]
-        self.basis = basis / ((sample - self.mean) @ basis).std(0)[:8].mean()
+    def __init__(self, lessons: list[Lesson]) -> None:
+        self.lessons = lessons
+        sets = {name: [i for i, x in enumerate(lessons) if x.record.set == name] for name in SHARE}
+        self.sets = {name: some for name, some in sets.items() if some}
+        chance = np.array([SHARE[name] for name in self.sets])
+        self.chance = chance / chance.sum()
+        self.people = {
+            name: list({x: [i for i in some if lessons[i].record.identity == x]
+                        for x in dict.fromkeys(lessons[i].record.identity for i in some)}.values())
+            for name, some in self.sets.items()
+        }  # fmt: skip
 
     def batch(self, rng: np.random.Generator) -> Batch:
         n50 = int(SECONDS * RATE)
-        mels, mouths = [], []
-        teacher, valid = np.zeros((BATCH, n50, COMPONENTS), np.float32), np.zeros((BATCH, n50), np.float32)
-        for row, name in enumerate(rng.choice(list(SHARE), BATCH, p=list(SHARE.values()))):
-            i = int(rng.choice(self.by_set[name]))
-            record, speed = self.records[i], float(np.exp(rng.uniform(-0.16, 0.16)))
+        n25 = n50 // 2
+        mels = []
+        made = {name: np.zeros((BATCH, *shape), np.float32) for name, shape in (
+            ("teacher", (n50, TAUGHT)), ("valid", (n50,)), ("lips", (n25, SHAPE)), ("filmed", (n25, SHAPE)),
+            ("seen", (n25,)), ("curves", (n25, CURVES)), ("drawn", (n25,)),
+        )}  # fmt: skip
+        for row, name in enumerate(rng.choice(list(self.sets), BATCH, p=self.chance)):
+            people = self.people[name]
+            lesson = self.lessons[int(rng.choice(people[int(rng.integers(len(people)))]))]
+            record, speed = lesson.record, float(np.exp(rng.uniform(-0.18, 0.18)))
             total = len(record.sound) / SAMPLE_RATE
             start = rng.uniform(0, max(0.0, total - SECONDS * speed))
-            seconds = start + np.arange(int(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE * speed
-            sound = (
-                np.interp(seconds * SAMPLE_RATE, np.arange(len(record.sound)), record.sound, 0, 0).astype(np.float32)
-                / 32768
-            )
-            other = self.records[int(rng.choice(self.by_set["speech"]))].sound
-            other = np.resize(other, len(sound)).astype(np.float32) / 32768
-            silent = name in FACE_SETS and rng.random() < SILENT
-            if silent:
-                sound = np.zeros_like(sound) + rng.normal(0, rng.choice([0, 1e-4, 1e-3]), len(sound)).astype(np.float32)
-            mels.append(log_mel(torch.from_numpy(sound if silent else augment(sound, other, rng))))
-            when = start + (np.arange(n50) + 0.5) / RATE * speed
-            at = np.minimum((when * RATE).astype(int), len(self.states[i]) - 1)
-            teacher[row] = (self.states[i][at] - self.mean) @ self.basis
-            valid[row] = (when < total) & (not silent)
-            if silent:
-                mouths.append(Mouth(row, FACE_SETS.index(name), torch.zeros(n50 // 2, SHAPE), seen=False))
+            sound = _stretch(record.sound, start, speed)
+            if rng.random() < SILENT:
+                noise = rng.normal(0, rng.choice([0, 1e-4, 1e-3]), len(sound)).astype(np.float32)
+                mels.append(log_mel(torch.from_numpy(noise)))
                 continue
-            pick = partial(_at, (start + (np.arange(n50 // 2) + 0.5) / FPS * speed) * FPS - 0.5)
-            if name in FACE_SETS:
-                curves = None if record.visemes is None else pick(record.visemes)
-                mouths.append(Mouth(row, FACE_SETS.index(name), pick(self.shapes[i]), curves))
-            if name != FACE_SETS[0]:
-                mouths.append(Mouth(row, 0, pick(self.people[i]), seen=False))
-        return Batch(equalise(torch.stack(mels), rng), torch.from_numpy(teacher), torch.from_numpy(valid), mouths)
+            other = self.lessons[int(rng.integers(len(self.lessons)))].record.sound
+            other = np.resize(other, len(sound)) / np.float32(32768)
+            mels.append(log_mel(torch.from_numpy(augment(sound, other, rng))))
+            when = start + (np.arange(n50) + 0.5) / RATE * speed
+            made["teacher"][row] = _at(when * RATE, lesson.states)
+            made["valid"][row] = when < total
+            middles = (start + (np.arange(n25) + 0.5) / FPS * speed) * FPS - 0.5
+            made["lips"][row] = _at(middles, lesson.told)
+            if lesson.lips is not None:
+                made["filmed"][row] = _at(middles, lesson.lips)
+                made["seen"][row] = _at(middles, record.good[:, None])[:, 0] == 1
+            if record.visemes is not None:
+                made["curves"][row], made["drawn"][row] = _at(middles, record.visemes), 1
+        return Batch(equalise(torch.stack(mels), rng), **{name: torch.from_numpy(a) for name, a in made.items()})
 
 
-def losses(encoder: SpeechEncoder, heads: Heads, batch: Batch) -> dict[str, Tensor]:
-    """Teacher: squared error. Lips: Huber, and one less the correlation of the gap. Curves: Huber. Match: InfoNCE."""
+def _stretch(sound: np.ndarray, start: float, speed: float) -> np.ndarray:
+    """SECONDS of int16 sound from `start` s on, played `speed` times as fast (and as high), float32; silence after."""
+    where = (start + np.arange(int(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE * speed) * SAMPLE_RATE
+    first, last = int(where[0]), int(where[-1]) + 2
+    part = sound[first:last]
+    return np.interp(where - first, np.arange(len(part)), part, 0, 0).astype(np.float32) / 32768
+
+
+def _at(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows [T, C] read at fractional places [t], linearly, the edges repeated -> [t, C] float32."""
+    where = np.clip(where, 0, len(rows) - 1)
+    low = np.minimum(where.astype(int), max(0, len(rows) - 2))
+    mix = (where - low)[:, None].astype(np.float32)
+    return rows[low].astype(np.float32) * (1 - mix) + rows[np.minimum(low + 1, len(rows) - 1)].astype(np.float32) * mix
+
+
+def losses(encoder: SpeechEncoder, heads: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
+    """Teacher: squared error. Lips, told and filmed: smooth L1 and one less the correlation. Curves: Huber."""
     features = encoder(batch.mel).float()
-    error = ((heads.teacher(features) - batch.teacher) ** 2).mean(-1)
-    out = {"teacher": (error * batch.valid).sum() / batch.valid.sum() * 8}
-    rows = [m.row for m in batch.mouths]
-    heard, shapes = features[rows], torch.stack([m.shapes for m in batch.mouths])
-    forecast = encoder.lips(heard, torch.tensor([m.style for m in batch.mouths])).float()
-    forecast = forecast.unflatten(1, (-1, 2)).mean(2)  # 50 Hz -> 25 Hz
-    spoken = batch.valid[rows].unflatten(1, (-1, 2)).amin(2)  # [F, T25]
-    silent = spoken.sum(1) == 0
-    weight = spoken + silent[:, None]  # a silent segment counts whole: its lips rest
-    error = F.huber_loss(forecast, shapes, reduction="none", delta=0.5).mean(-1)
-    out["lips"] = 4 * (error * weight).sum() / weight.sum()
-    follow = [
-        1 - _correlation(forecast[i, :, 0], shapes[i, :, 0], spoken[i]) for i in range(len(rows)) if not silent[i]
-    ]
-    out["follow"] = torch.stack(follow).mean()
-    curves = [
-        (F.huber_loss(heads.visemes(heard[i].unflatten(0, (-1, 2)).mean(1)), m.curves, reduction="none", delta=0.2)
-         .sum(-1) * spoken[i]).sum() / spoken[i].sum().clamp_min(1)
-        for i, m in enumerate(batch.mouths) if m.curves is not None
-    ]  # fmt: skip
-    seen = [i for i, m in enumerate(batch.mouths) if m.seen]
-    nothing = out["teacher"] * 0
-    out["curves"] = torch.stack(curves).mean() if curves else nothing
-    out["match"] = _match(heads, heard[seen], shapes[seen], spoken[seen]) if seen else nothing
+    error = ((heads["teacher"](features) - batch.teacher) ** 2).mean(-1)
+    out = {"teacher": (error * batch.valid).sum() / batch.valid.sum().clamp_min(1)}
+    shape = encoder.lips(features).float().unflatten(1, (-1, 2)).mean(2)  # 50 Hz -> 25 Hz
+    spoken = batch.valid.unflatten(1, (-1, 2)).amin(2)
+    voiced = (spoken.sum(1) > 0).float()
+    weight = spoken + (1 - voiced)[:, None]  # a silent segment counts whole: its lips rest
+    for name, target, mask in (("told", batch.lips, weight), ("filmed", batch.filmed, batch.seen * spoken)):
+        error = F.smooth_l1_loss(shape, target, reduction="none", beta=0.5) @ importance()
+        rows = (mask.sum(1) > 0).float() * voiced
+        follow = correlation_loss(shape, target, mask) @ importance()
+        out[name] = 3 * (error * mask).sum() / mask.sum().clamp_min(1) + (follow * rows).sum() / rows.sum().clamp_min(1)
+    here = heads["curves"](features.unflatten(1, (-1, 2)).mean(2))
+    error = F.huber_loss(here, batch.curves, reduction="none", delta=0.2).sum(-1) * batch.drawn * spoken
+    out["curves"] = error.sum() / (batch.drawn * spoken).sum().clamp_min(1)
     return out
 
 
-def _correlation(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Weighted Pearson r of two series [T]."""
-    weight = weight / weight.sum().clamp_min(1)
-    a, b = a - (a * weight).sum(), b - (b * weight).sum()
-    both = (a * b * weight).sum()
-    return both / ((a * a * weight).sum() * (b * b * weight).sum() + 1e-4).sqrt()
+WEIGHTS = {"teacher": 1.0, "told": 3.0, "filmed": 0.5, "curves": 1.0}
 
 
-def _match(heads: Heads, features: Tensor, shapes: Tensor, spoken: Tensor) -> Tensor:
-    """InfoNCE both ways over MOMENTS of every segment: SPAN frames of mouth against the sound around them."""
-    heard = F.normalize(heads.heard(features.transpose(1, 2)).transpose(1, 2), dim=-1)  # [F, T25, E]
-    windows = F.pad(shapes, (0, 0, SPAN // 2, SPAN // 2)).unfold(1, SPAN, 1).flatten(2)  # [F, T25, SPAN * SHAPE]
-    seen = F.normalize(heads.seen(windows), dim=-1)
-    pick = torch.stack([torch.randperm(heard.shape[1])[:MOMENTS] for _ in range(len(heard))])
-    keep = spoken.gather(1, pick).flatten() > 0
-    take = pick[..., None].expand(-1, -1, heard.shape[-1])
-    logits = heard.gather(1, take).flatten(0, 1)[keep] @ seen.gather(1, take).flatten(0, 1)[keep].T / TEMPERATURE
-    own = torch.arange(len(logits))
-    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-
-
-def _at(frames: np.ndarray, curves: np.ndarray) -> Tensor:
-    """Curves [T, C] read at fractional frames [t] -> [t, C]."""
-    columns = [np.interp(frames, np.arange(len(curves)), c) for c in curves.T]
-    return torch.from_numpy(np.stack(columns, 1).astype(np.float32))
-
-
-WEIGHTS = {"teacher": 0.2, "lips": 10.0, "follow": 1.0, "curves": 2.0, "match": 0.05}
+def begin_with(encoder: SpeechEncoder, folder: Path) -> None:
+    """Take over an encoder's weights as far as names and shapes fit; blocks that it lacks begin small."""
+    known = {name: weight for path in folder.glob("*.safetensors") for name, weight in load_file(path).items()}
+    own = encoder.state_dict()
+    own.update({name: weight for name, weight in known.items() if name in own and weight.shape == own[name].shape})
+    for name, weight in own.items():
+        if name.endswith(".scale") and name not in known:
+            weight.fill_(0.02)
+    encoder.load_state_dict(own)
 
 
 def train(
@@ -295,32 +319,29 @@ def train(
     out: Path,
     teacher: Path,
     steps: int,
-    lr: float = 2e-3,
-    save_every: int = 200,
+    start: Path | None = None,
+    lr: float = 1e-3,
+    save_every: int = 100,
     weights: dict[str, float] = WEIGHTS,
 ) -> SpeechEncoder:
     """Train to `steps` updates, resuming OUT/state.pt; the encoder (moving average) is saved to OUT/speech."""
     out.mkdir(parents=True, exist_ok=True)
-    records = [r for name in (*FACE_SETS, *VOICE_SETS) for r in load_set(data, name)]
-    states = teach(records, teacher, out / "teacher.npy")
-    faces = [i for i, r in enumerate(records) if r.set in FACE_SETS]
-    shapes = lip_shapes([records[i] for i in faces])
-    known = dict(zip(faces, shapes, strict=True))
-    segments = Segments(records, states, known, people_map(records, states, known, out / "people.npy"))
+    segments = Segments(lessons(data, teacher, out / "teacher"))
     torch.manual_seed(0)
     model = SpeechEncoder()
-    heads = Heads(model.config.width, COMPONENTS)
+    if start:
+        begin_with(model, start)
+    width = model.config.width
+    heads = nn.ModuleDict({"teacher": nn.Linear(width, TAUGHT), "curves": nn.Linear(width, CURVES)})
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
+    nets = {"model": model, "heads": heads, "average": average}
     params = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(params, lr, weight_decay=0.02, betas=(0.9, 0.98))
     step = 0
     if (out / "state.pt").exists():
         state = torch.load(out / "state.pt", weights_only=True)
-        (
-            model.load_state_dict(state["model"]),
-            heads.load_state_dict(state["heads"]),
-            average.load_state_dict(state["average"]),
-        )
+        for name, net in nets.items():
+            net.load_state_dict(state[name])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     ahead = ThreadPoolExecutor(1)  # the next batch is made while this one is learned; its seed is its number
@@ -328,7 +349,7 @@ def train(
     began, sums = time.time(), {}
     while step < steps:
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / steps)) + 1e-5
+            group["lr"] = lr * min(1, (step + 1) / 100, 5 * (1 - step / steps))
         batch = coming.result()
         coming = ahead.submit(segments.batch, np.random.default_rng([step + 1]))
         with torch.autocast("cpu", torch.bfloat16):
@@ -341,21 +362,15 @@ def train(
         step += 1
         sums = {k: sums.get(k, 0) + v.item() for k, v in parts.items()}
         if step % 50 == 0:
-            line = {
-                "step": step,
-                **{k: round(v / 50, 4) for k, v in sums.items()},
-                "seconds": round(time.time() - began, 1),
-            }
+            means = {k: round(v / 50, 4) for k, v in sums.items()}
+            line = {"step": step, **means, "seconds": round(time.time() - began, 1)}
             print(line, flush=True)
             with (out / "log.csv").open("a") as log:
                 log.write(",".join(str(v) for v in line.values()) + "\n")
             sums = {}
         if step % save_every == 0 or step == steps:
-            torch.save(
-                {"model": model.state_dict(), "heads": heads.state_dict(), "average": average.state_dict(),
-                 "optimizer": optimizer.state_dict(), "step": step},
-                out / "state.partial.pt",
-            )  # fmt: skip
+            kept = {name: net.state_dict() for name, net in nets.items()}
+            torch.save(kept | {"optimizer": optimizer.state_dict(), "step": step}, out / "state.partial.pt")
             (out / "state.partial.pt").replace(out / "state.pt")
             average.module.save_pretrained(out / "speech")
     return average.module
@@ -366,11 +381,12 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="an encoder to begin with: assets/weights/speech")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--only-teacher", action="store_true", help="no lips, for the ablation: not the product's")
     args = parser.parse_args()
     weights = {name: weight * (name == "teacher") for name, weight in WEIGHTS.items()} if args.only_teacher else WEIGHTS
-    train(args.data, args.out, args.teacher, args.steps, weights=weights)
+    train(args.data, args.out, args.teacher, args.steps, args.start, weights=weights)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def prepare_set(name: str, folder: Path, out: Path, workers: int = 1) -> list[di
 
 
 def _people(folder: Path, clips: list[tuple[Path, str]]) -> list[tuple[str, str]]:
-    """Clip names and who is in them: from the columns `file` and `identity` or `speaker` of a MANIFEST.tsv.
+    """Clip names and who is in them: from a MANIFEST.tsv's columns `file` and `identity`, `person` or `speaker`.
 
     Without one, whoever shares a folder is one person: GRID has a folder a speaker, LRS2 and LRS3 one a video.
     """
@@ -69,7 +69,8 @@ def _people(folder: Path, clips: list[tuple[Path, str]]) -> list[tuple[str, str]
         if (place / "MANIFEST.tsv").exists():
             with (place / "MANIFEST.tsv").open(newline="") as file:
                 rows = list(csv.DictReader(file, delimiter="\t"))
-            return [(Path(r["file"]).stem, who) for r in rows if (who := r.get("identity") or r.get("speaker"))]
+            named = ((r["file"], r.get("identity") or r.get("person") or r.get("speaker")) for r in rows)
+            return [(Path(file).stem, who) for file, who in named if who]
     inside = ((path.relative_to(folder), clip) for path, clip in clips)
     return [(clip, path.parts[0]) for path, clip in inside if len(path.parts) > 1]
 

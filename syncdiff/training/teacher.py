@@ -7,7 +7,6 @@ AV-HuBERT's files are Meta's, and what is distilled from them is under the same 
 
 from __future__ import annotations
 
-import re
 import struct
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from syncdiff.audio.mel import mel_power
 from syncdiff.paper.avhubert import AVHubert, stacked
 
+LAYERS = 2  # of Whisper's that are read: closer to phones than to words, and best for lips (docs/training-log.md)
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 RATE = 50  # features per second
 
@@ -63,35 +63,28 @@ def teacher_in(path: Path) -> WhisperEncoder | AVHubertEncoder:
 
 
 class AVHubertEncoder:
-    """AV-HuBERT's audio path as the same function; its states, 25 a second, stand twice each."""
+    """AV-HuBERT's audio path as a function: samples [N] -> [T50, D] of the layer that SyncDiff hears (section 3.2).
 
-    taken = (-1,)  # the layer that SyncDiff hears (section 3.2)
+    Its states, 25 a second, stand twice each.
+    """
 
     def __init__(self, path: Path) -> None:
         self.net = AVHubert.read(path)
 
     @torch.inference_mode()
     def __call__(self, samples: Tensor) -> Tensor:
-        states: list[Tensor] = []
-        hooks = [
-            layer.register_forward_hook(lambda _layer, _given, made: states.append(made[0]))
-            for layer in self.net.encoder.layers
-        ]
-        last = self.net(stacked(samples.numpy())[None])[0]
-        for hook in hooks:
-            hook.remove()
-        return torch.stack([*states[:-1], last]).repeat_interleave(RATE // self.net.rate, dim=1)
+        return self.net(stacked(samples.numpy())[None])[0].repeat_interleave(RATE // self.net.rate, dim=0)
 
 
 class WhisperEncoder:
-    """Whisper's encoder as a function: samples [N] at 16 kHz -> the states after each layer, [L, T50, D]."""
+    """Whisper's encoder as a function: samples [N] at 16 kHz -> the states after the first LAYERS, [T50, LAYERS * D].
 
-    taken = (1, 2)  # the middle of the network: closer to phones than to words
+    State k is centred on k / 50 s.
+    """
 
     def __init__(self, path: Path) -> None:
         self.weights = read_tensors(path)
         self.heads = len(self.weights["conv2/bias"]) // 64  # Whisper of every size has heads of 64
-        self.layers = len({match[0] for key in self.weights if (match := re.match(r"layer_\d+", key))})
 
     @torch.inference_mode()
     def __call__(self, samples: Tensor) -> Tensor:
@@ -102,12 +95,12 @@ class WhisperEncoder:
         x = F.gelu(F.conv1d(x, w["conv2/weight"], w["conv2/bias"], padding=1, stride=2))[0].T
         x = x + w["position_encodings/encodings"][: len(x)]
         states = []
-        for i in range(self.layers):
+        for i in range(LAYERS):
             x = x + self._attend(self._norm(x, f"layer_{i}/self_attention"), f"layer_{i}/self_attention")
             y = F.gelu(self._linear(self._norm(x, f"layer_{i}/ffn"), f"layer_{i}/ffn/linear_0"))
             x = x + self._linear(y, f"layer_{i}/ffn/linear_1")
             states.append(x)
-        return torch.stack(states)
+        return torch.cat(states, -1)
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         return F.linear(x, self.weights[f"{name}/weight"], self.weights.get(f"{name}/bias"))

@@ -1,0 +1,78 @@
+"""How far a film's own sound and lips are apart, found by the forecast of its sound against its lips; no judge needed.
+
+Only the talker's film itself can tell this: the figure corrects how that film is read and scored, and must not be
+carried over to another voice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from syncdiff.sync.scoring import FPS, correlation
+
+REACH = 5  # frames to either side
+SHORTEST = 2.4  # seconds of lips that are seen
+PARTS = 5  # stretches; the offset must stay whichever is left out
+LOWEST_R, MOST_WANDER = 0.4, 0.5  # see FilmOffset.sure
+
+
+@dataclass(frozen=True)
+class FilmOffset:
+    """Where a film's lips follow the forecast of its sound best."""
+
+    frames: float  # of 1/25 s; positive when the sound runs ahead of the lips, as in Scores.offset_frames
+    r: float  # there
+    wander: float  # frames: the largest change of `frames` when a fifth of the film is left out
+
+    @property
+    def sure(self) -> bool:
+        """Whether the offset may be reported and used.
+
+        Held-out films with their own sound pass in 21 of 24 cases, with another talker's sound in 1 % of cases.
+        """
+        return self.r >= LOWEST_R and self.wander <= MOST_WANDER
+
+
+
+
+def film_offset(
+    forecast: Callable[[np.ndarray], np.ndarray], times: np.ndarray, opening: np.ndarray
+) -> FilmOffset | None:
+    """The offset between a film's lips and its sound, to a fraction of a frame.
+
+    Args:
+        forecast: seconds [N] -> the lip opening [N] that the film's own sound is spoken with, in any unit.
+        times: [T] seconds of the frames' middles on the sound's clock.
+        opening: [T] lip opening seen in the frames, in any unit; NaN where the face is missing.
+
+    Returns:
+        None where nothing can be said: less than SHORTEST seconds of lips seen, lips or forecast that do not move, or
+        no peak within REACH.
+    """
+    seen = np.isfinite(opening)
+    times, opening = times[seen], opening[seen]
+    if len(times) < 2 or len(times) * np.median(np.diff(times)) < SHORTEST:
+        return None
+    shifted = np.stack([forecast(times + shift / FPS) for shift in range(-REACH, REACH + 1)])
+    whole = _peak(shifted, opening)
+    if whole is None:
+        return None
+    parts = np.array_split(np.arange(len(opening)), PARTS)
+    rests = [_peak(np.delete(shifted, part, 1), np.delete(opening, part)) for part in parts]
+    wander = max(abs(rest[0] - whole[0]) if rest else np.inf for rest in rests)
+    return FilmOffset(-whole[0], whole[1], float(wander))
+
+
+def _peak(shifted: np.ndarray, opening: np.ndarray) -> tuple[float, float] | None:
+    """Series [2 * REACH + 1, T] against another [T]: the shift with the highest r, by a parabola, and that r."""
+    found = [correlation(series, opening) for series in shifted]
+    if None in found:
+        return None
+    best = int(np.argmax(found))
+    if not 0 < best < 2 * REACH:
+        return None
+    before, peak, after = found[best - 1 : best + 2]
+    return best - REACH + (before - after) / 2 / (before - 2 * peak + after), peak

@@ -1,0 +1,132 @@
+"""Small networks that forecast people's lips from the teacher's states.
+
+They are trained on the few filmed people, each of whom counts the same however long the film is, and forecast the lips
+of every other voice for `distill`. The mean of several forecasts strangers' lips better than one, and recurrent ones
+better than convolutions or self-attention; the mixture is best at the mouth's width too (docs/training-log.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from syncdiff.geometry.mouth_shape import SHAPE
+
+WINDOW, BATCH = 64, 32  # frames of a training window, windows of an update
+NOISE, DROPOUT, WIDTH = 0.5, 0.3, 64
+KERNELS = (5, 5, 3)  # frames: the convolutional head's reach is 11
+IMPORTANCE = (2.0, 0.5, 0.5, 1.0, 0.5)  # of the five distances in the losses: the gap most, then the width
+
+
+@dataclass(frozen=True)
+class LipTrack:
+    """One filmed clip at 25 frames a second."""
+
+    states: np.ndarray  # [T, D] float32, see per_frame()
+    lips: np.ndarray  # [T, SHAPE] float32 in the talker's units
+    valid: np.ndarray  # [T] bool: where the face was found
+    person: str
+
+
+class ConvHead(nn.Module):
+    """[B, T, D] -> [B, T, SHAPE]: three convolutions over time."""
+
+    def __init__(self, states: int) -> None:
+        super().__init__()
+        first, second, third = KERNELS
+        self.layers = nn.Sequential(
+            nn.Conv1d(states, WIDTH, first, padding=first // 2), nn.GELU(), nn.Dropout(DROPOUT),
+            nn.Conv1d(WIDTH, WIDTH, second, padding=second // 2), nn.GELU(), nn.Dropout(DROPOUT),
+            nn.Conv1d(WIDTH, SHAPE, third, padding=third // 2),
+        )  # fmt: skip
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.layers(states.transpose(1, 2)).transpose(1, 2)
+
+
+class RecurrentHead(nn.Module):
+    """[B, T, D] -> [B, T, SHAPE]: a gated recurrent unit over time in both directions."""
+
+    def __init__(self, states: int) -> None:
+        super().__init__()
+        self.enter, self.dropout = nn.Linear(states, WIDTH), nn.Dropout(DROPOUT)
+        self.gru = nn.GRU(WIDTH, WIDTH, batch_first=True, bidirectional=True)
+        self.leave = nn.Linear(2 * WIDTH, SHAPE)
+
+    def forward(self, states: Tensor) -> Tensor:
+        heard = self.dropout(F.gelu(self.enter(states)))
+        return self.leave(self.dropout(self.gru(heard)[0]))
+
+
+HEADS = (RecurrentHead, ConvHead, RecurrentHead, ConvHead, RecurrentHead)  # whose mean is the forecast
+
+
+def per_frame(states: np.ndarray, frames: int) -> np.ndarray:
+    """States [T50, D] -> [frames, D] float32: the mean of the two states of every 25 Hz frame."""
+    at = np.clip(2 * np.arange(frames), 0, len(states) - 1)
+    return (states[at].astype(np.float32) + states[np.minimum(at + 1, len(states) - 1)]) / 2
+
+
+def correlation_loss(forecast: Tensor, lips: Tensor, weight: Tensor) -> Tensor:
+    """1 - r over time of every distance, [B, T, SHAPE] twice and [B, T] -> [B, SHAPE]; a still series costs about 1."""
+    share = (weight / weight.sum(1, keepdim=True).clamp_min(1))[..., None]
+    a, b = (x - (x * share).sum(1, keepdim=True) for x in (forecast, lips))
+    both, mine, theirs = ((x * y * share).sum(1) for x, y in ((a, b), (a, a), (b, b)))
+    return 1 - both / (mine * theirs + 1e-4).sqrt()
+
+
+def importance() -> Tensor:
+    """IMPORTANCE, summing to 1: [SHAPE]."""
+    return torch.tensor(IMPORTANCE) / sum(IMPORTANCE)
+
+
+def fit_head(
+    kind: type[nn.Module],
+    tracks: Sequence[LipTrack],
+    weight: dict[str, float],
+    seed: int = 0,
+    steps: int = 500,
+    lr: float = 2e-3,
+) -> nn.Module:
+    """A head trained on windows of people drawn by `weight`; the loss is smooth L1 and correlation."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    size = tracks[0].states.shape[1]
+    head = kind(size)
+    optimizer = torch.optim.AdamW(head.parameters(), lr, weight_decay=0.05)
+    people = list(dict.fromkeys(track.person for track in tracks))
+    clips = {who: [track for track in tracks if track.person == who] for who in people}
+    chance = np.array([weight[who] for who in people]) / sum(weight[who] for who in people)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1, (step + 1) / 30) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
+        states, lips = np.zeros((BATCH, WINDOW, size), np.float32), np.zeros((BATCH, WINDOW, SHAPE), np.float32)
+        valid = np.zeros((BATCH, WINDOW), np.float32)
+        for row, k in enumerate(rng.choice(len(people), BATCH, p=chance)):
+            mine = clips[people[k]]
+            length = np.array([len(track.lips) for track in mine])
+            track = mine[int(rng.choice(len(mine), p=length / length.sum()))]
+            start = int(rng.integers(0, max(1, len(track.lips) - WINDOW + 1)))
+            part = slice(start, start + WINDOW)
+            n = len(track.lips[part])
+            states[row, :n], lips[row, :n], valid[row, :n] = track.states[part], track.lips[part], track.valid[part]
+        x, y, seen = (torch.from_numpy(a) for a in (states, lips, valid))
+        made = head(x + NOISE * torch.randn_like(x))
+        error = F.smooth_l1_loss(made, y, reduction="none", beta=0.5) @ importance()
+        loss = (error * seen).sum() / seen.sum() + (correlation_loss(made, y, seen) @ importance()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return head.eval()
+
+
+@torch.inference_mode()
+def forecast(heads: Sequence[nn.Module], states: np.ndarray) -> np.ndarray:
+    """States [T, D] of per_frame() -> the mean of the heads' forecasts [T, SHAPE] float32."""
+    x = torch.from_numpy(states)[None]
+    return torch.stack([head(x)[0] for head in heads]).mean(0).numpy()
