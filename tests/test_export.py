@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import torch
 from safetensors import safe_open
@@ -10,6 +11,14 @@ from safetensors import safe_open
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.training import export
+
+
+def records(folder: Path) -> dict[str, dict]:
+    found = {}
+    for path in folder.glob("*/*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            found[path.parent.name] = json.loads(file.metadata()["record"])
+    return found
 
 
 def test_each_file_tells_of_its_own_training(tmp_path, monkeypatch):
@@ -22,14 +31,20 @@ def test_each_file_tells_of_its_own_training(tmp_path, monkeypatch):
     notes = ["--note", "drawn", "--speech-note", "heard"]
     monkeypatch.setattr("sys.argv", ["ship", str(speech), str(net), str(out), *notes])
     export.main()
-    found = {}
-    for path in out.glob("*/*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            found[path.parent.name] = json.loads(file.metadata()["record"])
-    assert found == {
+    assert records(out) == {
         "speech": {"updates": 7, "note": "heard"},
         "denoiser": {"updates": 5, "samples": 160, "note": "drawn"},
     }
     again = Denoiser.from_pretrained(out / "denoiser")
     for name, weight in denoiser.state_dict().items():
         assert torch.equal(again.state_dict()[name].half(), weight.half()), name
+
+    newer = tmp_path / "newer"
+    SpeechEncoder(width=16, layers=2).save_pretrained(newer / "speech")
+    torch.save({"step": 9}, newer / "state.pt")
+    monkeypatch.setattr("sys.argv", ["export", str(newer), str(out), str(out), "--speech-note", "heard again"])
+    export.main()  # beside a denoiser that stays as it is
+    assert records(out)["speech"] == {"updates": 9, "note": "heard again"}
+    assert records(out)["denoiser"] == {"updates": 5, "samples": 160, "note": "drawn"}
+    same = Denoiser.from_pretrained(out / "denoiser").state_dict()
+    assert all(torch.equal(same[name], weight) for name, weight in again.state_dict().items())

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+from syncdiff.faces import track_faces
+from syncdiff.models.speech_encoder import SpeechEncoder, speech_features
+from syncdiff.progress import finished
 from syncdiff.sync.film_offset import film_offset
+from syncdiff.sync.scoring import lip_opening
+from syncdiff.training.prepare import read_frames, read_sound
+from syncdiff.weights.folders import COMPACT, read_network
+
+EXAMPLE = Path(__file__).parent.parent / "assets" / "examples" / "ines.mp4"
 
 
 def spoken(seed: int):
@@ -50,3 +61,21 @@ def test_nothing_is_said_of_short_flat_or_far_off_films():
     assert film_offset(spoken(3), times, np.full_like(lips, np.nan)) is None
     far = film_offset(spoken(4), *film(4, 9.0))  # beyond REACH
     assert far is None or not far.sure
+
+
+@pytest.mark.weights
+def test_from_sound_to_lips_a_planted_delay_is_found_to_a_quarter_of_a_frame():
+    """The shipped encoder on a rendered head, whose lips are in step: its sound is delayed by known times."""
+    opening = lip_opening(finished(track_faces(iter(read_frames(EXAMPLE))))[0].points)
+    times, sound = (np.arange(len(opening)) + 0.5) / 25, read_sound(EXAMPLE)
+    encoder = read_network(SpeechEncoder, COMPACT / "speech")
+    found = []
+    for frames in (0, 0.5, 2.25, -1.75):
+        samples = round(frames * 640)
+        moved = np.pad(sound, (samples, 0)) if samples >= 0 else sound[-samples:]
+        heard = speech_features(encoder, moved)
+        offset = film_offset(lambda t, heard=heard: heard.lips_at(torch.from_numpy(t))[:, 0].numpy(), times, opening)
+        assert offset.sure
+        found.append(offset.frames + frames)
+    assert max(found) - min(found) < 0.25
+    assert abs(found[0]) < 1  # lips lead the sound by about half a frame

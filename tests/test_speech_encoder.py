@@ -9,7 +9,7 @@ import torch
 from syncdiff.audio import SAMPLE_RATE, mel
 from syncdiff.audio.mel import HOP, MELS, N_FFT, log_mel, mel_filters
 from syncdiff.audio.silence import pauses
-from syncdiff.models.speech_encoder import SpeechEncoder, encode_speech, listen, token_window
+from syncdiff.models.speech_encoder import SpeechEncoder, encode_speech, speech_features, token_window
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_tokens_and_forecast_answer_a_click_at_its_time(at):
     quiet[100] = 0.5  # the loudest band is the same in both
     clicked = quiet.copy()
     clicked[round(at * SAMPLE_RATE)] = 0.5
-    without, heard = listen(encoder, quiet), listen(encoder, clicked)
+    without, heard = speech_features(encoder, quiet), speech_features(encoder, clicked)
     times = torch.arange(0.5, 1.5, 0.002, dtype=torch.float64)
     for answer in (
         (heard.window(times, 3)[:, 1] - without.window(times, 3)[:, 1]).abs().sum(-1),

@@ -27,7 +27,7 @@ import torch
 from syncdiff.audio.mel import log_mel
 from syncdiff.evaluation.metrics import GROUPS
 from syncdiff.geometry.mouth_shape import SpeakerScale
-from syncdiff.models.speech_encoder import SpeechEncoder, encode_speech, listen
+from syncdiff.models.speech_encoder import SpeechEncoder, encode_speech, speech_features
 from syncdiff.sync.scoring import correlation
 from syncdiff.training.data import ClipRecord, load_set
 from syncdiff.training.distill import FILMED, SETS, TeacherStates, lip_tracks
@@ -98,7 +98,7 @@ def forecast_rows(encoder: SpeechEncoder, test: list[ClipRecord]) -> list[Read]:
     rows = []
     for record in test:
         middles = (torch.arange(len(record), dtype=torch.float64) + 0.5) / FPS
-        lips = listen(encoder, record.sound / np.float32(32768)).lips_at(middles).numpy()
+        lips = speech_features(encoder, record.sound / np.float32(32768)).lips_at(middles).numpy()
         rows += read(FORECAST, record, lips)
     return rows
 

@@ -300,7 +300,7 @@ def losses(encoder: SpeechEncoder, heads: nn.ModuleDict, batch: Batch) -> dict[s
     return out
 
 
-WEIGHTS = {"teacher": 1.0, "told": 3.0, "filmed": 0.5, "curves": 1.0}
+WEIGHTS = {"teacher": 1.0, "told": 6.0, "filmed": 0.5, "curves": 1.0}
 
 
 def begin_with(encoder: SpeechEncoder, folder: Path) -> None:

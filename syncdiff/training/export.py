@@ -3,22 +3,34 @@
     python -m syncdiff.training.export TRAINED_SPEECH TRAINED_NET [OUT] [--mean-with WEIGHTS]
                                   --speech-note "..." --note "where and how long"
 
-TRAINED_SPEECH is distill's folder, TRAINED_NET is train's. OUT is assets/weights by default. Where TRAINED_NET went on
+TRAINED_SPEECH is distill's folder, TRAINED_NET is train's; either may be a folder of finished weights (assets/weights),
+whose network and record are taken as they are. OUT is assets/weights by default. Where TRAINED_NET went on
 from other weights, the mean of both can be better than either (Wortsman et al. 2022): --mean-with.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.weights.folders import COMPACT, ship
+
+
+def _record(folder: Path, component: str, counters: dict[str, str], note: str) -> dict[str, object]:
+    """What the headers say of a network's training: a run's counters and the note, or what finished weights say."""
+    if (folder / "state.pt").exists():
+        state = torch.load(folder / "state.pt", weights_only=True, mmap=True)
+        return {name: state[key] for key, name in counters.items()} | {"note": note}
+    with safe_open(next((folder / component).glob("*.safetensors")), framework="pt") as file:
+        return json.loads(file.metadata()["record"])
 
 
 def main() -> None:
@@ -30,10 +42,9 @@ def main() -> None:
     parser.add_argument("--speech-note", default="", help="how the encoder was")
     parser.add_argument("--mean-with", type=Path, metavar="DENOISER", help="folder of the weights it went on from")
     args = parser.parse_args()
-    heard, drawn = (torch.load(run / "state.pt", weights_only=True, mmap=True) for run in (args.speech, args.net))
     records = {
-        "speech": {"updates": heard["step"], "note": args.speech_note},
-        "denoiser": {"updates": drawn["update"], "samples": drawn["samples"], "note": args.note},
+        "speech": _record(args.speech, "speech", {"step": "updates"}, args.speech_note),
+        "denoiser": _record(args.net, "denoiser", {"update": "updates", "samples": "samples"}, args.note),
     }
     encoder = SpeechEncoder.from_pretrained(args.speech / "speech")
     denoiser = Denoiser.from_pretrained(args.net / "denoiser")
