@@ -5,6 +5,7 @@ All crops are uint8 [T, S, S, 3]; landmarks are FaceMesh's [T, 478, 2] in crop p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import cv2
@@ -23,16 +24,22 @@ LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0
 
 def read_lips(crops: np.ndarray) -> np.ndarray:
     """FaceMesh landmarks of crops, read at twice their size; frames without a face repeat the last."""
+    larger = (
+        cv2.copyMakeBorder(cv2.resize(crop, None, fx=2, fy=2), 96, 32, 64, 64, cv2.BORDER_REPLICATE) for crop in crops
+    )
+    return (read_landmarks(larger) - (64, 96)) / 2
+
+
+def read_landmarks(images: Iterable[np.ndarray]) -> np.ndarray:
+    """FaceMesh landmarks [T, 478, 2] px of pictures of one face; frames without a face repeat the last."""
     from mediapipe.python.solutions.face_mesh import FaceMesh
 
     rows: list[np.ndarray] = []
     with FaceMesh(static_image_mode=False, max_num_faces=1, refine_landmarks=True) as mesh:
-        for crop in crops:
-            image = cv2.copyMakeBorder(cv2.resize(crop, None, fx=2, fy=2), 96, 32, 64, 64, cv2.BORDER_REPLICATE)
+        for image in images:
             found = mesh.process(image).multi_face_landmarks
             if found:
-                points = np.array([(p.x * image.shape[1], p.y * image.shape[0]) for p in found[0].landmark])
-                rows.append((points - (64, 96)) / 2)
+                rows.append(np.array([(p.x * image.shape[1], p.y * image.shape[0]) for p in found[0].landmark]))
             else:
                 rows.append(rows[-1] if rows else np.full((478, 2), np.nan))
     return np.stack(rows)

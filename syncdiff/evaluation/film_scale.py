@@ -1,0 +1,264 @@
+"""What people look at: mouths at the film's own scale, measured in the clips as they were filmed.
+
+    python -m syncdiff.evaluation.film_scale FOLDER ... [--weights assets/weights] [--seconds 4] [--cache FOLDER]
+                                             [--sheets FOLDER] [--csv FILE]
+
+Every video of the folders is redrawn to its own sound, twice: by the references alone and with the network; and with
+the network to silence. MediaPipe reads the lips of film and result from the same enlarged crops. Columns: r of the lip
+opening at the best lag within two frames, its reach (standard deviation over the film's), r of the mouth's width,
+variance of the Laplacian in the mouth box over the film's, distance of the outer lip contour in % of that between the
+outer eye corners (each mouth about its own middle), PSNR and SSIM of the mouth box, PSNR of the window that the network
+sees, jitter over the film's, and how far lips move under silence (over the film's). Without the invisible mark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from syncdiff.audio import SAMPLE_RATE
+from syncdiff.conditioning import FaceClip, FramePlan
+from syncdiff.errors import InputError
+from syncdiff.evaluation.metrics import LIPS, jitter, read_landmarks, ssim_of
+from syncdiff.evaluation.reports import table
+from syncdiff.faces import OK, FaceTrack, choose, track_faces
+from syncdiff.generator import CHUNK, CompactGenerator
+from syncdiff.geometry.crops import LIP_BOX, WINDOW, S, align, cut
+from syncdiff.options import SampleOptions
+from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.progress import finished
+from syncdiff.sync.scoring import best_lag, correlation, lip_opening, lip_width
+from syncdiff.training.prepare import FPS, VIDEOS, read_frames, read_sound
+from syncdiff.weights.folders import COMPACT
+
+READ_SIDE, READ_ROOM = 336, (-32.0, -48.0, 192.0)  # px, and x, y, side in crop px, of what landmarks are read from
+LOOKED_AT = (28.0, 44.0, 72.0)  # the same of a contact sheet's tiles
+LOOKS = 10  # frames of a clip on its contact sheet
+REFERENCES, NETWORK = "references alone", "with the network"
+Box = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Film:
+    """One clip as it was filmed, on the 25 fps clock."""
+
+    set: str
+    name: str
+    frames: Sequence[np.ndarray]  # [H, W, 3] uint8
+    track: FaceTrack
+    sound: np.ndarray  # [N] float32 at 16 kHz
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """[T] s."""
+        return np.arange(len(self.frames)) / FPS
+
+    @cached_property
+    def to_frame(self) -> np.ndarray:
+        """[T, 2, 3] crop px -> frame px."""
+        return align(self.track, self.times)
+
+    @cached_property
+    def seen(self) -> np.ndarray:
+        """Frames in which the face can be redrawn."""
+        return np.flatnonzero(self.track.state == OK)
+
+    @cached_property
+    def lips(self) -> np.ndarray:
+        """Landmarks [len(seen), 478, 2] px of the pictures that they are read from."""
+        return self.read(self.frames)
+
+    def read(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+        """The same of redrawn frames."""
+        return read_landmarks(_square(frames[i], self.to_frame[i], READ_ROOM, READ_SIDE) for i in self.seen)
+
+    def plan(self, generator: CompactGenerator) -> FramePlan:
+        """Every frame in which the face is seen, to be redrawn; articulation learnt from the clip's own sound."""
+        crops = np.stack([
+            cut(image, matrix) if ok else np.zeros((S, S, 3), np.uint8)
+            for image, matrix, ok in zip(self.frames, self.to_frame, self.track.state == OK, strict=True)
+        ])  # fmt: skip
+        middles = self.times + 0.5 / FPS
+        face = FaceClip.of(
+            self.track,
+            self.to_frame,
+            crops,
+            film=lambda indices: (self.frames[int(i)] for i in indices),
+            picture=self.frames[0].shape[:2],
+            own_forecast=generator.forecast(generator.encode(self.sound), middles),
+        )
+        weight = (self.track.state == OK).astype(np.float32)
+        return FramePlan(face, np.arange(len(self.frames)), self.times, middles, weight)
+
+    def boxes(self, region: Box) -> list[Box]:
+        """Rows and columns of the frames around a region of the crop, for every seen frame."""
+        (y0, y1), (x0, x1) = ((s.start, s.stop) for s in region)
+        corners = np.array([[x0, y0, 1], [x1, y0, 1], [x0, y1, 1], [x1, y1, 1]])
+        found = []
+        for i in self.seen:
+            at = corners @ self.to_frame[i].T
+            low = np.maximum(np.floor(at.min(0)), 0).astype(int)
+            high = np.ceil(at.max(0)).astype(int)
+            found.append((slice(low[1], high[1]), slice(low[0], high[0])))
+        return found
+
+
+def load_film(path: Path, seconds: float | None = None, cache: Path | None = None) -> Film:
+    """A clip and the track of its largest face; `cache` keeps the tracks. Raises InputError where there is none."""
+    frames = read_frames(path)
+    kept = cache / f"{path.parent.name}__{path.stem}.npz" if cache else None
+    if kept is not None and kept.exists():
+        with np.load(kept) as file:
+            track = FaceTrack(file["points"], file["yaw"], file["state"], tuple(file["cuts"].tolist()))
+    else:
+        track = choose(finished(track_faces(iter(frames))))
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(kept, points=track.points, yaw=track.yaw, state=track.state, cuts=np.array(track.cuts, int))
+    sound = read_sound(path)
+    if sound is None:
+        raise InputError(f"{path.name} has no sound to redraw it to.")
+    n = len(frames) if seconds is None else min(len(frames), round(seconds * FPS))
+    cuts = tuple(c for c in track.cuts if c < n)
+    track = FaceTrack(track.points[:n], track.yaw[:n], track.state[:n], cuts)
+    return Film(path.parent.name, path.stem, frames[:n], track, sound[: n * SAMPLE_RATE // FPS])
+
+
+def redrawn(
+    generator: CompactGenerator, film: Film, sound: np.ndarray, options: SampleOptions, *, network: bool
+) -> list[np.ndarray]:
+    """The film's frames speaking a sound [N], by the references alone or with the network."""
+    plan, speech, out = film.plan(generator), generator.encode(sound), [frame.copy() for frame in film.frames]
+    if not network:
+        mouths = generator.mouths(plan, speech)
+        for i in film.seen:
+            view = plan.face.in_film(int(i), film.frames[i])
+            out[i][view.box] = plan.face.reference(view, int(i), mouths, int(i)).pixels
+        return out
+    for start in range(0, len(out), CHUNK):
+        for step in generator.generate(plan, speech, start, steps=options.steps, seed=options.seed):
+            for i, drawn in (step.finished or {}).items():
+                drawn.paste(film.frames[i], drawn.crop).apply(out[i])
+    return out
+
+
+def measure(film: Film, made: Sequence[np.ndarray]) -> dict[str, float | None]:
+    """One row of the table."""
+    lips, truth = film.read(made), film.lips
+    opening, filmed = lip_opening(lips), lip_opening(truth)
+    lag = best_lag(opening, filmed, 2)
+    eyes = np.linalg.norm(truth[:, 33] - truth[:, 263], axis=-1)
+    a, b = (p[:, LIPS] - p[:, LIPS].mean(1, keepdims=True) for p in (lips, truth))
+    row = {
+        "r": lag and lag.r,
+        "reach": float(opening.std() / filmed.std()),
+        "width_r": correlation(lip_width(lips), lip_width(truth)),
+        "landmarks_%": float(100 * (np.linalg.norm(a - b, axis=-1).mean(1) / eyes).mean()),
+        "jitter": jitter(lips) / jitter(truth),
+    }
+    pairs = [(film.frames[i][box], made[i][box]) for i, box in zip(film.seen, film.boxes(LIP_BOX), strict=True)]
+    grey = [[cv2.cvtColor(np.ascontiguousarray(x), cv2.COLOR_RGB2GRAY) for x in pair] for pair in pairs]
+    sharp = np.mean([[cv2.Laplacian(x, cv2.CV_32F).var() for x in pair] for pair in grey], axis=0)
+    around = [(film.frames[i][box], made[i][box]) for i, box in zip(film.seen, film.boxes(WINDOW), strict=True)]
+    return row | {
+        "sharpness": float(sharp[1] / sharp[0]),
+        "PSNR": _psnr(pairs),
+        "SSIM": float(np.mean([ssim_of(*pair) for pair in grey])),
+        "PSNR_window": _psnr(around),
+    }
+
+
+def _psnr(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    errors = [np.square(a.astype(np.float32) - b).mean() for a, b in pairs]
+    return float((10 * np.log10(255**2 / np.maximum(errors, 1e-3))).mean())
+
+
+def _square(image: np.ndarray, to_frame: np.ndarray, room: tuple[float, float, float], side: int) -> np.ndarray:
+    """The upright square of the frame at x, y with a side in crop px: [side, side, 3]."""
+    x, y, length = room
+    to_tile = to_frame.astype(np.float64).copy()
+    to_tile[:, 2] += to_tile[:, :2] @ (x, y)
+    to_tile[:, :2] *= length / side
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, to_tile, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def sheet(film: Film, rows: dict[str, Sequence[np.ndarray]], looks: Sequence[int] | None = None) -> np.ndarray:
+    """Mouths at the film's scale, upright, one row for each name; RGB."""
+    scale = float(np.median(np.hypot(film.to_frame[film.seen, 0, 0], film.to_frame[film.seen, 1, 0])))
+    side = max(160, round(LOOKED_AT[2] * scale))
+    at = film.seen[np.linspace(0, len(film.seen) - 1, LOOKS).round().astype(int)] if looks is None else looks
+    lines = []
+    for name, frames in rows.items():
+        tiles = [_square(frames[i], film.to_frame[i], LOOKED_AT, side) for i in at]
+        line = np.concatenate(tiles, axis=1)
+        cv2.putText(line, name, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 0))
+        lines.append(line)
+    return np.concatenate(lines)
+
+
+def evaluate_films(
+    pipe: SyncDiffPipeline,
+    paths: Sequence[Path],
+    options: SampleOptions,
+    seconds: float | None = None,
+    cache: Path | None = None,
+    look: Callable[[Film, np.ndarray], None] = lambda *_: None,
+) -> Iterator[dict]:
+    """Rows of the table, clip by clip; `look` gets every clip's contact sheet."""
+    for path in paths:
+        film, generator = load_film(path, seconds, cache), pipe.generator()
+        made = {
+            REFERENCES: redrawn(generator, film, film.sound, options, network=False),
+            NETWORK: redrawn(generator, film, film.sound, options, network=True),
+        }
+        silent = film.read(redrawn(generator, film, np.zeros_like(film.sound), options, network=True))
+        still = float(lip_opening(silent).std() / lip_opening(film.lips).std())
+        for name, frames in made.items():
+            row = {"maker": name, "set": film.set, "clip": film.name, "frames": len(film.frames)}
+            yield row | measure(film, frames) | {"silence_move": still if name == NETWORK else None}
+        look(film, sheet(film, {film.name: film.frames} | made))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--weights", type=Path, default=COMPACT)
+    parser.add_argument("--steps", type=int, default=SampleOptions.steps)
+    parser.add_argument("--seconds", type=float, help="of every clip, from its beginning")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps the tracks of the faces")
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="for a contact sheet of every clip")
+    parser.add_argument("--csv", type=Path)
+    args = parser.parse_args()
+    paths = sorted(p for folder in args.folders for p in folder.iterdir() if p.suffix.lower() in VIDEOS)
+    if not paths:
+        raise SystemExit(f"{args.folders[0]} holds no videos ({', '.join(sorted(VIDEOS))}).")
+    if args.sheets:
+        args.sheets.mkdir(parents=True, exist_ok=True)
+
+    def look(film: Film, picture: np.ndarray) -> None:
+        if args.sheets:
+            cv2.imwrite(str(args.sheets / f"{film.set}-{film.name}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+    pipe, rows = SyncDiffPipeline.from_pretrained(args.weights), []
+    for row in evaluate_films(pipe, paths, SampleOptions(steps=args.steps), args.seconds, args.cache, look):
+        rows.append(row)
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
+    print(table(rows))
+    if args.csv:
+        with args.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
