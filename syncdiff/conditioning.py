@@ -262,7 +262,7 @@ class FaceClip(BaseFaceClip):
                 continue
             run, yaw = slice(a, b), np.nan_to_num(self.yaw[indices[a:b]])
             own = self.shapes[frames]
-            each = plan_moments(moment_costs(target[run], yaw, own, self.yaw[frames]))
+            each = plan_moments(moment_costs(target[run], yaw, own, self.yaw[frames]), target[run, 0])
             top = np.argsort(-each, axis=1, kind="stable")[:, :3]
             moments[run, : top.shape[1]] = frames[top]
             shares[run, : top.shape[1]] = np.take_along_axis(each, top, axis=1)

@@ -46,20 +46,33 @@ def test_one_usable_frame_is_the_moment() -> None:
 
 def test_the_nearest_serves_and_changes_are_smooth() -> None:
     shapes, kind = planted(25)
-    shares = plan_moments(moment_costs(shapes, np.zeros(100), KINDS, np.zeros(4)))
+    shares = plan_moments(moment_costs(shapes, np.zeros(100), KINDS, np.zeros(4)), np.full(100, 5.0))
     assert shares.sum(1) == pytest.approx(np.ones(100))
     assert (shares.argmax(1) == kind).mean() > 0.97
     assert np.abs(np.diff(shares, axis=0)).max() <= 0.5
-    assert (shares.max(1) < 1).sum() <= 3 * 3  # three changes of three frames
+    assert 0 < (shares.max(1) < 1).sum() <= 3 * 3  # three changes of three frames
+
+
+def test_between_closed_lips_moments_change_at_once() -> None:
+    costs = np.tile([0.0, 20.0], (40, 1))
+    costs[20:] = costs[20:, ::-1]
+    assert (plan_moments(costs, np.zeros(40)).max(1) == 1).all()
+    assert (plan_moments(costs, np.full(40, 6.0)).max(1) < 1).any()
+    costs = np.zeros((40, 2))
+    costs[:20, 1] = costs[25:, 0] = 9.0  # in the five frames between either will do
+    gap = np.full(40, 6.0)
+    gap[22] = 0.0  # and the lips meet in one of them
+    assert np.flatnonzero(np.diff(plan_moments(costs, gap).argmax(1))).tolist() == [21]
 
 
 def test_a_passing_advantage_changes_nothing() -> None:
     costs = np.zeros((40, 2))
     costs[:, 1] = 1.0
     costs[20, 0] = 1.0 + STAY  # one frame in which the other would do better, by less than going there and back costs
-    assert plan_moments(costs)[:, 0].min() == 1
+    parted = np.full(40, 5.0)
+    assert plan_moments(costs, parted)[:, 0].min() == 1
     costs[20:26, 0] = 1.0 + STAY
-    assert plan_moments(costs)[22, 1] == 1
+    assert plan_moments(costs, parted)[22, 1] == 1
 
 
 def test_a_turned_head_is_served_by_a_moment_turned_alike() -> None:

@@ -12,8 +12,10 @@ import numpy as np
 MOMENTS = 12  # 8, 12, 16 moments: 28.1, 28.3, 28.4 dB in the mouth box with the true shapes, five people
 CANDIDATES = 6  # frames nearest to a centre, of which the sharpest is taken
 STAY = 16.0  # px2 by which another moment must be nearer, summed over the frames it serves, to be handed over to
+STAY_CLOSED = 4.0  # the same while lips are closed: nobody sees the teeth change
+PARTED = (1.0, 3.0)  # px of gap: up to the first lips count as closed, and moments change at once; from the second not
 HAND_OVER = (0.25, 0.5, 0.25)  # a change of moments, frame by frame: longer is softer, none jumps
-_WEIGHT = np.array([1, 1, 1, 0.35, 0.35], np.float32)  # of a shape's differences: widths are warped most easily
+_WEIGHT = np.array([2, 1, 1, 0.35, 0.35], np.float32)  # of a shape's differences: teeth are in the gap, widths warp
 _CLOSING = 2.0  # more weight of a gap that must be closed: teeth pressed to a line are seen
 _CLOSED, _TURN = 2.0, 6.0  # px of gap below which that holds; degrees of yaw that count as much as one px
 
@@ -55,14 +57,16 @@ def moment_costs(
     return (apart**2 * _WEIGHT).sum(-1) + _CLOSING * closing + turn**2
 
 
-def plan_moments(costs: np.ndarray, stay: float = STAY) -> np.ndarray:
-    """Costs [T, M] -> shares [T, M] that sum to 1: the best moment serves, changes are few, short and smooth.
+def plan_moments(costs: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    """Costs [T, M] and gaps wanted [T] px -> shares [T, M] that sum to 1.
 
-    The cheapest way through all frames where every change costs `stay` (Viterbi 1967).
+    The best moment serves; changes are few, between closed lips where they can be, and else short and smooth: the
+    cheapest way through all frames where every change has its price (Viterbi 1967).
     """
+    parted = np.clip((gap - PARTED[0]) / (PARTED[1] - PARTED[0]), 0, 1)
     best, came = costs[0], []
-    for row in costs[1:]:
-        change = best.min() + stay
+    for row, price in zip(costs[1:], STAY_CLOSED + (STAY - STAY_CLOSED) * parted[1:], strict=True):
+        change = best.min() + price
         came.append(np.where(best <= change, np.arange(len(best)), best.argmin()))
         best = np.minimum(best, change) + row
     at = [int(best.argmin())]
@@ -70,7 +74,8 @@ def plan_moments(costs: np.ndarray, stay: float = STAY) -> np.ndarray:
         at.append(int(back[at[-1]]))
     serves = np.eye(costs.shape[1], dtype=np.float32)[at[::-1]]
     padded = np.pad(serves, ((1, 1), (0, 0)), mode="edge")
-    return sum(share * padded[k : k + len(serves)] for k, share in enumerate(HAND_OVER)).astype(np.float32)
+    smooth = sum(share * padded[k : k + len(serves)] for k, share in enumerate(HAND_OVER))
+    return (serves + parted[:, None] * (smooth - serves)).astype(np.float32)
 
 
 def _means(rows: np.ndarray, count: int) -> np.ndarray:
