@@ -147,7 +147,7 @@ def test_the_matcher_knows_a_pair_that_it_was_shown():
 def test_training_cut_off_goes_on_as_if_it_had_not_been(prepared, tmp_path, monkeypatch):
     encoder = SpeechEncoder(width=32, layers=1).eval()
     preset = replace(train.PRESETS["tiny"], share={"heads": 1.0}, updates=4, helper_updates=1, save_every=2)
-    preset = replace(preset, recipe=replace(preset.recipe, sync=0.1))
+    preset = replace(preset, config=replace(preset.config, sync=0.1))
     whole = train.train(prepared, tmp_path / "whole", encoder, preset)
     (tmp_path / "cut").mkdir()
     for helper in ("reader.pt", "matcher.pt"):
@@ -191,8 +191,8 @@ def test_ablate_trains_and_judges_rows(prepared, tmp_path, monkeypatch):
     for name in ("log mel", "previous", "L1 regressor"):
         preset = ablate.ROWS[name].preset
         small = replace(preset, share={"heads": 1.0}, batch=2, helper_updates=1, hearings=1)
-        recipe = replace(preset.recipe, chained=0)
-        rows[name] = replace(ablate.ROWS[name], preset=replace(small, denoiser=tiny.denoiser, recipe=recipe))
+        config = replace(preset.config, chained=0)
+        rows[name] = replace(ablate.ROWS[name], preset=replace(small, denoiser=tiny.denoiser, config=config))
     monkeypatch.setattr(ablate, "ROWS", rows)
     monkeypatch.setattr(ablate, "SETS", ("heads",))
     monkeypatch.setattr(ablate, "CLIPS", 1)

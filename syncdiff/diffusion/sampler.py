@@ -1,9 +1,9 @@
-"""Noise -> frames: the schedule, one frame's steps, and the frame-after-frame loop. Knows no network and no files.
+"""Sampling: one frame's denoising steps, and the frame-after-frame loop in lanes.
 
-Everything here is a generator: after every evaluation the caller has the word, to show progress or to stop. The
-previous generated frame is an input, so frames cannot simply be batched; instead the clip is cut into lanes of `LANE`
-frames that run side by side, each after `WARM_UP` frames that are drawn and thrown away. The lanes lie on a fixed grid,
-and a frame's noise depends on the seed and its index alone: the same seed gives the same video whatever the batch.
+Everything here is a generator: control returns to the caller after each step, to show progress or to stop. The previous
+generated frame is an input, so frames cannot simply be batched. Instead the clip is cut into lanes of LANE frames that
+run side by side, each after WARM_UP frames that are generated and discarded. The lanes lie on a fixed grid, and a
+frame's noise depends on the seed and its index alone: the same seed gives the same video whatever the batch.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-LANE, WARM_UP, LANES = 16, 2, 8
-SHARED_NOISE = 0.9  # of the noise variance, what all frames of a clip have in common: it keeps skin from boiling
+LANE, WARM_UP, LANES = 16, 2, 8  # frames
+SHARED_NOISE = 0.9  # share of the noise variance that all frames of a clip have in common: it keeps skin from boiling
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (noisy [B, C, h, w], timestep [B]) -> the network's prediction
 
 
 def frame_noise(seed: int, index: int, shape: tuple[int, ...]) -> Tensor:
-    """Unit Gaussian noise of one frame: most of it the clip's own (see SHARED_NOISE), the rest the frame's."""
+    """Unit Gaussian noise of one frame, a share of SHARED_NOISE of its variance common to the clip."""
     clip = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     frame = torch.randn(shape, generator=torch.Generator().manual_seed((seed + 1) * 1_000_003 + index))
     return SHARED_NOISE**0.5 * clip + (1 - SHARED_NOISE) ** 0.5 * frame
 
 
 def sample(denoise: Denoise, noise: Tensor, scheduler: DDIMScheduler, steps: int) -> Iterator[Tensor]:
-    """Draw from `noise` [B, C, h, w]; yields the estimate of the clean frames after each of `steps` evaluations."""
-    scheduler = copy(scheduler)  # it keeps the number of steps: two draws at a time must not share one
+    """DDIM sampling from `noise` [B, C, h, w]; yields the estimate of the clean frames after each of `steps` steps."""
+    scheduler = copy(scheduler)  # it keeps the number of steps: two jobs at a time must not share one
     scheduler.set_timesteps(steps)
     x = noise
     for t in scheduler.timesteps:
@@ -44,15 +44,15 @@ def sample(denoise: Denoise, noise: Tensor, scheduler: DDIMScheduler, steps: int
 
 @dataclass(frozen=True)
 class SamplerStep:
-    """One evaluation of the loop: which frames it worked on, its estimate of them, and whether it was their last."""
+    """One step of the loop."""
 
-    frames: tuple[int, ...]
-    clean: Tensor  # [len(frames), C, h, w]
-    finished: bool  # False also for warm-up frames, which are drawn again by the lane they belong to
+    frames: tuple[int, ...]  # output frames that it worked on
+    clean: Tensor  # [len(frames), C, h, w] estimate of the clean frames
+    finished: bool  # whether it was their last; False also for warm-up frames, which belong to another lane
 
 
 def draw_frames(
-    wanted: np.ndarray,
+    to_redraw: np.ndarray,
     start: int,
     denoiser: Callable[[Tensor, Tensor, tuple[int, ...], Tensor], Tensor],
     complete: Callable[[Tensor, tuple[int, ...]], Tensor],
@@ -62,22 +62,24 @@ def draw_frames(
     steps: int,
     seed: int,
 ) -> Iterator[SamplerStep]:
-    """Draw the wanted frames of the chunk that begins at `start` and holds LANE * LANES frames.
+    """Generate the frames to redraw of the chunk that begins at `start` and holds LANE * LANES frames.
 
     Args:
-        wanted: [T] bool over the whole video; a frame after an unwanted one has no previous frame.
+        to_redraw: [T] bool over the whole video; a frame after one that is left alone has no previous frame.
         start: a multiple of LANE * LANES.
         denoiser: (noisy, timestep, frame indices, previous [B, C, h, w]) -> prediction [B, C, h, w]. `previous` is
             zeros where there is none.
-        complete: (clean estimate, frame indices) -> the whole frames, as the next ones are told of them.
+        complete: (clean estimate, frame indices) -> what the next frames get as their previous frame.
         shape: C, h, w.
     """
     if start % (LANE * LANES):
         raise ValueError(f"a chunk starts at a multiple of {LANE * LANES}, not at {start}")
-    starts = range(start, min(start + LANE * LANES, len(wanted)), LANE)
+    starts = range(start, min(start + LANE * LANES, len(to_redraw)), LANE)
     previous = torch.zeros(len(starts), *shape)
     for place in range(-WARM_UP, LANE):
-        rows = [row for row, first in enumerate(starts) if 0 <= first + place < len(wanted) and wanted[first + place]]
+        rows = [
+            row for row, first in enumerate(starts) if 0 <= first + place < len(to_redraw) and to_redraw[first + place]
+        ]
         if rows:
             frames = tuple(starts[row] + place for row in rows)
             noise = torch.stack([frame_noise(seed, i, shape) for i in frames])

@@ -103,20 +103,20 @@ def no_reference_inputs(
 
 
 def _plain(*, bottleneck: int = 4, **changes) -> Preset:
-    recipe = TrainConfig(lip_shapes=False, speech_dropout=0.0, chained=CHAINED)
+    config = TrainConfig(lip_shapes=False, speech_dropout=0.0, chained=CHAINED)
     return Preset(
         denoiser={"widths": WIDTHS, "bottleneck": bottleneck},
         batch=BATCH,
-        recipe=recipe,
+        config=config,
         build=plain_inputs,
         **changes,
     )
 
 
-def _bent(share: dict[str, float] | None = None, **recipe) -> Preset:
+def _bent(share: dict[str, float] | None = None, **config) -> Preset:
     changes = {} if share is None else {"share": share}
     return Preset(
-        denoiser={"widths": WIDTHS}, batch=BATCH, recipe=TrainConfig(**{"chained": CHAINED} | recipe), **changes
+        denoiser={"widths": WIDTHS}, batch=BATCH, config=TrainConfig(**{"chained": CHAINED} | config), **changes
     )
 
 
@@ -128,7 +128,7 @@ ROWS = {
     "random + bottlenecked previous": Row("plain: reference frame", _plain()),
     "L1 regressor without the bend": Row(
         "plain: losses",
-        replace(_plain(), recipe=replace(_plain().recipe, regressor=True, chained=0, pose_dropout=1.0)),
+        replace(_plain(), config=replace(_plain().config, regressor=True, chained=0, pose_dropout=1.0)),
         steps=1,
     ),
     "random + whole previous": Row("plain: bottleneck", _plain(bottleneck=WHOLE)),
@@ -160,7 +160,7 @@ class AblatedClip(SourceClip):
 
 def drawn_by_row(row: Row, denoiser: Denoiser, encoder: nn.Module) -> Method:
     """Draws as this row's network was trained to."""
-    net = Regressor(denoiser) if row.preset.recipe.regressor else denoiser
+    net = Regressor(denoiser) if row.preset.config.regressor else denoiser
     generator = CompactGenerator(net.eval(), encoder, compact_schedule())
 
     def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:

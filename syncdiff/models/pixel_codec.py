@@ -1,4 +1,4 @@
-"""Crop pixels <-> what the network sees. Exact and without weights: space-to-depth by 4.
+"""Pixel codec: window pixels to latents and back, by space-to-depth of 4. Exact, without weights.
 
 The 80 x 96 px window of a crop becomes 20 x 24 positions of 48 numbers; `decode(encode(x)) == x` for uint8 pixels.
 Compared with a learned latent this costs no decoder, loses nothing, and leaves 16 times fewer positions than pixels.
@@ -36,7 +36,7 @@ def window_mask() -> Tensor:
 
 
 def spread(weight: np.ndarray | Tensor) -> Tensor:
-    """A weight of every pixel [B, 80, 96] -> [B, 48, 20, 24], number by number as `encode` lays the pixels out."""
+    """A mask over pixels [B, 80, 96] -> over latents [B, 48, 20, 24], laid out as `encode` does."""
     return F.pixel_unshuffle(torch.as_tensor(weight)[:, None].expand(-1, 3, -1, -1), FACTOR)
 
 

@@ -190,7 +190,6 @@ def _tones(size: int, rng: np.random.Generator) -> np.ndarray:
     return out / np.float32(np.sqrt((out**2).mean()) + 1e-6)
 
 
-
 def equalise(mel: Tensor, rng: np.random.Generator) -> Tensor:
     """A random smooth equaliser and band limits on log mel [B, M, T]: microphones, telephones and codecs."""
     knots = torch.from_numpy(rng.normal(0, 0.08, (len(mel), 1, 6)).astype(np.float32))

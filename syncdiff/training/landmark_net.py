@@ -1,6 +1,6 @@
-"""The lip reader of the objective: a small network that finds lip landmarks in rough estimates, then stands still.
+"""The landmark network of the denoiser's losses: reads lip landmarks off rough estimates; frozen once it is trained.
 
-It learns from the half of the people that the judge does not see.
+It is trained on the half of the people that the judge is not trained on.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def train_or_load(
     rate: float,
     decay: float,
 ) -> Net:
-    """A small net for the denoiser's losses, frozen: read from `path`, or trained now on true frames.
+    """A small network for the denoiser's losses, frozen: read from `path`, or trained now on true frames.
 
     Args:
-        loss: of windows [B, 3, 80, 96] and the batch they are from. The pixels are noisy, so that the net stays
-            sensible on rough estimates.
+        loss: of windows [B, 3, 80, 96] and the batch they are from. Noise is added to the pixels, as the network will
+            read rough estimates.
         rate: the highest of a one-cycle schedule.
     """
     if path.exists():
@@ -74,7 +74,7 @@ def train_or_load(
 
 
 def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LandmarkNet:
-    """The lip reader: L1 on landmarks, in window px."""
+    """The landmark network, trained with L1 on landmarks in window px."""
     reader = LandmarkNet()
 
     def loss(windows: Tensor, batch: FaceBatch) -> Tensor:

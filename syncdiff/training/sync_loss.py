@@ -1,8 +1,8 @@
-"""The sync loss: does this mouth go with this sound, rather than with the sounds of the other rows?
+"""The sync loss: contrastive, between the drawn mouth and the speech of its own and of the other rows.
 
-What the paper names as its future work: an explicit cross-modal contrastive loss on the one-step estimate, decoded. The
-mouth's side stands on the lip reader's features; both sides learn on true frames, from the half of the people that the
-judge does not see, and stand still while the denoiser learns.
+The paper names an explicit cross-modal contrastive loss as its future work; here it acts on the decoded one-step
+estimate. The visual side takes the landmark network's features. Both sides are trained on true frames, of the half of
+the people that the judge is not trained on, and are frozen while the denoiser is trained.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SyncMatcher(nn.Module):
 def train_matcher(
     faces: TalkingFaces, reader: LandmarkNet, out: Path, updates: int, tokens: int, speech_width: int
 ) -> SyncMatcher:
-    """The matcher, on what the finished reader sees."""
+    """The matcher, trained on the frozen landmark network's features."""
     matcher = SyncMatcher(tokens, speech_width)
 
     def loss(windows: Tensor, batch: FaceBatch) -> Tensor:

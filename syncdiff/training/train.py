@@ -2,7 +2,7 @@
 
     python -m syncdiff.training.train DATA OUT --speech OUT_OF_DISTILL/speech [--preset compact] [--hours 1.5]
 
-First a lip reader and a sync matcher for the losses (minutes), then the denoiser. Runs under `accelerate launch` too.
+First the networks of the losses (minutes), then the denoiser. Runs under `accelerate launch` too.
 Resumable: OUT/state.pt holds weights, moving average, optimiser, counters, dice and the chains' last frames; start the
 same command again and it goes on as if it had never stopped. OUT/log.csv has one line every 50 updates (TensorBoard
 too, where it is installed), OUT/sheet-*.png a look at some faces, OUT/denoiser the moving average as the pipeline loads
@@ -60,11 +60,11 @@ class Preset:
     batch: int = 32
     updates: int = 100_000
     save_every: int = 300
-    helper_updates: int = 800  # of the lip reader, and of the matcher where there is a sync loss
-    hearings: int = 3  # times every sound is encoded, the first clean, the others augmented
+    helper_updates: int = 800  # of the landmark network, and of the matcher where there is a sync loss
+    hearings: int = 3  # times every sound is encoded: once clean, then augmented
     workers: int = 1  # threads that make batches
     build: BuildInputs = warped_inputs
-    recipe: TrainConfig = field(default_factory=TrainConfig)
+    config: TrainConfig = field(default_factory=TrainConfig)
 
 
 PRESETS = {
@@ -74,22 +74,22 @@ PRESETS = {
         updates=20,
         helper_updates=10,
         hearings=1,
-        recipe=TrainConfig(chained=1),
+        config=TrainConfig(chained=1),
     ),
     # Two CPU cores: 25 samples a second before the sync loss, whose weight was chosen in docs/ablations.md.
-    "compact": Preset(denoiser={"widths": (48, 96, 192)}, recipe=TrainConfig(sync=0.02)),
+    "compact": Preset(denoiser={"widths": (48, 96, 192)}, config=TrainConfig(sync=0.02)),
     "compact-gpu": Preset(  # the same network with the batches of a GPU
         denoiser={"widths": (48, 96, 192)},
         batch=256,
         updates=12_000,
         save_every=1000,
         workers=12,
-        recipe=TrainConfig(lr=1e-3, ema=0.9995, chained=76, sync=0.02),
+        config=TrainConfig(lr=1e-3, ema=0.9995, chained=76, sync=0.02),
     ),
 }
 
 
-def hearer(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
+def cached_features(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
     """A function of a set's records that encodes every sound `hearings` times and looks windows of tokens up."""
 
     @torch.inference_mode()
@@ -129,9 +129,9 @@ def hearer(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
 def train_helpers(
     faces: TalkingFaces, out: Path, preset: Preset, model: Denoiser
 ) -> tuple[LandmarkNet, SyncMatcher | None]:
-    """What the losses look with: read from OUT, or trained now on true frames."""
+    """The networks of the losses: read from OUT, or trained now on true frames."""
     reader = train_reader(faces, out, preset.helper_updates)
-    if not preset.recipe.sync:
+    if not preset.config.sync:
         return reader, None
     sizes = model.config.tokens, model.config.speech_width
     return reader, train_matcher(faces, reader, out, preset.helper_updates, *sizes)
@@ -186,14 +186,14 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(accelerator.process_index)
     model = new_denoiser(encoder, preset, start)
-    hear = hearer(encoder, model.config.tokens, preset.hearings, helpers)
+    hear = cached_features(encoder, model.config.tokens, preset.hearings, helpers)
     with accelerator.main_process_first():
         seen = TalkingFaces(data, preset.share, hear, split="generator")
         reader, matcher = train_helpers(seen, helpers, preset, model)
     torch.manual_seed(accelerator.process_index)  # again: a helper trained just now has used the dice
-    learner = Trainer(model, preset.recipe, accelerator, reader, matcher)
+    learner = Trainer(model, preset.config, accelerator, reader, matcher)
     faces = TalkingFaces(data, preset.share, hear, build=preset.build)
-    chained = preset.recipe.chained
+    chained = preset.config.chained
     held = faces.batch(12, np.random.default_rng(99)).encoded()
     if (out / "state.pt").exists():
         learner.resume(out / "state.pt")

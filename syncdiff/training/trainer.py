@@ -1,4 +1,4 @@
-"""What learns in a run, how one update goes, and all that the run is resumed from."""
+"""The denoiser's trainer: one update, its hyper-parameters, and the state that a run is resumed from."""
 
 from __future__ import annotations
 
@@ -22,58 +22,58 @@ from syncdiff.training.sync_loss import SyncMatcher
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one update goes."""
+    """Hyper-parameters of one update."""
 
     lr: float = 6e-4
     ema: float = 0.999
     chained: int = 9  # first rows of every batch: their previous frame is the network's own, from the update before
     pose_noise: float = 0.4  # upper end of the noise on a true previous frame
     pose_dropout: float = 0.2  # how often there is no previous frame
-    speech_dropout: float = 0.4  # how often the speech is not told, only the lip shape
+    speech_dropout: float = 0.4  # how often the speech is dropped, and only the lip shape given
     lip_shapes: bool = True  # whether lip shapes are given, and speech is dropped now and then
     sync: float = 0.0  # weight of the sync loss
-    regressor: bool = False  # for comparison: the frame in one evaluation from no noise, by L1 alone, as Wav2Lip does
+    regressor: bool = False  # for comparison: the frame in one evaluation without noise, by L1 alone, as Wav2Lip does
 
 
-def corrupt_conditioning(told: Conditioning, own: Tensor, recipe: TrainConfig) -> Conditioning:
+def corrupt_conditioning(conditioning: Conditioning, own: Tensor, config: TrainConfig) -> Conditioning:
     """Conditioning as sampling has it: the previous frame noisy or missing, the speech now and then dropped.
 
     Speech is dropped often: the encoder was trained on these very clips, so their tokens alone predict the lips, and a
     network that relied on that would mumble on any other voice.
 
     Args:
-        own: [rows, C, h, w] what the network drew for the frames before the first rows; zeros at a chain's beginning.
-            Only true previous frames in training let errors grow from frame to frame in sampling (measured: black
-            smears within a second), and so did chains of one frame.
+        own: [rows, C, h, w] the network's own previous frames of the first rows; zeros at a chain's beginning. With
+            only true previous frames in training, errors grew from frame to frame in sampling (black smears within a
+            second); so they did with chains of one frame.
     """
-    true = told.previous[len(own) :]
+    true = conditioning.previous[len(own) :]
     shape = (len(true), 1, 1, 1)
-    noise = torch.rand(shape, device=true.device) * recipe.pose_noise
-    keep = (torch.rand(shape, device=true.device) >= recipe.pose_dropout).float()
+    noise = torch.rand(shape, device=true.device) * config.pose_noise
+    keep = (torch.rand(shape, device=true.device) >= config.pose_dropout).float()
     previous = torch.cat([own, (true + noise * torch.randn_like(true)) * keep])
-    silent = torch.rand(len(previous), 1, 1, device=previous.device) < recipe.speech_dropout
-    if not recipe.lip_shapes:
-        return replace(told, previous=previous, lip_shapes=torch.zeros_like(told.lip_shapes))
-    return replace(told, previous=previous, speech=told.speech.masked_fill(silent, 0.0))
+    silent = torch.rand(len(previous), 1, 1, device=previous.device) < config.speech_dropout
+    if not config.lip_shapes:
+        return replace(conditioning, previous=previous, lip_shapes=torch.zeros_like(conditioning.lip_shapes))
+    return replace(conditioning, previous=previous, speech=conditioning.speech.masked_fill(silent, 0.0))
 
 
 class Trainer:
-    """The denoiser with its moving average, its optimiser, counters, and the chains' last frames."""
+    """The denoiser with its moving average, optimiser, counters, and the last frames of its chains."""
 
     def __init__(
         self,
         model: Denoiser,
-        recipe: TrainConfig,
+        config: TrainConfig,
         accelerator: Accelerator,
         reader: LandmarkNet,
         matcher: SyncMatcher | None,
     ) -> None:
-        self.recipe, self.accelerator, self.reader = recipe, accelerator, reader.to(accelerator.device)
+        self.config, self.accelerator, self.reader = config, accelerator, reader.to(accelerator.device)
         self.matcher = matcher and matcher.to(accelerator.device)
         self.update, self.samples, self.mask = 0, 0, pixel_codec.latent_mask().to(accelerator.device)
-        self.own = torch.zeros(recipe.chained, *self.mask.shape[1:], device=accelerator.device)
+        self.own = torch.zeros(config.chained, *self.mask.shape[1:], device=accelerator.device)
         self.model, self.optimizer = accelerator.prepare(
-            model, torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=0.01, betas=(0.9, 0.99))
+            model, torch.optim.AdamW(model.parameters(), config.lr, weight_decay=0.01, betas=(0.9, 0.99))
         )
         self.average = Denoiser.from_config(model.config).to(accelerator.device)
         self.average.load_state_dict(accelerator.unwrap_model(self.model).state_dict())  # alike in all processes by now
@@ -85,44 +85,44 @@ class Trainer:
         """Training time of this run so far, resumed parts included."""
         return time.time() - self.began
 
-    def learn(self, clean: Tensor, told: Conditioning, progress: float) -> dict[str, float]:
+    def learn(self, clean: Tensor, conditioning: Conditioning, progress: float) -> dict[str, float]:
         """One update.
 
         Args:
             clean: [B, C, h, w].
             progress: 0..1 of the run; the rate falls over the last four tenths.
         """
-        recipe = self.recipe
+        config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.lr * min(1.0, (self.update + 1) / 200, max(0.02, (1 - progress) / 0.4))
-        clean, told = clean.to(self.accelerator.device), told.to(self.accelerator.device)
+            group["lr"] = config.lr * min(1.0, (self.update + 1) / 200, max(0.02, (1 - progress) / 0.4))
+        clean, conditioning = clean.to(self.accelerator.device), conditioning.to(self.accelerator.device)
         with self.accelerator.autocast():
             beginning = [row for row in range(len(self.own)) if chain_link(row, self.update)[1] == 0]
             self.own[beginning] = 0
-            seen = corrupt_conditioning(told, self.own, recipe)
-            if recipe.regressor:
+            seen = corrupt_conditioning(conditioning, self.own, config)
+            if config.regressor:
                 terms, estimate = self.regress(clean, seen)
             else:
                 terms, estimate = self.objective(self.model, clean, seen, pure=len(self.own))
-            drawn = estimate[: len(self.own)] * self.mask + told.masked[: len(self.own)]
+            drawn = estimate[: len(self.own)] * self.mask + conditioning.masked[: len(self.own)]
             self.own = drawn.detach().clamp(-1, 1)
             if self.matcher is not None:
                 features = self.reader(F.pixel_shuffle(estimate, pixel_codec.FACTOR))[1][-1]
-                terms["sync"] = recipe.sync * self.matcher(features, told.speech)
+                terms["sync"] = config.sync * self.matcher(features, conditioning.speech)
         self.accelerator.backward(sum(terms.values()))
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step(), self.optimizer.zero_grad()
         self.update, self.samples = self.update + 1, self.samples + len(clean) * self.accelerator.num_processes
         with torch.no_grad():
-            decay = min(recipe.ema, self.update / (self.update + 10))
+            decay = min(config.ema, self.update / (self.update + 10))
             learned = self.accelerator.unwrap_model(self.model).parameters()
             torch._foreach_lerp_(list(self.average.parameters()), list(learned), 1 - decay)
         return {name: term.item() for name, term in terms.items()}
 
-    def regress(self, clean: Tensor, told: Conditioning) -> tuple[dict[str, Tensor], Tensor]:
-        """Mean absolute error of the frame drawn at the last timestep from nothing, weighed as the objective does."""
+    def regress(self, clean: Tensor, conditioning: Conditioning) -> tuple[dict[str, Tensor], Tensor]:
+        """Mean absolute error of the frame predicted at the last timestep from zeros, with the objective's weights."""
         last = torch.full((len(clean),), self.objective.scheduler.config.num_train_timesteps - 1, device=clean.device)
-        estimate = self.model(torch.zeros_like(clean), last, told).float()
+        estimate = self.model(torch.zeros_like(clean), last, conditioning).float()
         error = (estimate - clean).abs() * self.objective.pixel_weight.to(clean.device)
         return {"pixels": error.mean()}, estimate
 
