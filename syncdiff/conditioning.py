@@ -42,6 +42,7 @@ from syncdiff.geometry.warp import anchor_of, lip_mask
 from syncdiff.media import Clip, Timeline
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning
+from syncdiff.sync.film_offset import FilmOffset
 
 FADE_OUT_SECONDS = 0.2  # over which redrawing fades where a shorter voice ends
 MARGIN = 8.0  # crop px around a moment's window that are kept of its frame
@@ -136,6 +137,11 @@ class BaseFaceClip:
     crops: CropFile | np.ndarray  # [T] of [side, side, 3] uint8
     to_frame: np.ndarray  # [T, 2, 3] crop px -> frame px
 
+    @property
+    def offset(self) -> FilmOffset | None:
+        """Between the film's own sound and its lips, where it was looked for."""
+        return None
+
 
 @dataclass(frozen=True)
 class MouthPlan:
@@ -158,7 +164,8 @@ class FaceClip(BaseFaceClip):
     shots: np.ndarray  # [T] int: mouths are never lent from one shot to another
     film: Callable[[Sequence[int]], Iterable[np.ndarray]] | None = None  # source frames [H, W, 3]; None: crops only
     picture: tuple[int, int] | None = None  # height and width of the frames, px
-    own_forecast: np.ndarray | None = None  # [T, SHAPE] speaker's units, of the film's own sound
+    own_forecast: np.ndarray | None = None  # [T, SHAPE] speaker's units, of the film's own sound, brought into sync
+    offset: FilmOffset | None = None  # between the film's own sound and its lips
     build: BuildInputs = field(default=warped_inputs)
     _lent: dict[int, dict[int, FaceView]] = field(default_factory=dict, repr=False)  # by shot: views of moments
 

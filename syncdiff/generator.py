@@ -22,6 +22,8 @@ from syncdiff.media import Clip, Patch
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder, SpeechFeatures, speech_features
+from syncdiff.sync.film_offset import film_offset
+from syncdiff.sync.scoring import FPS
 
 PREVIOUS_STRENGTH = 0.4  # of the previous drawn frame: at full strength errors grew (docs/training-log.md)
 CHUNK = sampler.LANE * sampler.LANES  # output frames that are generated in one go
@@ -83,18 +85,18 @@ class CompactGenerator:
         return crops.align(track, clip.times)
 
     def face_clip(self, clip: Clip, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> FaceClip:
-        own = None
-        if clip.speech is not None:
-            middles = (clip.times + np.append(clip.times[1:], clip.seconds)) / 2
-            own = self.forecast(self.encode(clip.speech.samples()), middles)
-        return FaceClip.of(
-            track,
-            to_frame,
-            crops,
-            film=lambda frames: (frame.rgb() for frame in clip.frames(frames)),
-            picture=(clip.height, clip.width),
-            own_forecast=own,
-        )
+        film = {
+            "film": lambda frames: (frame.rgb() for frame in clip.frames(frames)),
+            "picture": (clip.height, clip.width),
+        }
+        face = FaceClip.of(track, to_frame, crops, **film)
+        if clip.speech is None:
+            return face
+        own, middles = self.encode(clip.speech.samples()), (clip.times + np.append(clip.times[1:], clip.seconds)) / 2
+        gap = np.where(face.usable, face.shapes[:, 0], np.nan)
+        offset = film_offset(lambda times: self.forecast(own, times)[:, 0], middles, gap)
+        late = offset.frames / FPS if offset is not None and offset.sure else 0.0
+        return replace(face, own_forecast=self.forecast(own, middles - late), offset=offset)
 
     @staticmethod
     def forecast(speech: SpeechFeatures, times: np.ndarray) -> np.ndarray:

@@ -48,6 +48,7 @@ NO_SYNCNET = (
 )
 RESULT_LIMITS = replace(LIMITS, bytes=2**50, seconds=86_400.0)  # a result may be larger and longer than an upload
 DECODED_AHEAD = 4  # frames that a thread decodes while one is searched or cut
+NOTICED_OFFSET = 1.0  # 25ths of a s between a film's lips and its sound that are worth a note
 TEST_PASS_SECONDS = 30.0  # at the most, drawn only to find the offset that is corrected
 
 Cut = Callable[[np.ndarray, np.ndarray], np.ndarray]  # frame [H, W, 3] and transform [2, 3] -> crop [side, side, 3]
@@ -164,6 +165,8 @@ class Job:
             ):
                 yield from self._draw(generator, plan, clip, features, judged, result_writer, source_writer, options)
             sign(video, labelled=options.label and label(clip.width, clip.height) is not None)
+            own = plan.face.offset
+            source_offset = own.frames if own is not None and own.sure else None
             redrawn, passed, state = int(plan.to_redraw.sum()), plan.passed_through(clip, line, track), track.state
             del features, plan, track  # a long clip's landmarks and features: scoring needs neither
             _trim()
@@ -186,12 +189,13 @@ class Job:
             seconds=watch.seconds,
             passed_through=passed,
             silent=silent,
-            notes=tuple(dict.fromkeys((*clip.notes, *speech.notes, line.note, *notes))),
+            notes=tuple(dict.fromkeys((*clip.notes, *_offset_note(source_offset), *speech.notes, line.note, *notes))),
             source_scores=before,
             result_scores=after,
             peak_memory_mib=_peak_memory_mib(),
             options=options,
             running=self.pipe.running,
+            source_offset=source_offset,
             earlier_frames=earlier,
             source_lse=lse[0],
             result_lse=lse[1],
@@ -342,6 +346,14 @@ def _track(clip: Clip, finder: str, wanted: int | Spot | None) -> Generator[Prog
     if isinstance(wanted, Spot):
         wanted = at_spot(tracks, wanted, clip.times, (clip.height, clip.width))
     return choose(tracks, wanted)
+
+
+def _offset_note(offset: float | None) -> tuple[str, ...]:
+    """What the visitor should know about the source's own sync; nothing where nobody would notice."""
+    if offset is None or abs(offset) < NOTICED_OFFSET:
+        return ()
+    where = "after" if offset > 0 else "before"
+    return (f"In the face video the lips come {abs(offset) * 1000 / SCORE_RATE:.0f} ms {where} its own sound.",)
 
 
 def _correction(scores: Scores) -> str:

@@ -43,6 +43,7 @@ class Result:
     peak_memory_mib: float  # of this process since it started
     options: SampleOptions
     running: dict[str, str]  # profile, device, precision, attention
+    source_offset: float | None = None  # 25ths of a s that the source's lips come after its own sound, where sure
     earlier_frames: int = 0  # of 25 a second, that the lips were drawn earlier than heard, to be in step
     source_lse: tuple[
         Scores, ...

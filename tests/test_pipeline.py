@@ -223,3 +223,42 @@ def test_the_pipeline_alone_redraws_crops_and_leaves_the_others(pipe):
     assert (drawn[0] == crops[0]).all()
     assert (drawn[1:, : WINDOW[0].start] == crops[1:, : WINDOW[0].start]).all()
     assert (drawn[1:] != crops[1:]).any((1, 2, 3)).all()
+
+
+def test_a_film_out_of_sync_is_noted(job, short, tmp_path, monkeypatch):
+    """The lips of a film of a talking head follow a planted forecast 3 frames late."""
+    import soundfile
+
+    with av.open(str(short[0])) as film:
+        frames = [f.to_ndarray(format="rgb24") for f in film.decode(video=0)]
+    with av.open(str(tmp_path / "own.mp4"), "w") as out:
+        video, audio = out.add_stream("libx264", rate=25, options={"crf": "10"}), out.add_stream("aac", rate=16000)
+        video.width = video.height = 240
+        for frame in frames:
+            out.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        samples, rate = soundfile.read(short[1], dtype="float32")
+        block = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        block.sample_rate = rate
+        resampler = av.AudioResampler(format="fltp", layout="mono", rate=16000)
+        for part in (*resampler.resample(block), *resampler.resample(None)):
+            out.mux(audio.encode(part))
+        for stream in (video, audio):
+            out.mux(stream.encode())
+    seen = {}
+
+    def face_clip(generator, clip, track, to_frame, crops):
+        seen["gap"] = FaceClip.of(track, to_frame, crops).shapes[:, 0]
+        return made(generator, clip, track, to_frame, crops)
+
+    def forecast(_speech, times):
+        lips = np.zeros((len(times), 5), np.float32)
+        lips[:, 0] = np.interp(times * 25 - 0.5 + 3, np.arange(60), seen["gap"]) / 8  # the sound runs 3 frames ahead
+        return lips
+
+    made = CompactGenerator.face_clip
+    monkeypatch.setattr(CompactGenerator, "face_clip", face_clip)
+    monkeypatch.setattr(CompactGenerator, "forecast", staticmethod(forecast))
+    _, result = run(job, tmp_path / "own.mp4", short[1], tmp_path / "out.mp4")
+    assert result.source_offset == pytest.approx(3, abs=0.3)
+    assert "the lips come 1" in " ".join(result.notes)
+    assert "ms after its own sound" in " ".join(result.notes)
