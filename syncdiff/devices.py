@@ -18,7 +18,7 @@ def autocast(device: torch.device) -> torch.autocast:
     """
     if device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16)
-    listed = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 has no such list: fp32 there
+    listed = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch without that list: fp32
     return torch.autocast("cpu", torch.bfloat16, enabled=bool(listed.get("avx512_bf16") or listed.get("amx_bf16")))
 
 
