@@ -244,6 +244,46 @@ def test_who_looks_otherwise_is_somebody_else() -> None:
     assert len(finish(follow(numbered(120), Oracle(first, second)))) == 2
 
 
+def shot_change(appearance: Callable[[int], np.ndarray], away: float = 0.0) -> list[FaceTrack]:
+    """Tracks of a face that stays, or moves by `away` px, where the picture around it changes: in frame 20."""
+
+    class Webcam(Oracle):
+        def visible(self, image: np.ndarray) -> list[Detection]:
+            t = int(image[0, 0, 0])
+            return [Detection(face(300 + away * (t >= 20), 200, 60), appearance(t))]
+
+    def slides() -> Iterator[np.ndarray]:
+        for t in range(40):
+            image = background(1 + (t >= 20), 400, 1000)
+            image[0, 0] = t
+            yield image
+
+    return finish(follow(slides(), Webcam()))
+
+
+def changed(cells: tuple[slice, slice], by: float) -> Callable[[int], np.ndarray]:
+    """An appearance whose cells change in frame 20."""
+    looks = np.full((2, 6, 6, 3), 100, np.float32)
+    looks[1, *cells] += by
+    return lambda t: looks[int(t >= 20)].ravel()
+
+
+def test_a_webcam_beside_slides_is_one_person() -> None:
+    for cells in ((slice(0, 1), slice(None)), (slice(None), slice(0, 1)), (slice(None), slice(5, 6))):
+        (track,) = shot_change(changed(cells, 80))  # the slide shows beside the head
+        assert (track.state == OK).all()
+        assert track.cuts == (20,)
+    (moved,) = shot_change(changed((slice(None), slice(None)), 3), away=150)  # a jump cut
+    assert (moved.state == OK).all()
+
+
+def test_another_person_in_the_same_place_is_another_person_and_named_so() -> None:
+    tracks = shot_change(changed((slice(1, None), slice(1, 5)), 9))
+    assert len(tracks) == 2
+    assert [gap.reason for gap in choose(tracks).gaps(np.arange(40) / 25)] == ["only another person is in view"]
+    assert [gap.reason for gap in tracks[0].gaps(np.arange(40) / 25)] == ["no face"]
+
+
 def test_a_jump_is_a_cut_of_this_face_only() -> None:
     jumper, other = (lambda t: (300 + 70 * (t >= 20), 200, 60)), (lambda t: (800, 300, 60))
     tracks = finish(follow(numbered(40), Oracle(jumper, other)))

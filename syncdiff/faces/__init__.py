@@ -9,10 +9,12 @@ head_pose               yaw from landmarks
 """
 
 from syncdiff.faces.track import (
+    COVERED,
     MAX_YAW,
     MIN_EYE_DISTANCE,
     MISSING,
     OK,
+    OTHER,
     OUTSIDE,
     SMALL,
     TURNED,
@@ -26,10 +28,12 @@ from syncdiff.faces.track import (
 from syncdiff.faces.tracker import track_faces
 
 __all__ = [
+    "COVERED",
     "MAX_YAW",
     "MIN_EYE_DISTANCE",
     "MISSING",
     "OK",
+    "OTHER",
     "OUTSIDE",
     "SMALL",
     "TURNED",

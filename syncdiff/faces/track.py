@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,12 +11,14 @@ import numpy as np
 from syncdiff.errors import InputError
 from syncdiff.faces.head_pose import yaw_of
 
-OK, MISSING, SMALL, TURNED, OUTSIDE = range(5)
+OK, MISSING, SMALL, TURNED, OUTSIDE, COVERED, OTHER = range(7)
 REASONS = {
     MISSING: "no face",
     SMALL: "the face is too small",
     TURNED: "the face is turned away",
     OUTSIDE: "the face is half out of the picture",
+    COVERED: "something covers the mouth",
+    OTHER: "only another person is in view",
 }
 OUTER_EYE_CORNERS = {478: (33, 263), 68: (36, 45)}  # number of points -> outer eye corners, image left first
 MIN_EYE_DISTANCE = 16.0  # px between the outer eye corners; below it a 128 px crop would be magnified over three times
@@ -53,7 +55,7 @@ class FaceTrack:
     @property
     def run(self) -> np.ndarray:
         """[T] int32: frames of one unbroken run share a number, -1 where missing. Never smooth across runs."""
-        present = self.state != MISSING
+        present = ~np.isnan(self.points[:, 0, 0])
         breaks = ~present
         breaks[list(self.cuts)] = True
         breaks[1:] |= present[1:] & ~present[:-1]
@@ -121,7 +123,9 @@ def choose(tracks: Sequence[FaceTrack], index: int | None = None) -> FaceTrack:
         raise InputError(f"Face {index} was asked for, but only {len(tracks)} found: choose 0 to {len(tracks) - 1}.")
     if not (track.state == OK).any():
         raise InputError(_why_unusable(track))
-    return track
+    others = [other.state != MISSING for other in tracks if other is not track]
+    alone = (track.state == MISSING) & np.any(others, axis=0)
+    return replace(track, state=np.where(alone, np.uint8(OTHER), track.state)) if alone.any() else track
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,13 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 
-from syncdiff.faces.detection import OTHER_PERSON, SAME_PERSON, Detection, appearance_distance
+from syncdiff.faces.detection import (
+    OTHER_PERSON,
+    SAME_PERSON,
+    Detection,
+    appearance_distance,
+    inner_appearance_distance,
+)
 from syncdiff.faces.track import MAX_BRIDGED_FRAMES, FaceTrack, make_track
 
 SEARCH_EVERY = 5  # frames between detections in the whole picture while everybody is in view
@@ -21,6 +27,7 @@ CLOSE_SEARCH_EVERY_ALONE = 10  # the same, while nobody is in view
 MAX_LOST_FRAMES = 25  # for which somebody out of view is expected where they were heading
 MAX_PEOPLE = 6  # followed at a time, and returned: nobody picks from a longer list by number
 MIN_FRAMES = 5  # of a person; fewer are a false alarm, unless the clip itself is shorter
+SAME_PLACE, SAME_SIZE = 0.5, 0.2  # face sizes, and log of the sizes' ratio, within which a face has not moved in a cut
 MAX_STEP = 0.5  # face sizes a face may be from where it was heading one frame later; beyond, the picture was cut
 
 
@@ -203,10 +210,12 @@ def _associate(t: int, seen: Sequence[Detection], people: Sequence[Person], cuts
 def _cost(t: int, person: Person, detection: Detection, *, cut: bool) -> float | None:
     """Cost of giving a detection to a person; None if it cannot be the same face."""
     difference = appearance_distance(person.appearance, detection.appearance)
-    if cut:  # another shot: only the appearance counts
-        return difference / OTHER_PERSON if difference < SAME_PERSON else None
     away = t - person.end - 1  # frames out of view: the longer, the wider the limits
     distance, growth = person.distance(t, detection), abs(np.log(detection.size / person.last.size))
+    if cut:  # another shot, where places mean nothing; or the same place with another background, or a jump cut
+        if distance < SAME_PLACE and growth < SAME_SIZE:
+            difference = min(difference, inner_appearance_distance(person.appearance, detection.appearance))
+        return difference / OTHER_PERSON if difference < SAME_PERSON else None
     if distance > min(1 + 0.1 * away, 2.5) or growth > min(0.35 + 0.03 * away, 0.7):
         return None
     if away and difference > OTHER_PERSON:
@@ -234,6 +243,8 @@ def _merge_cost(person: Person, later: Person, cuts: Sequence[int]) -> float | N
     difference = appearance_distance(person.appearance, later.appearance)
     distance = float(np.hypot(*(later.first.centre - person.last.centre))) / person.last.size
     growth = abs(np.log(later.first.size / person.last.size))
+    if distance < SAME_PLACE and growth < SAME_SIZE:
+        difference = min(difference, inner_appearance_distance(person.appearance, later.appearance))
     near = distance < 2.5 and growth < 0.5 and not _cut_between(person.end, start, cuts)
     return difference if difference < (OTHER_PERSON if near else SAME_PERSON) else None
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from syncdiff.faces import MISSING, OK, OUTSIDE, SMALL, TURNED
+from syncdiff.faces import COVERED, MISSING, OK, OTHER, OUTSIDE, SMALL, TURNED
 
 FPS = 25
 FRAME_SAMPLES = 640  # at 16 kHz
@@ -25,7 +25,14 @@ CURVE_SPAN = 25  # windows averaged into one point of the curve
 CURVE_STEP = 5  # windows from one point to the next
 SILENCE_DB = -55.0  # louder moments than this must exist, in dB of full scale
 SPEECH_SWING_DB = 3.0  # speech rises and falls; hum, tone and hiss do not
-FACE_TROUBLES = {MISSING: "missing", SMALL: "too small", TURNED: "turned away", OUTSIDE: "half out of the picture"}
+FACE_TROUBLES = {
+    MISSING: "missing",
+    SMALL: "too small",
+    TURNED: "turned away",
+    OUTSIDE: "half out of the picture",
+    COVERED: "covered at the mouth",
+    OTHER: "missing",
+}
 NOTICED = 2  # frames, 80 ms: less is hardly seen (ITU-R BT.1359: 45 ms early, 125 ms late), and the judge errs by one
 FEWEST_POINTS = 8  # a correlation of fewer frames says nothing
 
