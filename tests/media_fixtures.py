@@ -152,10 +152,12 @@ def make_sound(
     channels: int = 1,
     samples: np.ndarray | None = None,
     format: str | None = None,  # noqa: A002
+    language: str = "und",
 ) -> Path:
     """A sound file: faint noise with clicks, or the samples given ([N,channels] int16)."""
     with av.open(str(path), "w", format=format) as out:
         stream = make_track(out, codec, rate, channels)
+        stream.metadata["language"] = language
         given = click_sound(seconds, clicks, rate, channels) if samples is None else samples
         for packet in track_packets(stream, given):
             out.mux(packet)

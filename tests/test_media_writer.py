@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -137,6 +138,50 @@ def test_the_voice_keeps_rate_and_channels(rate: int, channels: int, kept: int, 
     _, samples, _ = decode(out)
     assert len(samples) / kept == pytest.approx(1.0, abs=0.04)
     assert click_at(samples.mean(axis=1), kept) == pytest.approx(0.5, abs=2e-3)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "mov_text"), ("mkv", "subrip")])
+def test_title_date_language_chapters_and_subtitles_go_over(suffix: str, codec: str, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / f"in.{suffix}"), "w") as out:
+        tags = {"title": "Talk", "comment": "first take", "creation_time": "2024-05-01T10:00:00.000000Z"}
+        out.metadata.update(tags | {"location": "+52.5+013.4/"})
+        picture = out.add_stream("libx264", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 160, 96, "yuv420p"
+        picture.metadata["language"] = "deu"
+        words = out.add_mux_stream(codec)
+        words.time_base, words.metadata["language"] = Fraction(1, 1000), "fra"
+        out.set_chapters([
+            {"id": i, "start": i, "end": i + 1, "time_base": Fraction(1), "metadata": {"title": name}}
+            for i, name in enumerate(["One", "Two", "Three"])
+        ])  # fmt: skip
+        for i in range(75):
+            image = av.VideoFrame.from_ndarray(numbered(i, 160, 96), format="rgb24")
+            image.pts, image.time_base = i, Fraction(1, 25)
+            out.mux(picture.encode(image))
+            if i in (10, 40, 70):
+                text = f"<i>Zeile</i> {i}".encode()
+                packet = av.Packet((len(text).to_bytes(2, "big") if codec == "mov_text" else b"") + text)
+                packet.stream, packet.time_base, packet.duration = words, Fraction(1, 1000), 500
+                packet.pts = packet.dts = 40 * i
+                out.mux(packet)
+        out.mux(picture.encode(None))
+    voice = make_sound(tmp_path / "a.mka", 1.97, [0.5], codec="aac", language="eng")
+    _, line, result = journey(tmp_path, tmp_path / f"in.{suffix}", voice, tail="trim")
+    assert line.seconds == 2.0
+    with av.open(str(result)) as made:
+        assert {key: made.metadata.get(key) for key in tags} == tags
+        assert "location" not in made.metadata
+        assert made.streams.video[0].metadata["language"] == "deu"
+        assert made.streams.audio[0].metadata["language"] == "eng"
+        assert made.streams.subtitles[0].metadata["language"] == "fra"
+        chapters = [(c["start"] * c["time_base"], c["metadata"]["title"]) for c in made.chapters()]
+        assert chapters == [(0, "One"), (1, "Two")]
+        cues = [
+            (round(float(packet.pts * packet.time_base), 2), bytes(packet)[2:].decode())
+            for packet in made.demux(made.streams.subtitles[0])
+            if packet.size > 2
+        ]
+        assert cues == [(0.4, "Zeile 10"), (1.6, "Zeile 40")]
 
 
 def test_a_clip_without_sound_is_written_without(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import soundfile
 
 from syncdiff.errors import InputError
 from syncdiff.media.clip import LAYOUTS, Limits
+from syncdiff.media.extras import language_of
 from syncdiff.media.streams import decode_what_can_be
 from syncdiff.media.timestamps import StreamClock
 
@@ -111,8 +112,8 @@ def read_sound(
         return None
     heard = writer.count / writer.rate
     seconds = heard if end is None else min(heard, round(end * writer.rate) / writer.rate)
-    mono = mono_channel(folder / "sound.wav")
-    return {"rate": writer.rate, "channels": writer.channels, "seconds": seconds, "heard": heard, "mono_channel": mono}
+    facts = {"rate": writer.rate, "channels": writer.channels, "seconds": seconds, "heard": heard}
+    return facts | {"mono_channel": mono_channel(folder / "sound.wav"), "language": language_of(stream)}
 
 
 def check_voice(sound: dict[str, Any] | None, name: str, folder: Path, limits: Limits) -> dict[str, Any]:

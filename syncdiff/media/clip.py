@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 
 from syncdiff.audio import SAMPLE_RATE
+from syncdiff.media.extras import Extras
 
 INDEX_RATE = Fraction(25)  # frames a second in a normalised file, which keeps the order; Clip.times keeps the time
 READ_THREADS = 4  # every thread holds a frame
@@ -101,6 +102,7 @@ class Speech:
     seconds: float
     mono_channel: int | None = None  # the one to listen to, where mixing the channels would lose the voice
     notes: tuple[str, ...] = ()  # what the visitor should know about this file
+    language: str = ""  # of the track, three letters
 
     def samples(self) -> np.ndarray:
         """The voice as the models hear it: [N] float32 in [-1,1], mono, SAMPLE_RATE, N = round(seconds * rate)."""
@@ -143,6 +145,7 @@ class Clip:
     photo: bool
     speech: Speech | None  # the video's own sound, from times[0] on
     notes: tuple[str, ...]  # what the visitor should know about this file
+    extras: Extras = field(default_factory=Extras)  # what else goes over to the result
 
     def __len__(self) -> int:
         return len(self.times)

@@ -25,6 +25,7 @@ import av
 from syncdiff.errors import InputError
 from syncdiff.media.audio import check_voice, read_sound
 from syncdiff.media.clip import Limits
+from syncdiff.media.extras import read_extras
 from syncdiff.media.filetype import CONTAINERS, HEAD, PICTURES, is_encrypted, sniff
 from syncdiff.media.streams import choose_picture, default_stream, picture_streams, track_note
 from syncdiff.media.timestamps import Scan, StreamClock, scan
@@ -101,6 +102,9 @@ def _face(job: Job, kind: str) -> dict[str, Any]:
         if job.until is not None:
             return {**facts, "sound": None}
         notes += _jump_note(found)
+        with open_container(job, kind) as again:
+            facts["extras"], lost_tracks = read_extras(again, picture.index, start)
+        notes += lost_tracks
         sound = _sound(job, kind, found, sound_stream.index, 0.9, start=start, end=seconds) if sound_stream else None
         if sound_stream:
             notes += track_note(sounds, sound_stream, "sound")

@@ -23,6 +23,7 @@ import numpy as np
 
 from syncdiff.errors import InputError
 from syncdiff.media.clip import LIMITS, Clip, Colour, Limits, Speech
+from syncdiff.media.extras import Extras
 from syncdiff.progress import finished
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def read_clip(
         photo=facts["photo"],
         speech=_speech(home, facts.get("sound")),
         notes=tuple(facts["notes"]),
+        extras=Extras.of(facts["extras"]) if "extras" in facts else Extras(),
     )
 
 
@@ -74,7 +76,8 @@ def read_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Gene
 def _speech(home: Path, sound: dict[str, Any] | None) -> Speech | None:
     if sound is None:
         return None
-    return Speech(home / "sound.wav", sound["rate"], sound["channels"], sound["seconds"], sound["mono_channel"])
+    place, (rate, channels, seconds) = home / "sound.wav", (sound[key] for key in ("rate", "channels", "seconds"))
+    return Speech(place, rate, channels, seconds, sound["mono_channel"], language=sound["language"])
 
 
 def _intake(

@@ -10,6 +10,7 @@ import av
 
 from syncdiff.errors import InputError
 from syncdiff.media.clip import READ_THREADS, Limits
+from syncdiff.media.extras import language_of
 
 _COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
@@ -30,8 +31,7 @@ def track_note(streams: Sequence[Any], taken: Any, what: str) -> list[str]:
     """A sentence that says which of several tracks was taken."""
     if len(streams) < 2:
         return []
-    language = taken.metadata.get("language", "und")
-    named = f" ({language})" if language.isalpha() and language != "und" else ""
+    named = f" ({language_of(taken)})" if language_of(taken) else ""
     number = list(streams).index(taken) + 1
     return [f"The file has {len(streams)} {what} tracks; number {number}{named}, the default, was taken."]
 

@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 
 from syncdiff.media.clip import LAYOUTS, Clip, Frame, Patch, Speech, sws_matrix
+from syncdiff.media.extras import Extras, ExtrasWriter
 from syncdiff.media.timeline import Timeline
 
 # Luma outside the patch on real clips: at least 44.6 dB a clip, 43.3 dB in the worst frame; 3.0 s of one core for 5 s
@@ -48,6 +49,8 @@ class ClipWriter:
         self._file = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
         self._picture = self._add_picture(clip, timeline, FINISHED if scale_to is None else PREVIEW)
         self._voice = Voice(self._file, speech, timeline.seconds) if speech else None
+        extras = clip.extras.until(timeline.seconds) if scale_to is None else Extras()
+        self._extras = ExtrasWriter(self._file, extras, self._picture)
 
     def _add_picture(self, clip: Clip, timeline: Timeline, settings: dict[str, str]) -> av.video.VideoStream:
         # With B-frames, mp4 states the length by decoding times, which at a varying rate are not these.
@@ -78,6 +81,7 @@ class ClipWriter:
         self._lasts[tick] = max(1, round(Fraction(end) / self._tick) - tick)
         image.pts, image.time_base, image.pict_type = tick, self._tick, 0
         self._mux(image)
+        self._extras.write_until(time + 1.0)
         if self._voice:
             self._voice.write_until(time + 1.0)
 
@@ -121,6 +125,8 @@ class Voice:
         self._stream = file.add_stream("aac", rate=rate, layout=layout)
         self._stream.bit_rate = SOUND_BITS * speech.channels
         self._layout = layout
+        if speech.language:
+            self._stream.metadata["language"] = speech.language
 
     def write_until(self, seconds: float) -> None:
         """Encode the sound up to there, so that picture and sound lie side by side in the file."""
