@@ -1,9 +1,10 @@
-"""`make bench`: what the whole journey costs on this machine. Prints; asserts nothing (timings are no tests).
+"""`make bench`: what a job costs on this machine. Prints; asserts nothing (timings are no tests).
 
-A shipped example on a 1280x720 canvas at 25 fps goes through `python -m syncdiff sync`, each time in a fresh process as
-a visitor's clip would: 5 s at the default steps for the seconds of every stage, then 20 s and 5 min at one step for the
-peak memory. Machines differ and are busy, so every time also stands as a multiple of the clip's length and of a fixed
-piece of work (convolutions), which is timed in the same run before and after.
+A shipped example on a canvas at 25 fps goes through `python -m syncdiff sync`, each time in a fresh process as a
+visitor's clip would: 5 s of 1280x720 for the seconds of every stage, the same beside a process that burns one core,
+5 s of 1920x1080, then 20 s and 5 min for the peak memory. Beside them stand the network alone against the best that a
+plain matrix product reaches here, and the seconds until the command line begins. Machines differ and are busy, so every
+time also stands as a multiple of the clip's length and of a fixed piece of work (convolutions), timed in the same run.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,7 +28,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "assets" / "examples"
-WIDTH, HEIGHT, RATE = 1280, 720, 25
+RATE = 25
+HD, FULL_HD = (1280, 720), (1920, 1080)  # width, height
 VOICE_RATE = 44_100
 VIDEOS = {".mp4", ".mov", ".webm", ".mkv"}
 VOICES = {".wav", ".flac", ".mp3", ".ogg", ".m4a"}
@@ -40,26 +43,26 @@ def example(endings: set[str]) -> Path:
     return found[0]
 
 
-def on_canvas(image: np.ndarray) -> np.ndarray:
-    """A picture [H,W,3] at three quarters of the height, amid its own blurred enlargement -> [720,1280,3]."""
-    canvas = cv2.GaussianBlur(cv2.resize(image, (WIDTH, HEIGHT)), (0, 0), 12)
-    height = HEIGHT * 3 // 4
-    width = min(WIDTH, round(image.shape[1] * height / image.shape[0]))
-    top, left = (HEIGHT - height) // 2, (WIDTH - width) // 2
+def on_canvas(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture [H,W,3] at three quarters of the height, amid its own blurred enlargement, of a size (w, h)."""
+    canvas = cv2.GaussianBlur(cv2.resize(image, size), (0, 0), 12)
+    height = size[1] * 3 // 4
+    width = min(size[0], round(image.shape[1] * height / image.shape[0]))
+    top, left = (size[1] - height) // 2, (size[0] - width) // 2
     canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
     return canvas
 
 
-def write_cycle(source: Path, path: Path) -> None:
+def write_cycle(source: Path, path: Path, size: tuple[int, int]) -> None:
     """Up to five seconds of `source` there and back on the canvas: joins its own beginning, so it can be repeated."""
     with av.open(str(source)) as file:
         shown = zip(range(5 * RATE), file.decode(video=0), strict=False)
         images = [frame.to_ndarray(format="rgb24") for _, frame in shown]
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=RATE, options={"crf": "18", "preset": "veryfast", "bf": "0"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for image in images + images[::-1]:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(on_canvas(image), format="rgb24")))
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(on_canvas(image, size), format="rgb24")))
         file.mux(stream.encode(None))
 
 
@@ -169,6 +172,54 @@ def print_times(report: dict, seconds: float, unit: float) -> None:
         print(f"{name:26}{spent:9.2f}{spent / seconds:9.2f}{spent / unit:15.2f}")
 
 
+def network_alone() -> None:
+    """One evaluation of the shipped denoiser over a lane's batch, against the best plain matrix product."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from syncdiff.devices import autocast
+    from syncdiff.diffusion.sampler import LANES
+    from syncdiff.models import pixel_codec
+    from syncdiff.models.denoiser import Conditioning
+    from syncdiff.pipeline import SyncDiffPipeline
+
+    net = SyncDiffPipeline.from_pretrained().denoiser
+    shape = (LANES, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+    pictures = [torch.zeros(shape).to(memory_format=torch.channels_last) for _ in range(5)]
+    speech = torch.zeros(LANES, net.config.tokens, net.config.speech_width)
+    told = Conditioning(*pictures[1:4], speech, torch.zeros(LANES, 2, 5), pictures[4])
+    step, a = torch.full((LANES,), 999), torch.randn(2048, 2048)
+    with torch.inference_mode(), autocast(torch.device("cpu")):
+        with FlopCounterMode(display=False) as counted:
+            net(pictures[0], step, told)
+        took = best_of(lambda: net(pictures[0], step, told), 8)
+        product = best_of(lambda: a @ a, 20)
+    macs = counted.get_total_flops() / 2 / LANES / 1e9
+    reached, best = 2 * macs * LANES / took, 2 * 2048**3 / product / 1e9
+    print(
+        f"network alone: {macs:.2f} GMAC and {1000 * took / LANES:.1f} ms a frame, {reached:.0f} of {best:.0f} GFLOP/s"
+    )
+
+
+def best_of(work: Callable[[], object], times: int) -> float:
+    """Seconds of the fastest of several runs."""
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def print_start() -> None:
+    """Seconds until the command line reports its first stage, with the imports that this takes."""
+    command = [sys.executable, "-m", "syncdiff", "sync", "none.mp4", "none.wav", "none-out.mp4"]
+
+    def begin() -> None:
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+    print(f"start: {best_of(begin, 3):.2f} s from the command to its first sentence (a face file that is not there)")
+
+
 def print_memory(name: str, report: dict) -> None:
     """What the journey says of its peak, and what was seen from outside over all its processes."""
     print(
@@ -236,25 +287,38 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="syncdiff-bench-") as temp:
         folder = Path(temp)
-        cycle, samples = folder / "cycle.mp4", samples_of(example(VOICES))
-        write_cycle(example(VIDEOS), cycle)
+        samples = samples_of(example(VOICES))
+        for name, size in (("hd", HD), ("full-hd", FULL_HD)):
+            write_cycle(example(VIDEOS), folder / f"{name}.mp4", size)
 
-        def run(seconds: float, *options: str) -> dict:
-            face, voice = folder / f"{seconds}.mp4", folder / f"{seconds}.wav"
-            write_clip(cycle, seconds, face)
+        def run(seconds: float, *options: str, name: str = "hd") -> dict:
+            face, voice = folder / f"{name}-{seconds}.mp4", folder / f"{seconds}.wav"
+            write_clip(folder / f"{name}.mp4", seconds, face)
             write_voice(samples, seconds, voice)
             return journey(face, voice, folder / f"{seconds}-out.mp4", *options)
 
         load, before = os.getloadavg()[0], calibrate()
         report = run(5)
         after = calibrate()
-        print(f"5 s, {WIDTH}x{HEIGHT}, {RATE} fps, {report['frames']} frames; options {report['options']}")
+        print(f"5 s, {HD[0]}x{HD[1]}, {RATE} fps, {report['frames']} frames; options {report['options']}")
         print(f"{os.cpu_count()} cores, load {load:.1f}; calibration {before:.2f} s before, {after:.2f} s after")
         print_times(report, 5, (before + after) / 2)
+        print(f"cores used: {report['cpu_s'] / report['command_s']:.2f}")
         print_memory("5 s", report)
+        network_alone()
+        print_start()
+        alone = sum(report["seconds"].values())
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
+            try:
+                beside = sum(run(5)["seconds"].values())
+            finally:
+                neighbour.kill()
+        print(f"beside a busy core: {beside / alone:.2f} times as long")
+        larger = sum(run(5, name="full-hd")["seconds"].values())
+        print(f"5 s, {FULL_HD[0]}x{FULL_HD[1]}: {larger / 5:.2f} s a film-second")
         if not short:
-            print_memory("20 s, one step", run(20, "--steps", "1"))
-            print_memory("5 min, one step", run(300, "--steps", "1"))
+            print_memory("20 s", run(20))
+            print_memory("5 min", run(300))
 
 
 if __name__ == "__main__":
