@@ -32,7 +32,6 @@ from syncdiff.geometry.mouth_shape import (
     SHAPE,
     Articulation,
     SpeakerScale,
-    agreement,
     calibrate_forecast,
     lip_shape,
     steadied,
@@ -190,9 +189,9 @@ class FaceClip(BaseFaceClip):
     def articulation(self) -> Articulation:
         """How far these lips go where a forecast goes, learnt from the film's own sound where there is one."""
         if self.own_forecast is None:
-            return Articulation.common(self.scale.rest)
+            return Articulation.common()
         forecast, own = self._in_px(self.own_forecast)[self.usable], self.shapes[self.usable]
-        return Articulation.of(forecast, own, self.scale.rest, agreement(forecast[:, 0], own[:, 0]))
+        return Articulation.of(forecast, own)
 
     def _in_px(self, forecast: np.ndarray) -> np.ndarray:
         return self.scale.pixels(calibrate_forecast(forecast))

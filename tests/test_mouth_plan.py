@@ -8,7 +8,7 @@ import pytest
 from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.generator import Paste
 from syncdiff.geometry.crops import WINDOW, S
-from syncdiff.geometry.mouth_shape import SHAPE, SpeakerScale
+from syncdiff.geometry.mouth_shape import GAINS, MET, SHAPE, SpeakerScale
 from syncdiff.media import Patch
 from tests.mouths import crop, landmarks
 
@@ -50,11 +50,10 @@ class Film:
 
 
 def units(face: FaceClip, gaps) -> np.ndarray:
-    """A forecast [T, SHAPE] that asks for these gaps, px, before the common gain."""
+    """A forecast [T, SHAPE] that asks for these gaps, px."""
     found = np.zeros((len(gaps), SHAPE), np.float32)
-    reach = face.scale.reach
-    wanted = (np.array(gaps) - face.scale.rest[0]) / reach
-    found[:, 0] = np.clip(0.05 + 0.95 * 0.8 * wanted / (2 - wanted), -0.5, None) * (wanted > 0)
+    wanted = (np.array(gaps) - face.scale.rest[0]) / face.scale.reach
+    found[:, 0] = np.where(wanted > 0, MET + wanted / GAINS[0], 0)
     return found
 
 
@@ -62,7 +61,7 @@ def test_the_moment_that_opens_alike_lends_its_mouth() -> None:
     film = Film([g for g in GAPS for _ in range(8)])
     face = film.face()
     mouths = face.plan_mouths(np.zeros(30, int), units(face, [0] * 10 + [8] * 10 + [4] * 10))
-    for i, gap in ((5, 0), (15, 8 * 1.1), (25, 4 * 1.1)):
+    for i, gap in ((5, 0), (15, 8), (25, 4)):
         assert mouths.target[i, 0] == pytest.approx(gap, abs=0.6)
         assert face.shapes[mouths.moments[i, 0], 0] == pytest.approx(gap, abs=1.3)
     assert mouths.shares.sum(1) == pytest.approx(np.ones(30))
