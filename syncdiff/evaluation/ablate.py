@@ -65,7 +65,7 @@ class LogMel(nn.Module):
         mel = ((mel - MEL_MEAN) / MEL_STD).transpose(1, 2)
         return mel[:, : mel.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)
 
-    def lips(self, features: Tensor, _style: Tensor) -> Tensor:
+    def lips(self, features: Tensor) -> Tensor:
         return features.new_zeros(*features.shape[:2], SHAPE)
 
 
