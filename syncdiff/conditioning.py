@@ -52,6 +52,7 @@ STRETCHED = 1.8  # times its widest gap, and STRETCHED_PX more, that a mouth may
 STRETCHED_PX = 1.5
 INSIDE_FADE = 1.5  # px of gap over which the drawn inside comes in
 SHAKE = 1.0  # frames, standard deviation of the Gaussian over time: landmarks jitter by half a px
+BEARING = 6.0  # the same for slope and hang of the mouth: the tilt of the head and a smile, not what is said
 
 
 class CropFile:
@@ -198,10 +199,11 @@ class FaceClip(BaseFaceClip):
 
     @cached_property
     def anchors(self) -> np.ndarray:
-        """[T, 2] float32 crop px: where the mouth hangs, steadied over time; NaN where the face cannot be used."""
-        own = [anchor_of(self.landmarks(i)) if ok else (np.nan, np.nan) for i, ok in enumerate(self.usable)]
-        frames = np.arange(len(own))
-        return smoothed(np.array(own), frames, np.where(self.usable, self.shots, -1), SHAKE).astype(np.float32)
+        """[T, 4] float32: how the mouth hangs, steadied over time; NaN where the face cannot be used."""
+        own = [anchor_of(self.landmarks(i)) if ok else np.full(4, np.nan) for i, ok in enumerate(self.usable)]
+        frames, shots = np.arange(len(own)), np.where(self.usable, self.shots, -1)
+        place, bearing = (smoothed(np.array(own), frames, shots, spread) for spread in (SHAKE, BEARING))
+        return np.concatenate([place[:, :2], bearing[:, 2:]], axis=1).astype(np.float32)
 
     @cached_property
     def moments(self) -> dict[int, np.ndarray]:

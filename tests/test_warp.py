@@ -87,7 +87,17 @@ def test_an_anchor_does_not_depend_on_the_shape() -> None:
         for index, line in zip((0, 13, 14, 17), contours.lines[:, 48], strict=True):
             moved[index, 1] = line
         moved[[78, 308], 0] = MIDDLE[0] + np.array([-0.5, 0.5]) * wanted[4]
-        assert anchor_of(moved) == pytest.approx(anchor_of(points), abs=0.1)
+        moved[[61, 291], 1] = contours.at(moved[[61, 291], 0], 0)
+        assert anchor_of(moved)[:3] == pytest.approx(anchor_of(points)[:3], abs=0.1)
+        assert anchor_of(moved)[3] == pytest.approx(anchor_of(points)[3], abs=0.5)  # lines are smoothed at the corners
+
+
+def test_a_mouth_hangs_as_the_face_does_that_it_is_set_into() -> None:
+    points, wanted = landmarks(), lip_shape(landmarks())
+    anchor = anchor_of(points) + np.float32([1, 2, 0.1, 3])
+    moved = shaped_contours(points, wanted, anchor).lines - contours_at(points, wanted).lines
+    assert moved[:, 48] == pytest.approx(2, abs=0.3)
+    assert moved[0, [30, 66]] == pytest.approx([2 + 3 - 1.8, 2 + 3 + 1.8], abs=1.2)  # near the corners
 
 
 def test_contours_of_a_mixture_lie_between() -> None:

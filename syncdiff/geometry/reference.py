@@ -43,7 +43,7 @@ class FaceView:
     to_image: np.ndarray  # [2, 3] crop px -> px of the image
     points: np.ndarray  # [478, 2] crop px; only `warp.READ_POINTS` are read
     yaw: float = 0.0  # degrees
-    anchor: np.ndarray | None = None  # [2] crop px: where its mouth is hung, if not where `anchor_of` finds it
+    anchor: np.ndarray | None = None  # [4]: how its mouth is hung, if not as `anchor_of` finds it
 
     @cached_property
     def scale(self) -> float:
@@ -52,7 +52,7 @@ class FaceView:
 
     @cached_property
     def hook(self) -> np.ndarray:
-        """The anchor [2]."""
+        """The anchor [4]."""
         return anchor_of(self.points) if self.anchor is None else self.anchor
 
     @cached_property

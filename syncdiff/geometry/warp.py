@@ -45,12 +45,16 @@ WINDOW_GRID = np.stack(np.broadcast_arrays(_COLUMNS, _ROWS), axis=-1)  # [80, 96
 
 
 def anchor_of(points: np.ndarray) -> np.ndarray:
-    """Where mouths hang in faces, whatever shape they have: points [..., 478, 2] -> [..., 2], crop px.
+    """How mouths hang in faces, whatever shape they have: points [..., 478, 2] -> [..., 4].
 
-    The middle between the corners, and the top of the upper lip as it would stand with a shape of zeros.
+    x of the middle between the corners and y of the top of the upper lip, crop px; the slope from corner to corner; and
+    how far the corners hang below the top of the lip, crop px. The two heights are those of a shape of zeros.
     """
-    x = points[..., _CORNERS, 0].mean(-1)
-    return np.stack([x, points[..., _TOP_OF_LIP, 1] - lip_shape(points) @ _TOP], axis=-1).astype(np.float32)
+    corners, shape = points[..., _CORNERS, :], lip_shape(points)
+    top, across = points[..., _TOP_OF_LIP, 1], corners[..., 1, :] - corners[..., 0, :]
+    hang = corners[..., 1].mean(-1) - top - shape @ (_CORNER - _TOP)
+    slope = across[..., 1] / np.maximum(across[..., 0], 1.0)
+    return np.stack([corners[..., 0].mean(-1), top - shape @ _TOP, slope, hang], axis=-1).astype(np.float32)
 
 
 def lip_line(shape: np.ndarray) -> float:
@@ -63,7 +67,7 @@ class LipContours:
     """The contours of one mouth over the columns of the window."""
 
     shape: np.ndarray  # [SHAPE] px
-    anchor: np.ndarray  # [2] crop px (see `anchor_of`)
+    anchor: np.ndarray  # [4] (see `anchor_of`)
     lines: np.ndarray  # [4, 96] y, crop px: upper lip's outer and inner contour, lower lip's inner and outer
 
     @property
@@ -77,7 +81,7 @@ class LipContours:
 
 
 def shaped_contours(points: np.ndarray, shape: np.ndarray, anchor: np.ndarray) -> LipContours:
-    """The contours that the mouth of `points` [478, 2] has in another shape [SHAPE] px, hung at an anchor [2]."""
+    """The contours that the mouth of `points` [478, 2] has in another shape [SHAPE] px, hung at an anchor [4]."""
     now, change = lip_shape(points), shape - lip_shape(points)
     half = max(3.0, float(shape[3]) / 2)
     inner = float(np.clip(shape[4] / 2, 2.0, half))
@@ -90,7 +94,8 @@ def shaped_contours(points: np.ndarray, shape: np.ndarray, anchor: np.ndarray) -
         gap = gap * (max(float(shape[0]), 0.0) / now[0])
     arch = 1 - np.minimum(np.abs(apart / half), 1) ** 2  # 1 in the middle, 0 at the corners
     upper, lower = (np.maximum(outer[k + 1] - outer[k] + change[1 + k // 2] * arch, 0) for k in (0, 2))
-    sunk = (change @ (_CORNER - _TOP)) * (1 - arch)
+    _, _, slope, hang = anchor - anchor_of(points)
+    sunk = (change @ (_CORNER - _TOP) + hang) * (1 - arch) + slope * np.clip(apart, -half, half)
     top = outer[0] - points[_TOP_OF_LIP, 1] + anchor[1] + shape @ _TOP + sunk
     lines = np.cumsum(np.stack([top, upper, gap, lower]), axis=0)
     return LipContours(np.asarray(shape, np.float32), np.asarray(anchor, np.float32), lines.astype(np.float32))
