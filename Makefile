@@ -1,5 +1,6 @@
 # make app    set up .venv once, then open the page on 127.0.0.1 (GRADIO_SERVER_PORT, else 7860)
 # make test   set up, then run the tests          make test ARGS='tests/test_media.py -x'
+# make examples   the comparisons that the page shows first; after new weights
 # make lint   style and import order               make bench   seconds and memory of the whole journey
 #
 # PYTHON  the interpreter to build .venv from; else the first of python3, python3.12, python3.11, python that is 3.11 or
@@ -17,7 +18,7 @@ venv := .venv
 python := $(venv)/bin/python
 pip := $(python) -m pip --disable-pip-version-check
 
-.PHONY: app test lint bench clean
+.PHONY: app test lint examples bench clean
 .DELETE_ON_ERROR:
 
 app: $(venv)/ready
@@ -29,6 +30,9 @@ test: $(venv)/ready-dev
 lint: $(venv)/ready-dev
 	$(python) -m ruff check .
 	$(venv)/bin/lint-imports --no-cache --no-logo
+
+examples: $(venv)/ready
+	$(python) tools/make_examples.py
 
 bench: $(venv)/ready
 	$(python) tools/bench.py $(ARGS)

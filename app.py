@@ -1,4 +1,6 @@
-"""The page of syncdiff: `python app.py`, or a Hugging Face Space."""
+"""The page of syncdiff: `python app.py [--offline]`, or a Hugging Face Space.
+
+At the first start it fetches SyncNet's file for the scores, unless --offline or HF_HUB_OFFLINE=1 forbids it."""
 
 import ctypes
 import os
@@ -22,6 +24,7 @@ from syncdiff.job import Job
 from syncdiff.preview import Preview
 from syncdiff.provenance import credentials
 from syncdiff.web import build_page, launch_options, wrap_zero_gpu
+from syncdiff.web.syncnet_fetch import SyncNetFetch
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # a stopped container tidies up as well
 try:
@@ -29,6 +32,9 @@ try:
 except InputError as sentence:  # a key that cannot sign is said at once, and not after somebody's whole run
     sys.exit(f"app.py: {sentence}")
 job = Job.ready()
-demo = build_page(wrap_zero_gpu(job, spaces.GPU), Preview(job.pipe))
+syncnet = SyncNetFetch(job)
+if job.syncnet is None:
+    syncnet.start(offline="--offline" in sys.argv[1:])
+demo = build_page(wrap_zero_gpu(job, spaces.GPU), Preview(job.pipe), syncnet)
 if __name__ == "__main__":
     demo.launch(**launch_options())

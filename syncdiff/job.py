@@ -49,6 +49,7 @@ NO_SYNCNET = (
 RESULT_LIMITS = replace(LIMITS, bytes=2**50, seconds=86_400.0)  # a result may be larger and longer than an upload
 DECODED_AHEAD = 4  # frames that a thread decodes while one is searched or cut
 NOTICED_OFFSET = 1.0  # 25ths of a s between a film's lips and its sound that are worth a note
+MOUTH_SECONDS = 0.2  # from one row of `Result.mouth` to the next
 TEST_PASS_SECONDS = 30.0  # at the most, drawn only to find the offset that is corrected
 
 Cut = Callable[[np.ndarray, np.ndarray], np.ndarray]  # frame [H, W, 3] and transform [2, 3] -> crop [side, side, 3]
@@ -196,6 +197,7 @@ class Job:
             options=options,
             running=self.pipe.running,
             source_offset=source_offset,
+            mouth=_mouth_path(judged.to_frame[line.indices], line.times, clip),
             earlier_frames=earlier,
             source_lse=lse[0],
             result_lse=lse[1],
@@ -312,6 +314,19 @@ class Job:
         except InputError as sentence:  # files of the face detector are missing
             return (), (), str(sentence)
         return source, result, None
+
+
+def _mouth_path(to_frame: np.ndarray, times: np.ndarray, clip: Clip) -> tuple[tuple[float, float, float, float], ...]:
+    """Transforms [T, 2, 3] from upright crops to frames shown at `times` [T] -> `Result.mouth`."""
+    rows, columns = np.nonzero(crops.mouth_mask())
+    middle, width = np.array([columns.mean(), rows.mean(), 1]), float(np.ptp(columns))
+    path: list[tuple[float, float, float, float]] = []
+    for time, matrix in zip(times.tolist(), to_frame, strict=True):
+        if np.isfinite(matrix).all() and (not path or time - path[-1][0] >= MOUTH_SECONDS):
+            x, y = (matrix @ middle).tolist()
+            across = width * float(np.hypot(*matrix[:, 0]))
+            path.append((round(time, 3), *(round(v, 4) for v in (x / clip.width, y / clip.height, across / clip.width))))
+    return tuple(path)
 
 
 def _check_target(written: tuple[Path, ...], read: tuple[Path, ...]) -> None:

@@ -108,7 +108,10 @@ def fill(tab, files: SimpleNamespace) -> None:
 
 
 def times(tab) -> list[float]:
-    return tab.evaluate("[...document.querySelectorAll('.view video')].map(v => v.currentTime)")
+    """Seconds at which the original and the result are."""
+    return tab.evaluate(
+        "['original', 'result'].map((name) => document.querySelector(`[data-part=${name}]`).currentTime)"
+    )
 
 
 def apart(tab) -> float:

@@ -99,7 +99,7 @@ class FakePipeline:
 
         def scores(level: float) -> Scores:
             curve = tuple((float(s), float(level + np.sin(level + 4 * s))) for s in t)
-            return Scores("syncdiff-judge", level, 12 - level, 0 if level > 4 else 2, curve)
+            return Scores("syncdiff-judge", level, 12 - level, 0 if level > 4 else 1, curve, steady=True)
 
         off = 0 if options.correct_offset else self.offset
 
@@ -118,6 +118,7 @@ class FakePipeline:
             peak_memory_mib=812.0,
             options=options,
             running=self.running,
+            mouth=((0.0, 0.5, 0.64, 0.2), (self.seconds, 0.5, 0.64, 0.2)),
             lse_needs=NO_SYNCNET,
         )
 
@@ -127,13 +128,14 @@ class FakeLook:
 
     def __init__(self, people: int = 1, error: Exception | None = None) -> None:
         self.people, self.error = people, error
-        self.free = Event()  # a trial waits for it
+        self.free = Event()  # what is asked waits for it
         self.free.set()
         self.looked: list[Path] = []
         self.tried: list[tuple[Path, Path, SampleOptions]] = []
 
     def faces(self, face_file: str | Path) -> list[Face]:
         self.looked.append(Path(face_file))
+        self.free.wait()
         if self.error:
             raise self.error
         colours = [(200, 190, 180), (120, 90, 70), (230, 200, 160)]

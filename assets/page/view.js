@@ -1,33 +1,34 @@
-// Shows what syncdiff/page/views.py tells: `element` is view.html, `props.value` one dict, `watch` tells of a new one.
-// Everything from the server goes in as text or as a number, never as markup. player.js and timeline.js come before.
-let shown = null, finished = null;  // the state that is seen, and the last finished video
+// Shows one dict of syncdiff/web/view_state.py: `element` is view.html, `props.value` the dict, `watch` tells of a new one.
+// Everything from the server goes in as text or as a number, never as markup. The other scripts come before this one.
+let shown = null, finished = null;  // the state that is seen, and the result that is or was seen last
+let latest = props.value;  // what the server said last; while an older result is looked at, a run may go on
+let aside = false;  // whether an older result is looked at during a run
 
-const all = (tag, texts) => texts.map((words) => Object.assign(document.createElement(tag), { textContent: words }));
+function all(tag, texts) {
+  return texts.map((words) => Object.assign(document.createElement(tag), { textContent: words }));
+}
 
-function scores(rows) {
-  part("scores").replaceChildren(...rows.map(([name, hint, ...both]) => {
-    const row = document.createElement("tr"), head = document.createElement("th");
-    head.scope = "row";
-    head.append(name, ...all("small", [hint]));
-    row.append(head, ...all("td", both));
-    return row;
-  }));
-  element.querySelector(".scores").hidden = !rows.length;
+function table({ title, rows }) {
+  const made = document.createElement("table"), head = made.createTHead().insertRow();
+  made.createCaption().textContent = title;
+  made.className = "scores";
+  head.append(document.createElement("td"), ...all("th", ["Original", "Result"]));
+  for (const [name, hint, ...both] of rows) {
+    const row = made.insertRow(), what = document.createElement("th");
+    what.scope = "row";
+    what.append(name, ...all("small", [hint]));
+    row.append(what, ...all("td", both));
+  }
+  return made;
 }
 
 const states = {
-  empty() {
-    part("offer").hidden = !props.offered.length;
-    part("offered").replaceChildren(...props.offered.map((item) => {
-      const card = Object.assign(document.createElement("button"), { type: "button" });
-      if (item.poster) card.append(Object.assign(new Image(200, 200), { src: item.poster, alt: "" }));
-      card.append(Object.assign(document.createElement("span"), { textContent: item.label }));
-      card.addEventListener("click", () => trigger("click", { key: item.key }));
-      return card;
-    }));
-  },
+  empty() {},
+  looking() {},
   ready(value) {
+    part("ready-title").textContent = value.title;
     part("settings").textContent = value.message;
+    part("todo").textContent = value.todo;
   },
   waiting(value) {
     part("turn").textContent = value.message;
@@ -51,7 +52,6 @@ const states = {
     part("where").setAttribute("viewBox", `0 0 ${width} ${height}`);
     for (const shape of ["crop", "mask"]) part("where").querySelector(`.${shape}`).setAttribute("points", value[shape]);
     part("trial-note").textContent = value.message;
-    part("back").hidden = !finished;
   },
   error(value) {
     part("title").textContent = value.title;
@@ -60,25 +60,32 @@ const states = {
   },
   done(value) {
     finished = value;
-    if (result.src !== value.result.url) {
+    mouth = value.mouth;
+    if (result.getAttribute("src") !== value.result.url) {
       [original.src, result.src] = [value.source.url, value.result.url];
-      compare(false);
+      [part("against").value, part("left-name").textContent] = ["", "Original"];
+      compare("alone");
+      hear("result");
+      zoom(false);
+      cutAt(mouth.length ? Math.round(100 * mouthAt(0)[1]) : 50);
       button();
     }
+    part("zoom").hidden = !mouth.length;
     curves = value.curves;
     spans = value.spans;
     part("verdict").textContent = value.verdict;
     part("in-step").hidden = !value.in_step.words.length;
     part("offset").replaceChildren(...all("p", value.in_step.words));
     part("correct").hidden = !value.in_step.correctable;
-    scores(value.table);
+    part("tables").replaceChildren(...value.tables.map(table));
     part("judges").replaceChildren(...all("p", value.judges));
     part("notes").replaceChildren(...all("li", value.notes));
     part("download").href = value.result.url;
     part("report").href = value.report.url;
     part("link").value = `${location.origin}${location.pathname}?${value.link}`;
     part("shared").textContent = value.shared;
-    copied(false);
+    part("compared-note").textContent = "";
+    part("copy").textContent = "Copy link";
     drawTimeline();
   },
 };
@@ -88,9 +95,17 @@ part("outlines").addEventListener("click", (event) => {
   press(event.currentTarget, !pressed(event.currentTarget));
   part("where").toggleAttribute("hidden", !pressed(event.currentTarget));
 });
-
 part("correct").addEventListener("click", () => trigger("submit"));
-part("back").addEventListener("click", () => show(finished));
+
+// One video of the two is made by the server, on demand.
+part("compared").addEventListener("click", () => {
+  part("compared-note").textContent = "Making it: a few seconds …";
+  trigger("download", { path: finished.result.path });
+});
+window.compared = ({ url, message }) => {
+  part("compared-note").textContent = message ?? "";
+  if (url) Object.assign(document.createElement("a"), { href: url, download: "syncdiff-compared.mp4" }).click();
+};
 
 // What has to be filled in first is brought into sight and marked, until something else is shown.
 function point(id) {
@@ -111,29 +126,103 @@ part("send").addEventListener("click", async () => {
   const content = await (await fetch(result.src)).blob();
   navigator.share(film(content)).catch(() => {});  // thought better of it
 });
-
-function copied(yes) {
-  part("copy").textContent = yes ? "Copied" : "Copy link";
-}
 part("copy").addEventListener("click", async () => {
   part("link").select();
   try {
     await navigator.clipboard.writeText(part("link").value);
-    copied(true);
+    part("copy").textContent = "Copied";
   } catch {  // no leave for the clipboard: the address stands there, selected
     part("copy").textContent = "Press Ctrl+C";
   }
+  part("said").textContent = part("copy").textContent;
 });
 
+// --- the complete examples: before and after, muted, as soon as the page is there -------------------------------------
+const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+part("offer").hidden = !props.offered.length;
+part("offered").replaceChildren(...props.offered.map((item) => {
+  const card = Object.assign(document.createElement("button"), { type: "button" });
+  if (item.clip) {
+    const source = { src: `gradio_api/file=${encodeURI(item.clip)}`, muted: true, loop: true, autoplay: !still, playsInline: true };
+    card.append(Object.assign(document.createElement("video"), source));
+    card.classList.add("clip");
+  } else if (item.poster) card.append(Object.assign(new Image(200, 200), { src: item.poster, alt: "" }));
+  card.append(...all("span", [item.label]));
+  card.addEventListener("click", () => trigger("click", { key: item.key }));
+  return card;
+}));
+
+for (const place of document.querySelectorAll(".here")) place.textContent = location.origin + location.pathname;
+
+// --- for those who hear the page ----------------------------------------------------------------------------------------
+const SAID = {
+  waiting: (value) => value.message || "Waiting for your turn.",
+  running: (value) => `${value.stage}. ${value.left}.`,
+  looking: () => "Redrawing one frame.",
+  trial: () => "One frame is redrawn.",
+  done: (value) => `Your video is ready. ${value.verdict}`,
+};
+let said = "";
+function say(value) {  // once a stage: a region that is rewritten with every frame cannot be listened to
+  const stage = `${value.state} ${value.stage ?? ""} ${value.result?.url ?? ""}`;
+  if (stage !== said && SAID[value.state]) part("said").textContent = SAID[value.state](value);
+  said = stage;
+}
+// The button that was pressed disappears, and the focus with it: it goes where the next thing to do is.
+function refocus(selector) {
+  let left = 20;
+  const look = () => {
+    const lost = [null, document.body].includes(document.activeElement), to = document.querySelector(selector);
+    if (lost && to?.offsetParent) to.focus({ preventScroll: true });
+    else if (left--) setTimeout(look, 50);
+  };
+  look();
+}
+for (const list of document.querySelectorAll("[role=tablist]")) {
+  const step = list.closest(".step")?.querySelector("h2")?.textContent;
+  list.setAttribute("aria-label", step ? `${step.replace(/^\d/, "")}: how to give it` : "What to do");
+}
+
 function show(value) {
-  const fresh = value.state !== shown;
+  const before = shown;
   for (const card of element.querySelectorAll("[data-state]")) card.hidden = card.dataset.state !== value.state;
+  if (props.offered.length) element.querySelector("[data-state=empty]").hidden = true;  // the examples say more
   if (value.state !== "done") result.pause();
   for (const place of document.querySelectorAll(".wanted")) place.classList.remove("wanted");
-  states[value.state]?.(value);
-  // On a phone the view lies below the form: bring it into sight when a run starts, ends or fails.
-  if (fresh && shown !== null && value.state !== "empty" && !value.where) element.scrollIntoView({ behavior: "smooth", block: "nearest" });
   shown = value.state;
+  states[value.state]?.(value);
+  drawHistory();
+  // On a phone the view lies below the form: bring it into sight when a run starts, ends or fails.
+  if (before !== null && before !== shown && shown !== "empty" && !value.where) toSight();
 }
-watch("value", () => show(props.value));
-show(props.value);
+
+function toSight() {
+  const { top } = element.getBoundingClientRect();
+  if (top < 0 || top > innerHeight / 3) element.scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
+}
+
+// A result of the list. A run that goes on is not shown until it ends, or somebody asks for it.
+function open(value) {
+  aside = ["waiting", "running"].includes(latest.state);
+  show(value);
+}
+
+function heard() {
+  const before = latest.state;
+  latest = props.value;
+  say(latest);
+  const busy = ["waiting", "running"].includes(latest.state);
+  element.querySelector(".view").classList.toggle("busy", busy);
+  if (latest.state === "done") remember(latest);
+  if (busy && !["waiting", "running"].includes(before)) {
+    aside = false;
+    refocus("#cancel");
+  }
+  if (["waiting", "running"].includes(before) && !busy) refocus(latest.state === "done" ? "[data-part=verdict]" : "#run");
+  if (busy && aside) return;
+  if (aside && latest.state === "done") return drawHistory();  // it waits in the list
+  aside = false;
+  show(latest.state === "empty" && past.length ? (finished ?? past[0].value) : latest);
+}
+watch("value", heard);
+show(latest.state === "empty" && past.length ? past[0].value : latest);

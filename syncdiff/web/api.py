@@ -1,4 +1,4 @@
-"""The page for programs: the same run behind named endpoints, whose docstrings are their documentation (and MCP's)."""
+"""Named endpoints for programs. Their docstrings are the documentation, for MCP too."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -34,18 +34,18 @@ def add_endpoints(desk: JobService) -> None:
         which: int | None = None,  # without this gradio's clients would have to name it: None is no value to them
         progress: gr.Progress = PROGRESS,
     ) -> Iterator[tuple[Any, Any]]:
-        """Redraw the lips in a video of a face (or a photo) so that they speak a given voice: lip synchronisation.
+        """Lip synchronisation: redraw the mouth in a video (or photo) of a face so that it speaks a given voice.
 
-        Takes tens of seconds on a CPU. The picture outside the mouth, the frame rate and the size stay as they are.
-        Returns the finished mp4 and a report: frames redrawn, spans left as they were and why, sync scores before and
-        after, seconds for each stage.
+        Use it to dub or re-voice a talking head. Takes about 3 s for each second of video on two CPU cores. Everything
+        outside the mouth, the frame rate and the size stay as they are. Returns the finished mp4 and a report: frames
+        redrawn, spans left as they were and why, sync scores before and after, seconds for each stage.
 
         Args:
             face: video (mp4, mov, mkv, webm, avi, ts) or photo (png, jpeg, webp) that shows a face, up to 10 minutes.
             voice: sound file (wav, mp3, flac, ogg, m4a, aac), or a video whose sound is the voice, in any language.
-            steps: denoising steps for each frame, 1 (draft) to 50; 2 by default. More is slower.
+            steps: denoising steps a frame, 1 to 50; 2 by default. More is slower.
             seed: 0 to 2147483647; the same seed makes the same video.
-            consent: true if everyone who is seen or heard has agreed to this use; nothing is made without it.
+            consent: true if everyone seen or heard has agreed to this use; required.
             tail: where the voice is shorter than the video, keep (the default) or trim the rest of it.
             correct: true to correct lips that would come early or late; adds a short test pass.
             label: false leaves the label in the corner out, and promises to say that AI was used wherever it is shown.
@@ -63,7 +63,7 @@ def add_endpoints(desk: JobService) -> None:
                     when = "" if item.seconds is None else f", {in_words(item.seconds)}"
                     progress(None, desc=f"waiting, {item.ahead} ahead{when}")
                 else:
-                    progress((item.done, item.total), desc=item.stage)
+                    progress(item.fraction, desc=f"{item.progress.stage}, {in_words(item.left)} left")
                 yield gr.skip(), gr.skip()  # where a client's cancel takes hold
 
     default = SampleOptions()

@@ -1,76 +1,110 @@
-"""The page: the form, the view beside it, and what happens when somebody touches them."""
+"""The page: the form, the view beside it, and what happens when somebody touches them.
+
+An answer may arrive after its question was changed. So every answer carries the key of what was asked (a file's path, a
+ticket's number), and the browser drops those that answer something else: see `assets/page/answers.js`."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from html import unescape
+from dataclasses import replace
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from syncdiff.compare import side_by_side
 from syncdiff.errors import InputError
 from syncdiff.faces import Spot
+from syncdiff.media import LIMITS
 from syncdiff.options import SampleOptions
 from syncdiff.preview import Preview
 from syncdiff.results import Result
 from syncdiff.web import view_state
 from syncdiff.web.api import add_endpoints
-from syncdiff.web.components import PAGE, Form, build_form
-from syncdiff.web.eta import Clock, estimate
-from syncdiff.web.examples import examples, poster, recognise
-from syncdiff.web.jobs import KEPT, JobRequest, JobService, Runner, Waiting, files_of, visitor_of
+from syncdiff.web.components import MOST_STEPS, PAGE, WHAT, Form, build_form
+from syncdiff.web.eta import RATE, USUAL, in_words
+from syncdiff.web.examples import ASSETS, DOCUMENTS, examples, poster, recognise
+from syncdiff.web.jobs import (
+    KEPT,
+    JobRequest,
+    JobService,
+    Runner,
+    Running,
+    UnfinishedError,
+    Waiting,
+    cache_folder,
+    files_of,
+    visitor_of,
+)
 from syncdiff.web.middleware import Page
 from syncdiff.web.queue import Visitor
-from syncdiff.web.share_links import PRESETS, Settings, preset_of, restored
+from syncdiff.web.share_links import PRESETS, Settings, restored
 from syncdiff.web.verify_tab import build_check
 
-WHAT = "Give a face a new voice. Its lips are redrawn to speak it, and both videos are scored."
-TOO_MANY = "Too many people are here, or the connection broke: please try once more."
-COMING = "Your files are still on their way. It begins as soon as they are here."
+GONE = "This result is no longer on the server: results are deleted after about an hour."
+TOO_MANY = "Too many people are here, or the connection broke. Please try once more."
+COMING = "Your files are still uploading. It starts as soon as they are here."
+ANSWERS = (PAGE / "answers.js").read_text()
 ARRIVED = (PAGE / "arrived.js").read_text()
-LOOKING = {"state": "looking"}
 REFRESH = 0.25  # seconds between two messages to the browser
 RUNS = {"concurrency_id": "runs", "concurrency_limit": None}  # the lines are ours (see queue), not gradio's
+SCRIPTS = ("player.js", "timeline.js", "history.js", "view.js")
 LOOKS = {"concurrency_id": "looks", "concurrency_limit": None}
 AGAIN = {"trigger_mode": "multiple"}  # gradio's "once" drops what is pressed before the last answer is all there
+NEWEST = {"trigger_mode": "always_last"}
 HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
 NOW = {"queue": False, **HIDDEN}
 BROWSER = {"api_visibility": "private"}  # no server is asked
 
 
-def build_page(run_job: Runner, look: Preview) -> gr.Blocks:
-    """The page over one job runner."""
+def build_page(run_job: Runner, look: Preview, syncnet: object = "") -> gr.Blocks:
+    """The page over one job runner. syncnet: its str() says at any moment why SyncNet's scores are missing."""
     desk = JobService(run_job, look)
     with Page(title="syncdiff", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
         gr.HTML(f"<h1>syncdiff</h1><p>{WHAT}</p>", elem_id="head")
         with gr.Tabs(elem_id="rooms"):
             with gr.Tab("Make a video"), gr.Row(equal_height=False, elem_id="columns"):
                 with gr.Column(scale=4, min_width=300, elem_id="inputs"):
-                    form = build_form(told(desk, None, None, SampleOptions()))
+                    form = build_form(presets(desk, [None] * 4, SampleOptions()))
                 with gr.Column(scale=7, min_width=300, elem_id="side"):
                     view = build_view()
             with gr.Tab("Check a video"):
                 build_check()
-        gr.HTML(f"<p>{privacy()}</p>", elem_id="foot")
+        gr.HTML((PAGE / "foot.html").read_text().replace("LINKS", links()), elem_id="foot")
         fill_in(page, form, view)
-        chosen = look_at_faces(desk, form)
-        tell_the_time(form, desk, run_and_stop(desk, form, view, chosen))
-        try_one_frame(desk, form, view, chosen)
+        look_at_faces(desk, form)
+        lengths = gr.JSON([None] * 4, visible=False)
+        show_costs(form, desk, lengths, run_and_stop(desk, form, view, lengths, syncnet))
+        try_one_frame(desk, form, view, lengths)
+        download_compared(view)
         add_endpoints(desk)
     return page.queue(max_size=64, default_concurrency_limit=4, api_open=False)
 
 
-def privacy() -> str:
-    """What becomes of the files."""
-    return "Files stay on this machine, serve this one video and are deleted after about an hour."
+def links() -> str:
+    """Paper, model card, licence and credits; on a Space also the code, which lies beside the page."""
+    found = {"Paper": "https://arxiv.org/abs/2503.13371"}
+    if space := os.environ.get("SPACE_ID"):
+        base = f"https://huggingface.co/spaces/{space}/blob/main/"
+        found |= {"Code": base.replace("/blob/main/", "/tree/main")}
+    else:
+        base = f"gradio_api/file={ASSETS.parent}/"
+    found |= {name: f"{base}{file}" for name, file in DOCUMENTS.items()}
+    return " · ".join(
+        f'<a href="{escape(url)}" target="_blank" rel="noopener">{name}</a>' for name, url in found.items()
+    )
 
 
 def build_view() -> gr.HTML:
     """The right-hand side; it shows whatever dict of `views` it is given."""
-    script = "\n".join((PAGE / name).read_text() for name in ("player.js", "timeline.js", "view.js"))
-    offered = [{"key": e.key, "label": e.label, "poster": poster(e)} for e in examples().values()]
+    script = "\n".join((PAGE / name).read_text() for name in SCRIPTS)
+    offered = [
+        {"key": e.key, "label": e.label, "poster": poster(e), "clip": e.compared.exists() and str(e.compared)}
+        for e in examples().values()
+    ]
     return gr.HTML(
         view_state.EMPTY,
         offered=offered,
@@ -93,23 +127,31 @@ def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
     def take_voice(event: gr.EventData) -> tuple:
         return str(examples()[event.key].voice), None, gr.Tabs(selected="sound")
 
-    settled(form.face_picks, form.face_picks.click(take_face, None, [video, photo, form.faces], **NOW))
-    settled(form.voice_picks, form.voice_picks.click(take_voice, None, [sound, film, form.voices], **NOW))
+    for row, take, parts in (
+        (form.face_picks, take_face, [video, photo, form.faces]),
+        (form.voice_picks, take_voice, [sound, film, form.voices]),
+    ):
+        settled(row, row.click(take, None, parts, **NEWEST, **NOW))
     form.label.input(lambda on: gr.update(visible=not on, value=False), form.label, form.unlabelled, **NOW)
-    form.preset.input(lambda name: PRESETS[name], form.preset, form.steps, **NOW)
-    form.steps.input(preset_of, form.steps, form.preset, **NOW)
+    form.presets.click(None, [form.presets, form.steps], form.steps, js="(row) => Number(row.chosen)", **BROWSER)
+    form.random.click(None, None, form.seed, js="() => Math.floor(Math.random() * 2 ** 31)", **BROWSER)
 
-    for where, parts in (("face", [video, photo]), ("voice", [sound, film]), ("agreed", [form.agreed])):
-        found = f"(seen) => seen.where === '{where}' ? {{state: 'empty'}} : seen"  # what was asked for is there
-        gr.on([part.change for part in parts], None, view, view, js=found, **BROWSER)
+    for where, parts in (
+        ("face", [video, photo]),
+        ("voice", [sound, film]),
+        ("agreed", [form.agreed]),
+        ("unlabelled", [form.unlabelled, form.label]),
+    ):
+        given = f"(seen) => {{ {ANSWERS} return given('{where}', seen); }}"
+        gr.on([part.change for part in parts], None, view, view, js=given, **BROWSER)
 
-    filled = [*form.files, form.preset, *form.settings, form.unlabelled]
+    filled = [*form.files, *form.settings, form.unlabelled]
 
     def restore(request: gr.Request) -> list:
         try:
             settings = restored(request.query_params)
         except InputError as sentence:
-            return [*[gr.skip()] * len(filled), view_state.failed(str(sentence), "This link cannot be followed")]
+            return [*[gr.skip()] * len(filled), view_state.failed(str(sentence), "This link does not work")]
         if settings is None:
             return [gr.skip()] * (len(filled) + 1)
         return [*values_of(settings), view_state.ready(settings)]
@@ -125,79 +167,90 @@ def settled(row: gr.HTML, picked: Any) -> None:
 
 
 def values_of(settings: Settings) -> list:
-    """What the form holds after a link: files, preset, settings, and the promise, which no link can make."""
+    """What the form holds after a link: files, settings, and the promise, which no link can make."""
     face = str(examples()[settings.face].face) if settings.face else None
     voice = str(examples()[settings.voice].voice) if settings.voice else None
     options = settings.options
-    turned = [options.steps, options.seed, options.tail, options.correct_offset, options.label]
-    return [face, None, voice, None, preset_of(options.steps), *turned, gr.update(visible=not options.label)]
+    steps = gr.update(value=options.steps, maximum=max(MOST_STEPS, options.steps))
+    turned = [steps, options.seed, options.tail, options.correct_offset, options.label]
+    return [face, None, voice, None, *turned, gr.update(visible=not options.label)]
 
 
-def tell_the_time(form: Form, desk: JobService, runs: list) -> None:
-    """Under the presets stands what a run should take. The browser knows how long its files are: nothing is opened."""
+def show_costs(form: Form, desk: JobService, lengths: gr.JSON, runs: list) -> None:
+    """On the presets stands what a run should take. The browser measures its files: nothing is opened here."""
 
-    def tell(lengths: list[float | None], steps: float | None, correct: bool) -> str:
-        video, photo, sound, film = lengths
-        seen, voice = 0.0 if photo is not None else video, sound or film
-        return told(desk, seen, voice, SampleOptions(whole(steps) or SampleOptions().steps, correct_offset=correct))
+    def tell(lengths: list[float | None], tail: str, correct: bool) -> dict[str, Any]:
+        return presets(desk, lengths, SampleOptions(tail=tail, correct_offset=correct))
 
-    lengths = gr.JSON([None] * 4, visible=False)
+    costs = gr.JSON(visible=False)
     measured = gr.on(
-        [part.change for part in form.files],
-        None,
-        form.files,
-        lengths,
-        js=(PAGE / "lengths.js").read_text(),
-        trigger_mode="always_last",
-        **BROWSER,
-    )
-    turned = [form.steps, form.correct]
+        [part.change for part in form.files], None, form.files, lengths, js=(PAGE / "lengths.js").read_text(),
+        **NEWEST, **BROWSER,
+    )  # fmt: skip
+    turned = [form.tail, form.correct]
     for happens in (measured.then, *(part.change for part in turned), *(run.then for run in runs)):
-        happens(tell, [lengths, *turned], form.estimate, **NOW)
+        told = happens(tell, [lengths, *turned], costs, **NOW)
+        told.then(None, [costs, form.steps], form.presets, js=answer("marks"), **BROWSER)
+    form.steps.change(None, [form.presets, form.steps], form.presets, js=answer("marks"), **BROWSER)
 
 
-def told(desk: JobService, video: float | None, voice: float | None, options: SampleOptions) -> str:
-    """The estimate as it stands on the page."""
-    return f"<p>{estimate(desk.pace, video, voice, options)}</p>"
+def presets(desk: JobService, lengths: list[float | None], options: SampleOptions) -> dict[str, Any]:
+    """The row of presets: what each costs for files of these seconds (video, photo, sound, film)."""
+    video, voice = seconds_of(lengths)
+    shown = voice if voice and options.tail == "trim" else max(voice or USUAL, video or 0.0)
+    items = [
+        {
+            "key": str(steps),
+            "label": name,
+            "hint": f"{steps} step{'' if steps == 1 else 's'}",
+            "cost": in_words(desk.pace.seconds(RATE * (video or 0.0), RATE * shown, replace(options, steps=steps))),
+        }
+        for name, steps in PRESETS.items()
+    ]
+    of = f"{shown:.0f} s of video" if voice else f"{USUAL:.0f} s of voice"
+    return {
+        "label": "Quality",
+        "note": f"Steps a frame, and the time for {of}",
+        "items": items,
+        "chosen": str(options.steps),
+    }
 
 
-def look_at_faces(desk: JobService, form: Form) -> gr.State:
-    """Who is in the picture, as soon as it is there; a choice where there are several. Returns the chosen Spot."""
-    spots, chosen = gr.State([]), gr.State(None)
-    answers = [form.face_note, form.found, spots, chosen]
-    nobody = {"label": "", "items": []}
-
-    def look(video: str | None, photo: str | None, request: gr.Request) -> tuple:
-        face = video or photo
-        if face is None or recognise(Path(face), "face"):
-            return "", gr.update(value=nobody, visible=False), [], None
-        try:
-            found = desk.faces(face, visitor_of(request))
-        except gr.Error as error:
-            return f"<p>{error.message}</p>", gr.update(value=nobody, visible=False), [], None
-        many = len(found) > 1
-        shown = gr.update(value=view_state.faces(found) if many else nobody, visible=many)
-        return (
-            f"<p>{view_state.about_faces(found)}</p>",
-            shown,
-            [one.spot for one in found],
-            found[0].spot if many else None,
-        )
-
-    def choose(event: gr.EventData, shown: dict[str, Any], spots: list) -> tuple:
-        return shown | {"chosen": event.key}, spots[int(event.key)]
-
-    gr.on(
-        [form.video.change, form.photo.change],
-        look,
-        [form.video, form.photo],
-        answers,
-        **LOOKS,
-        trigger_mode="always_last",
-        **HIDDEN,
+def seconds_of(lengths: list[float | None]) -> tuple[float | None, float | None]:
+    """(video, photo, sound, film) as a browser measured them -> seconds of face and voice; a photo is 0."""
+    video, photo, sound, film = (
+        min(float(one), LIMITS.seconds) if isinstance(one, int | float) and one >= 0 else None for one in lengths
     )
-    settled(form.found, form.found.click(choose, [form.found, spots], [form.found, chosen], **NOW))
-    return chosen
+    return (0.0 if photo is not None else video), sound or film
+
+
+def answer(name: str) -> str:
+    """A function of `answers.js`, as a browser step."""
+    return f"(...values) => {{ {ANSWERS} return {name}(...values); }}"
+
+
+def look_at_faces(desk: JobService, form: Form) -> None:
+    """Who is in the picture, as soon as it is there; a choice where there are several."""
+    looked = gr.JSON({"of": None}, visible=False)
+    files = [form.video, form.photo]
+
+    def look(video: str | None, photo: str | None, key: str, looked: dict, request: gr.Request) -> dict[str, Any]:
+        face = video or photo
+        if looked["of"] == key:  # an upload empties the other slot, which counts as a change too
+            return gr.skip()
+        if face is None or recognise(Path(face), "face"):
+            return {"of": key, "note": "", "items": []}
+        try:
+            return view_state.faces(key, desk.faces(face, visitor_of(request)))
+        except gr.Error as error:
+            return {"of": key, "note": unescape(error.message), "items": []}
+
+    shown = [looked, *files, form.found]
+    changed = [part.change for part in files]
+    gr.on(changed, None, shown, form.found, js=answer("faces"), **AGAIN, **BROWSER)
+    key = gr.Textbox(visible=False)
+    found = gr.on(changed, look, [*files, key, looked], looked, js=answer("ask_for_faces"), **LOOKS, **NEWEST, **HIDDEN)
+    found.then(None, shown, form.found, js=answer("faces"), **AGAIN, **BROWSER)
 
 
 def buttons(*, running: bool) -> tuple[dict, dict, dict]:
@@ -205,12 +258,12 @@ def buttons(*, running: bool) -> tuple[dict, dict, dict]:
     return gr.update(visible=not running), gr.update(visible=not running), gr.update(visible=running)
 
 
-def asks(form: Form, chosen: gr.State) -> list:
+def asks(form: Form, lengths: gr.JSON) -> list:
     """What a button sends along, as `asked_for` takes it."""
-    return [*form.files, form.agreed, *form.settings, form.unlabelled, chosen]
+    return [*form.files, form.agreed, *form.settings, form.unlabelled, form.found, lengths]
 
 
-def run_and_stop(desk: JobService, form: Form, view: gr.HTML, chosen: gr.State) -> list:
+def run_and_stop(desk: JobService, form: Form, view: gr.HTML, lengths: gr.JSON, syncnet: object) -> list:
     """The primary button, the complete examples, and Cancel. Returns the runs, as events."""
     answers = [view, form.go, form.test, form.stop]
     cancelled = gr.Checkbox(False, visible=False)
@@ -224,13 +277,10 @@ def run_and_stop(desk: JobService, form: Form, view: gr.HTML, chosen: gr.State) 
             return
         asked = asked_for(*values)
         try:
-            for seen in watched(desk, asked, visitor_of(request)):
+            for seen in watched(desk, asked, visitor_of(request), syncnet):
                 yield seen, *(buttons(running=False) if seen["state"] == "done" else [gr.skip()] * 3)
-        except gr.Error as error:
-            where = missing(asked)
-            yield view_state.failed(unescape(error.message), where=where), *buttons(running=False)
-            if not where:  # something went wrong: the toast goes away, the view keeps the sentence
-                raise
+        except gr.Error as error:  # said once, in the view
+            yield view_state.failed(unescape(error.message), where=missing(asked)), *buttons(running=False)
 
     def take(event: gr.EventData) -> list:
         example = examples()[event.key]
@@ -250,7 +300,7 @@ def run_and_stop(desk: JobService, form: Form, view: gr.HTML, chosen: gr.State) 
     for trigger in (form.go.click, picked.then, corrected.then):
         started = trigger(begin, cancelled, [*answers, cancelled], js="() => [coming()]", **NOW)
         here = started.then(None, None, cancelled, js=ARRIVED, **AGAIN, **BROWSER)
-        runs.append(here.then(show, [cancelled, *asks(form, chosen)], answers, **RUNS, **AGAIN, **HIDDEN))
+        runs.append(here.then(show, [cancelled, *asks(form, lengths)], answers, **RUNS, **AGAIN, **HIDDEN))
         runs[-1].failure(ended, [view, cancelled], answers, **NOW)
     # Noted in the browser, at once: what is cancelled ends as if it had failed, its last pictures still on the way.
     form.stop.click(None, None, cancelled, js="() => Boolean(window.asked++ || true)", **BROWSER)
@@ -258,26 +308,45 @@ def run_and_stop(desk: JobService, form: Form, view: gr.HTML, chosen: gr.State) 
     return runs
 
 
-def try_one_frame(desk: JobService, form: Form, view: gr.HTML, chosen: gr.State) -> None:
-    """The other button. What comes of it is seen only where it is still waited for: a run may have begun meanwhile."""
-    stale, tried = gr.Checkbox(False, visible=False), gr.JSON(visible=False)
+def try_one_frame(desk: JobService, form: Form, view: gr.HTML, lengths: gr.JSON) -> None:
+    """The other button. What comes of it is seen only where it is still waited for: a run may have begun meanwhile,
+    or another trial (see `trial` in answers.js)."""
+    stale, tried, ticket = gr.Checkbox(False, visible=False), gr.JSON(visible=False), gr.Number(visible=False)
 
-    def try_out(request: gr.Request, stale: bool, *values: Any) -> dict[str, Any]:
+    def try_out(request: gr.Request, stale: bool, ticket: int, *values: Any) -> dict[str, Any]:
         if stale:
-            return LOOKING
+            return {"state": "stale"}
         asked = asked_for(*values)
         try:
-            return view_state.trial(desk.trial(asked, visitor_of(request)))
+            return view_state.trial(desk.trial(asked, visitor_of(request))) | {"ticket": ticket}
         except gr.Error as error:
-            return view_state.failed(unescape(error.message), where=missing(asked))
+            return view_state.failed(unescape(error.message), where=missing(asked)) | {"ticket": ticket}
 
-    still = "(tried, seen) => seen.state === 'looking' ? tried : seen"
-    looking = form.test.click(lambda: LOOKING, None, view, **NOW)
+    looking = form.test.click(None, None, [view, ticket], js=answer("begin_trial"), **AGAIN, **BROWSER)
     here = looking.then(None, None, stale, js=ARRIVED, **AGAIN, **BROWSER)
-    trial = here.then(try_out, [stale, *asks(form, chosen)], tried, **LOOKS, **AGAIN, **HIDDEN)
+    trial = here.then(try_out, [stale, ticket, *asks(form, lengths)], tried, **LOOKS, **AGAIN, **HIDDEN)
+    trial.success(None, [tried, view], view, js=answer("trial"), **AGAIN, **BROWSER)
     failed = trial.failure(lambda: view_state.failed(TOO_MANY), None, tried, **NOW)
-    for answered in (trial.success, failed.then):
-        answered(None, [tried, view], view, js=still, **BROWSER)
+    failed.then(None, [tried, view], view, js=answer("failed_trial"), **AGAIN, **BROWSER)
+
+
+def download_compared(view: gr.HTML) -> None:
+    """The button that makes one video of the two; the browser names the result, which must lie in a folder of ours."""
+    file = gr.JSON(visible=False)
+
+    def make(event: gr.EventData) -> dict[str, Any]:
+        named = Path(str(event.path))
+        result = cache_folder() / named.parent.name / "syncdiff.mp4"
+        if not named.parent.name.startswith("result-") or not result.is_file():
+            return {"message": GONE}
+        try:
+            made = side_by_side(result.with_name("syncdiff.source.mp4"), result, result.with_name("compared.mp4"))
+        except InputError as sentence:
+            return {"message": str(sentence)}
+        return gr.FileData(path=str(made)).model_dump()
+
+    made = view.download(make, None, file, **LOOKS, **HIDDEN)
+    made.then(None, file, None, js="(file) => window.compared(file)", **BROWSER)
 
 
 def asked_for(
@@ -292,48 +361,46 @@ def asked_for(
     correct: bool,
     label: bool,
     unlabelled: bool,
-    face: Spot | None,
+    found: dict[str, Any],
+    lengths: list[float | None],
 ) -> JobRequest:
     """The form as it stands when somebody presses a button."""
-    options = {"steps": whole(steps), "seed": whole(seed), "tail": tail, "face": face}
-    options |= {"correct_offset": correct}
-    return JobRequest(video or photo, sound or film, agreed, options | {"label": label or not unlabelled})
+    options = {"steps": steps, "seed": seed, "tail": tail, "face": chosen_face(found)}
+    options |= {"correct_offset": correct, "label": label}
+    return JobRequest(video or photo, sound or film, agreed, options, seconds_of(lengths), unlabelled)
+
+
+def chosen_face(found: dict[str, Any]) -> Spot | None:
+    """The face that was picked in the row of those found; None where there is no choice."""
+    try:
+        return next(
+            (Spot(*map(float, item["spot"])) for item in found["items"] if item["key"] == found["chosen"]), None
+        )
+    except (KeyError, TypeError, ValueError):  # not from our page
+        return None
 
 
 def missing(asked: JobRequest) -> str | None:
     """The part of the form without which nothing can begin."""
     try:
         files_of(asked)
-    except InputError:
-        return "agreed" if asked.face and asked.voice else "voice" if asked.face else "face"
+    except UnfinishedError as unfinished:
+        return unfinished.where
     return None
 
 
-def whole(number: float | None) -> int | None:
-    """A field that was emptied stays at its default."""
-    return None if number is None else int(number)
-
-
-def watched(desk: JobService, asked: JobRequest, visitor: Visitor) -> Iterator[dict[str, Any]]:
+def watched(desk: JobService, asked: JobRequest, visitor: Visitor, syncnet: object) -> Iterator[dict[str, Any]]:
     """One run as the view shows it, not oftener than every REFRESH seconds."""
-    clock, sent, preview = None, -REFRESH, None
+    sent, preview = -REFRESH, None
     with closing(desk.run(asked, visitor)) as items:
         for item in items:
             if isinstance(item, Result):
-                yield view_state.done(item, write_report(item), settings_of(asked, item.options))
+                yield view_state.done(item, write_report(item), settings_of(asked, item.options), preview, str(syncnet))
                 return
-            due = time.monotonic() - sent >= REFRESH
-            if isinstance(item, Waiting):
-                seen = view_state.waiting(item)
-            else:
-                clock = clock or Clock(desk.pace.stages(100, asked.chosen()))
-                fraction, left = clock(item)
-                preview = preview if item.preview is None else item.preview
-                if not due:
-                    continue
-                seen = view_state.running(item, fraction, left, preview)
-            if due:
-                yield seen
+            if isinstance(item, Running) and item.progress.preview is not None:
+                preview = item.progress.preview
+            if time.monotonic() - sent >= REFRESH:
+                yield view_state.waiting(item) if isinstance(item, Waiting) else view_state.running(item, preview)
                 sent = time.monotonic()
 
 

@@ -12,13 +12,14 @@ from syncdiff.media import LIMITS
 from syncdiff.options import SampleOptions
 from syncdiff.provenance.label import TEXT
 from syncdiff.web.examples import ASSETS, examples, poster
-from syncdiff.web.share_links import PRESETS, preset_of
 
 PAGE = ASSETS / "page"
-CONSENT = "Everyone who is seen or heard has agreed to this"
+WHAT = "Give a face a new voice. Its lips are redrawn to speak it, and both videos are scored."
+CONSENT = "Everyone seen or heard in this video has agreed to it"
 LABEL = f"Label the video: “{TEXT}”"
-UNLABELLED = "Leave it out: I will say so myself wherever I show it, since people have a right to know"
+UNLABELLED = "No label: wherever I show the video I will say that its lips were redrawn by AI"
 CORRECT = "Correct lips that come early or late (adds a short test pass)"
+MOST_STEPS = 8  # on the slider; links and programs may ask for more
 TAILS = [("Keep the rest of the video as it is", "keep"), ("Cut the rest off", "trim")]
 
 
@@ -29,21 +30,20 @@ class Form:
     faces: gr.Tabs  # "video" or "photo"
     video: gr.Video
     photo: gr.Image
-    face_note: gr.HTML
     found: gr.HTML  # the faces to choose from
     face_picks: gr.HTML
     voices: gr.Tabs  # "sound" or "film"
     sound: gr.Audio
     film: gr.Video
     voice_picks: gr.HTML
-    preset: gr.Radio
+    presets: gr.HTML  # marks on the slider
     steps: gr.Slider
     seed: gr.Number
+    random: gr.Button
     tail: gr.Radio
     correct: gr.Checkbox
     label: gr.Checkbox
     unlabelled: gr.Checkbox  # the promise without which the label stays
-    estimate: gr.HTML
     agreed: gr.Checkbox
     go: gr.Button
     test: gr.Button
@@ -56,21 +56,21 @@ class Form:
 
     @property
     def settings(self) -> list:
-        """What a link can set beside the files, in the order of `links.Settings`."""
+        """What a link can set beside the files."""
         return [self.steps, self.seed, self.tail, self.correct, self.label]
 
 
-def build_form(began: str) -> Form:
-    """The parts, laid out in the column they are built in. began: what the estimate says at first."""
+def build_form(presets: dict[str, Any]) -> Form:
+    """The parts, laid out in the column they are built in. presets: what the row of presets shows at first."""
     with gr.Column(elem_classes="step"):
         heading(1, "Face", limits())
         parts = face()
     with gr.Column(elem_classes="step"):
-        heading(2, "Voice", "Any language. Silence keeps the lips closed.")
+        heading(2, "Voice", "Speech in any language.")
         parts |= voice()
     with gr.Column(elem_classes="step"):
         heading(3, "Make it speak")
-        parts |= how_well(began)
+        parts |= how_well(presets)
     parts |= begin() | advanced()
     return Form(**parts)
 
@@ -95,12 +95,11 @@ def face() -> dict[str, Any]:
     faces, video, photo = either(
         ("video", "Video", lambda: video_slot("Face video", "face", webcam=webcam)), ("photo", "Photo", photo_slot)
     )
-    note = gr.HTML(elem_id="face-note")
-    found = picks("Which face should speak?", [], "faces-found")
+    found = picks("", [], "faces-found")
     offered = [{"key": e.key, "label": e.face_label, "poster": poster(e)} for e in examples().values()]
     face_picks = picks("Faces to try", offered, "face-picks")
     return {
-        "faces": faces, "video": video, "photo": photo, "face_note": note, "found": found, "face_picks": face_picks,
+        "faces": faces, "video": video, "photo": photo, "found": found, "face_picks": face_picks,
     }  # fmt: skip
 
 
@@ -151,27 +150,29 @@ def sound_slot() -> gr.Audio:
     )  # fmt: skip
 
 
-def picks(label: str, items: list[dict], elem_id: str) -> gr.HTML:
-    """A row of buttons; a click tells the key of the one that was picked."""
+def picks(label: str, items: list[dict], elem_id: str, **more: Any) -> gr.HTML:
+    """A row of buttons; a click tells the key of the one that was picked. more: of the value, such as `chosen`."""
     return gr.HTML(
-        {"label": label, "items": items},
+        {"label": label, "items": items, **more},
         html_template='<div class="picks" role="group"></div>',
         js_on_load=(PAGE / "picks.js").read_text(),
         apply_default_css=False,
-        visible=bool(items),
         elem_id=elem_id,
         elem_classes="pick-row",
     )
 
 
-def how_well(began: str) -> dict[str, Any]:
-    """What is chosen before it begins."""
-    quality = preset_of(SampleOptions().steps)
+def how_well(presets: dict[str, Any]) -> dict[str, Any]:
+    """What is chosen before it begins: steps a frame, with the presets as marks, and the consent."""
+    row = picks(elem_id="preset", **presets)
+    steps = gr.Slider(
+        1, MOST_STEPS, SampleOptions().steps, step=1, label="Steps a frame", show_label=False, container=False,
+        buttons=[], elem_id="steps",
+    )  # fmt: skip
+    steps.preprocess = lambda value: value  # what is out of range gets our sentence, not gradio's
     return {
-        "preset": gr.Radio(
-            list(PRESETS), value=quality, label="Quality", show_label=False, container=False, elem_id="preset"
-        ),
-        "estimate": gr.HTML(began, elem_id="estimate"),
+        "steps": steps,
+        "presets": row,
         "agreed": tick(CONSENT, on=False, elem_id="agreed"),
     }
 
@@ -190,12 +191,15 @@ def advanced() -> dict[str, Any]:
     """What most people never need."""
     default = SampleOptions()
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-        return {
-            "steps": gr.Slider(
-                1, default.MAX_STEPS, default.steps, step=1, label="Steps a frame", info="More is slower", buttons=[]
-            ),
+        with gr.Row(elem_id="seed-row"):
             # No limits here: gradio would stop the run before our sentence could be shown.
-            "seed": gr.Number(default.seed, label="Seed", info="The same seed makes the same video", precision=0),
+            seed = gr.Number(
+                default.seed, label="Seed", info="The same seed makes the same video", scale=3, elem_id="seed"
+            )
+            random = gr.Button("Random", scale=1, min_width=90, elem_id="random")
+        return {
+            "seed": seed,
+            "random": random,
             "tail": gr.Radio(TAILS, value=default.tail, label="Where the voice is shorter than the video"),
             "correct": tick(CORRECT, on=default.correct_offset, elem_id="correct"),
             "label": tick(LABEL, on=default.label, elem_id="label"),

@@ -1,4 +1,4 @@
-"""What lies in assets/examples: faces and voices of our own that anybody may try."""
+"""What lies in assets/examples: faces and voices that anybody may try."""
 
 import base64
 import filecmp
@@ -9,6 +9,11 @@ from pathlib import Path
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 EXAMPLES = ASSETS / "examples"
+DOCUMENTS = {  # what the page links to, below the repository's root
+    "Model card": "assets/weights/README.md",
+    "Licence": "LICENSE",
+    "Credits": "assets/examples/README.md",
+}
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,11 @@ class Example:
     voice: Path
     voice_label: str
     poster: Path | None  # a small picture of the face
+
+    @property
+    def compared(self) -> Path:
+        """Where `tools/make_examples.py` writes the original beside our result."""
+        return self.face.with_name(f"{self.key}-compared.mp4")
 
 
 def examples() -> dict[str, Example]:

@@ -19,7 +19,7 @@ from syncdiff.errors import DiskError, InputError
 from syncdiff.options import SampleOptions
 from syncdiff.preview import Face, Preview, Trial
 from syncdiff.results import Progress, Result
-from syncdiff.web.eta import Pace
+from syncdiff.web.eta import Clock, Pace
 from syncdiff.web.examples import recognise
 from syncdiff.web.queue import Queue, Visitor, network
 
@@ -29,6 +29,7 @@ LOOK_AGAIN = 0.25  # seconds between two looks at the line
 KEPT = 3600  # seconds that an upload or a delivered result stays on disk
 ABSURD = 10**12  # a number beyond any range
 SWITCHES = ("correct_offset", "label")
+NUMBERS = ("steps", "seed")
 Runner = Callable[[Path, Path, Path, SampleOptions], Generator[Progress | Result, None, None]]
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,15 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Running:
+    """A job at work."""
+
+    progress: Progress
+    fraction: float  # of the whole job, 0..1
+    left: float  # seconds, estimated
+
+
+@dataclass(frozen=True)
 class JobRequest:
     """What a visitor or a program wants."""
 
@@ -50,15 +60,25 @@ class JobRequest:
     voice: str | None
     agreed: bool  # that everybody seen or heard agreed
     options: Mapping[str, Any]  # of SampleOptions; None keeps its default
+    seconds: tuple[float | None, float | None] = (None, None)  # of face (a photo is 0) and voice, as far as known
+    promised: bool = True  # to say oneself that AI was used, where options leave the label out
 
     def chosen(self) -> SampleOptions:
         """What was turned, over the defaults. Raises InputError."""
         for name, value in self.options.items():
+            if name in NUMBERS and value is not None and not _whole(value):
+                raise InputError(f"The value of {name} is no whole number: give one, such as 2.")
             if isinstance(value, int | float) and abs(value) > ABSURD:  # before it stands in a sentence, digit by digit
                 raise InputError(f"The value of {name} is far out of range: give a small number.")
             if name in SWITCHES and value is not None and not isinstance(value, bool):  # "false" would count as a yes
                 raise InputError(f"The value of {name} is neither true nor false: give one of the two.")
-        return SampleOptions(**{name: value for name, value in self.options.items() if value is not None})
+        given = {name: value for name, value in self.options.items() if value is not None}
+        return SampleOptions(**given | {name: int(given[name]) for name in NUMBERS if name in given})
+
+
+def _whole(value: Any) -> bool:
+    """Whether a value from a request is a whole number."""
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
 
 
 @contextmanager
@@ -86,7 +106,7 @@ def cache_folder() -> Path:
 
 
 class JobService:
-    """Where requests come in: one pipeline, one line of visitors, one idea of how long things take."""
+    """One job runner, one line of visitors, one estimate of how long things take."""
 
     def __init__(self, run_job: Runner, look: Preview) -> None:
         self.run_job, self.look, self.pace = run_job, look, Pace()
@@ -102,7 +122,7 @@ class JobService:
         with errors_as_sentences(), in_turn(self.looks, visitor):
             return self.look.faces(face)
 
-    def run(self, asked: JobRequest, visitor: Visitor) -> Iterator[Waiting | Progress | Result]:
+    def run(self, asked: JobRequest, visitor: Visitor) -> Iterator[Waiting | Running | Result]:
         """One request in a fresh private folder, which is thrown away unless a Result comes of it.
 
         Raises gr.Error only. Closing it gives the place in the line back."""
@@ -118,11 +138,14 @@ class JobService:
                         yield Waiting(ahead, usual and usual * ahead)
                         keep(folder, face, voice)
                         time.sleep(LOOK_AGAIN)
+                    clock = Clock(self.pace, options, *asked.seconds)
                     with closing(self.run_job(face, voice, folder / "syncdiff.mp4", options)) as items:
                         for item in items:
                             if isinstance(item, Result):
                                 finished = True
-                                self.pace.learn(item)
+                                self.pace.learn(item, clock.source)
+                            else:
+                                item = Running(item, *clock(item))  # noqa: PLW2901
                             keep(folder, face, voice)
                             yield item
         finally:
@@ -165,14 +188,24 @@ def sweep(cache: Path) -> None:
                 path.unlink()
 
 
+class UnfinishedError(InputError):
+    """A form that is not filled in yet. where: id of the part of the page that lacks something."""
+
+    def __init__(self, where: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.where = where
+
+
 def files_of(asked: JobRequest) -> tuple[Path, Path]:
-    """Face and voice, if they are there and may be used. Raises InputError."""
+    """Face and voice, if they are there and may be used. Raises UnfinishedError."""
     if not asked.face:
-        raise InputError("There is no face yet: add a video or a photo.")
+        raise UnfinishedError("face", "There is no face yet: add a video or a photo.")
     if not asked.voice:
-        raise InputError("There is no voice yet: add a sound file or record one.")
+        raise UnfinishedError("voice", "There is no voice yet: add a sound file or record one.")
     face, voice = Path(asked.face), Path(asked.voice)
     agreed = asked.agreed is True  # the word "false" of some program is no yes
     if not agreed and not (recognise(face, "face") and recognise(voice, "voice")):
-        raise InputError("Did everyone who is seen or heard agree? Say so with the tick, and it can begin.")
+        raise UnfinishedError("agreed", "Has everyone seen or heard agreed? Tick it (consent), then start.")
+    if asked.options.get("label") is False and not asked.promised:
+        raise UnfinishedError("unlabelled", "The label is off: promise to say it yourself, or turn it on again.")
     return face, voice

@@ -1,6 +1,7 @@
 """How the page is served: where, to whom, in which colours."""
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import gradio.routes
+import jinja2
 from starlette.middleware import Middleware
 
 from syncdiff.errors import InputError
@@ -16,10 +19,13 @@ from syncdiff.job import TEST_PASS_SECONDS
 from syncdiff.media import LIMITS, open_speech
 from syncdiff.options import SampleOptions
 from syncdiff.results import Progress, Result
-from syncdiff.web.examples import ASSETS, EXAMPLES
+from syncdiff.web.components import WHAT
+from syncdiff.web.examples import ASSETS, DOCUMENTS, EXAMPLES
 from syncdiff.web.jobs import Runner
 from syncdiff.web.middleware import RequestLimits, sweeping
 
+TITLE = "syncdiff: give a face a new voice"
+PICTURE = EXAMPLES / "preview.jpg"
 # Whose word about a visitor's address is taken on a Space: its proxies, which sit in private networks. Of the addresses
 # in X-Forwarded-For uvicorn takes the rightmost that is none of these; what a visitor writes there stands further left.
 # Elsewhere a host names its proxies in FORWARDED_ALLOW_IPS itself; without that, only one on this machine is believed.
@@ -101,8 +107,23 @@ def sound_seconds(file: Path) -> float | None:
             return None
 
 
+def set_link_preview() -> None:
+    """Title, sentence and picture that other sites show for a link to the page, in place of gradio's own."""
+    env, name = gradio.routes.templates.env, "frontend/index.html"
+    source = env.loader.get_source(env, name)[0]
+    source = re.sub(r'<meta\s+(property="og:|name="twitter:)[^>]*/>', "", source)
+    image = f"{{{{ config['root'] }}}}/gradio_api/file={PICTURE}"
+    tags = {"og:type": "website", "og:title": TITLE, "og:description": WHAT, "og:image": image}
+    tags |= {"twitter:card": "summary_large_image"}
+    found = "".join(f'<meta property="{key}" content="{value}" />' for key, value in tags.items())
+    own = jinja2.DictLoader({name: source.replace("<head>", f"<head>{found}", 1)})
+    env.loader = jinja2.ChoiceLoader([own, env.loader])
+    env.cache.clear()
+
+
 def launch_options() -> dict[str, Any]:
-    """What `launch` is told: this machine only, port GRADIO_SERVER_PORT or 7860; on a Space, where its proxy looks."""
+    """Arguments of `launch`: this machine only, port GRADIO_SERVER_PORT or 7860; on a Space, where its proxy looks."""
+    set_link_preview()
     everyone = "0.0.0.0"  # noqa: S104 -- inside a Space's container
     if "SPACE_ID" in os.environ:
         os.environ.setdefault("FORWARDED_ALLOW_IPS", FORWARDED)
@@ -111,7 +132,7 @@ def launch_options() -> dict[str, Any]:
         "server_port": int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
         "theme": theme(),
         "css_paths": ASSETS / "page" / "style.css",
-        "allowed_paths": [str(EXAMPLES)],
+        "allowed_paths": [str(EXAMPLES), *(str(ASSETS.parent / file) for file in DOCUMENTS.values())],
         "max_file_size": LIMITS.bytes,
         "app_kwargs": {"middleware": [Middleware(RequestLimits)], "lifespan": sweeping},
         "max_threads": 64,  # everybody in line holds one
@@ -122,6 +143,6 @@ def launch_options() -> dict[str, Any]:
         "enable_monitoring": False,
         "run_history": False,
         "ssr_mode": False,
-        "footer_links": ["api"],
-        "mcp_server": find_spec("mcp") is not None,  # pip install 'gradio[mcp]' turns it on
+        "footer_links": [],  # gradio's API page has samples that fail here; our own are in foot.html
+        "mcp_server": find_spec("mcp") is not None,  # gradio[mcp] in requirements.txt
     }

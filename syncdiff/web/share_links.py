@@ -1,4 +1,4 @@
-"""Settings <-> a short address that restores them after any restart. Knows names and numbers, never a file of yours."""
+"""Settings <-> a short address that restores them after any restart. It never holds a visitor's file."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
-"""The second tab: was a video's mouth redrawn here? Asks `syncdiff.provenance` and shows its sentences."""
+"""The second tab: reads label, mark and note of any video with `syncdiff.provenance`."""
 
 import time
 from collections.abc import Iterator
-from html import escape, unescape
+from html import unescape
 from typing import Any
 
 import gradio as gr
@@ -10,13 +10,13 @@ import gradio as gr
 from syncdiff import provenance
 from syncdiff.errors import InputError
 from syncdiff.progress import adapted
-from syncdiff.web.components import video_slot
+from syncdiff.web.components import PAGE, video_slot
 from syncdiff.web.jobs import LOOK_AGAIN, errors_as_sentences, in_turn, visitor_of
 from syncdiff.web.queue import Queue
 
 WHAT = (
-    "Give any video, and read what its makers left in it: the visible label, the invisible mark in the mouth, and the "
-    "signed note in the file."
+    "Was a video's mouth redrawn here? Give any video to look for the visible label, the invisible mark in the mouth, "
+    "and the signed note in the file."
 )
 LINE = Queue(12, 2, 4, "videos being checked")
 
@@ -26,39 +26,44 @@ def build_check() -> None:
     with gr.Column(elem_id="check"):
         gr.HTML(f"<p>{WHAT}</p>")
         video = video_slot("Video to check", "suspect")
-        answer = gr.HTML(elem_id="found")
-    video.change(
-        watched, video, answer, concurrency_id="checks", concurrency_limit=None,
+        answer = gr.HTML(
+            {"of": None}, html_template='<div class="view"></div>', js_on_load=(PAGE / "check.js").read_text(),
+            apply_default_css=False, elem_id="found",
+        )  # fmt: skip
+    key = gr.Textbox(visible=False)
+    # The browser notes at once which video is meant, and shows no answer that belongs to another.
+    asked = video.change(None, video, [answer, key], js=BEGIN, api_visibility="private", trigger_mode="multiple")
+    asked.then(
+        watched, [video, key], answer, concurrency_id="checks", concurrency_limit=None, trigger_mode="multiple",
         api_visibility="private", show_progress="hidden",
     )  # fmt: skip
 
 
-def watched(video: str | None, request: gr.Request) -> Iterator[str]:
-    """How far it is, and then what was found, as markup."""
+BEGIN = """(video) => {
+  const of = (window.suspect = video?.path ?? video?.video?.path ?? null);
+  return [{ of, title: of ? "Looking …" : "", sentences: [] }, of];
+}"""
+
+
+def watched(video: str | None, key: str | None, request: gr.Request) -> Iterator[dict[str, Any]]:
+    """How far it is, and then what was found in the file `key`."""
     if video is None:
-        yield ""
         return
     try:
         with errors_as_sentences(), LINE.place(visitor_of(request)) as place:
             while place.ahead:
-                yield card("<p>Others come first …</p>")
+                yield card(key, "Others come first …")
                 time.sleep(LOOK_AGAIN)
             steps = provenance.verifying(video)
-            found = yield from adapted(steps, lambda part: card(f"<p>Looking … {100 * part:.0f} %</p>"))
-        yield card(in_markup(found))
+            found = yield from adapted(steps, lambda part: card(key, f"Looking … {100 * part:.0f} %"))
+        yield card(key, found.verdict, *found.sentences)
     except gr.Error as error:
-        yield card(f"<h2>This did not work</h2><p>{escape(unescape(error.message))}</p>")
+        yield card(key, "This did not work", unescape(error.message))
 
 
-def card(inside: str) -> str:
-    """A card as in the view."""
-    return f'<div class="view"><div class="card" role="status">{inside}</div></div>'
-
-
-def in_markup(found: provenance.Verification) -> str:
-    """The verdict, and what it rests on."""
-    rows = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences)
-    return f"<h2>{escape(found.verdict)}</h2><ul>{rows}</ul>"
+def card(key: str | None, title: str, *sentences: str) -> dict[str, Any]:
+    """What `assets/page/check.js` draws."""
+    return {"of": key, "title": title, "sentences": sentences}
 
 
 def verify(video: str, request: gr.Request) -> dict[str, Any]:

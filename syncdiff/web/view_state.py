@@ -1,7 +1,8 @@
-"""What the view beside the form is told: one dict for each state, plain JSON types. assets/page/ draws it."""
+"""What the view beside the form shows: one dict for each state, plain JSON types. assets/page/ draws it."""
 
 import base64
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,20 @@ import numpy as np
 from PIL import Image
 
 from syncdiff.preview import FIRST, Face, Trial
-from syncdiff.results import Progress, Result
+from syncdiff.results import Result
 from syncdiff.sync.scoring import FPS, Scores
 from syncdiff.web.eta import in_words
 from syncdiff.web.examples import examples
-from syncdiff.web.jobs import Waiting
+from syncdiff.web.jobs import Running, Waiting
 from syncdiff.web.share_links import Settings, preset_of, query
 
-PREVIEW, TRIAL, THUMB = 480, 960, 96  # px, longer side of the preview, of a trial's frame, of a face to choose
+PREVIEW, TRIAL, THUMB = 480, 960, 96  # px, longer side of the preview, of a trial's frame, of a small picture
+WHICH = "Which face should speak?"
+SYNCNET = "SyncNet v2"
 EMPTY: dict[str, Any] = {"state": "empty"}
 
-# How the result's confidence over the source's own is put into words. On clips that nobody touched, another speaker's
-# voice under the lips keeps 27 to 50 % of the confidence (docs/judge.md), so less than half is no better than chance.
+# The result's confidence over the source's own, in words. On clips that nobody touched, another speaker's voice under
+# the lips keeps 27 to 50 % of the confidence (docs/judge.md), so less than half is no better than chance.
 AS_CLOSE, CLEARLY = 0.85, 0.5
 FAINT = 0.04  # confidence of a source below which the judge sees no sync to compare with (frozen lips: 0.02)
 
@@ -39,46 +42,54 @@ def picture(image: np.ndarray | None, side: int = PREVIEW) -> str | None:
 
 def waiting(item: Waiting) -> dict[str, Any]:
     """Whose turn it is."""
-    first = "One video comes before yours." if item.ahead == 1 else f"{item.ahead} videos come before yours."
-    when = "" if item.seconds is None else f" It should be your turn in {in_words(item.seconds)}."
+    first = "One video is ahead of yours." if item.ahead == 1 else f"{item.ahead} videos are ahead of yours."
+    when = "" if item.seconds is None else f" Your turn: in {in_words(item.seconds)}."
     return {"state": "waiting", "message": f"{first}{when}"}
 
 
-def running(progress: Progress, fraction: float, left: float | None, preview: np.ndarray | None) -> dict[str, Any]:
+def running(item: Running, preview: np.ndarray | None) -> dict[str, Any]:
     """How far it is."""
+    stage = item.progress.stage
     return {
         "state": "running",
-        "stage": progress.stage[:1].upper() + progress.stage[1:],
-        "percent": int(100 * fraction),
-        "left": "" if left is None else f"{in_words(left)} left",
+        "stage": stage[:1].upper() + stage[1:],
+        "percent": int(100 * item.fraction),
+        "left": f"{in_words(item.left)} left",
         "preview": picture(preview),
     }
 
 
 def failed(sentence: str, title: str = "", where: str | None = None) -> dict[str, Any]:
     """One sentence that says why. where: id of the part of the form that is to be filled in first."""
-    title = title or ("One thing is missing" if where else "This did not work")
+    title = title or ("Not yet" if where else "This did not work")
     return {"state": "error", "title": title, "message": sentence, "where": where}
 
 
-def done(result: Result, report: Path, settings: Settings) -> dict[str, Any]:
-    """The two videos and everything known about them."""
+def done(
+    result: Result, report: Path, settings: Settings, thumb: np.ndarray | None = None, syncnet: str = ""
+) -> dict[str, Any]:
+    """The two videos and everything known about them.
+
+    thumb: [h,w,3] uint8, a picture to tell this result from others. syncnet: why SyncNet's scores are missing."""
     source, now = result.source_scores, result.result_scores
-    options = settings.options
-    made = (
-        f"{result.redrawn} of {result.frames} frames redrawn in {sum(result.seconds.values()):.1f} s, "
-        f"steps {options.steps}, seed {options.seed}."
-    )
+    options, took = settings.options, sum(result.seconds.values())
+    steps = f"{options.steps} step{'' if options.steps == 1 else 's'}"
+    made = f"{result.redrawn} of {result.frames} frames redrawn in {took:.1f} s, {steps}, seed {options.seed}."
+    words = verdict(source, now)
     return {
         "state": "done",
         "result": gr.FileData(path=str(result.video)).model_dump(),
         "source": gr.FileData(path=str(result.source)).model_dump(),
         "report": gr.FileData(path=str(report)).model_dump(),
-        "verdict": verdict(source, now),
+        "thumb": picture(thumb, THUMB),
+        "label": f"{steps}, seed {options.seed}",
+        "brief": f"{took:.0f} s · {words.split('.')[0]}",
+        "verdict": words,
         "in_step": in_step(result),
+        "mouth": result.mouth,
         "curves": [source.curve, now.curve],
-        "table": table(result),
-        "judges": judges(result),
+        "tables": tables(result),
+        "judges": judges(result, syncnet),
         "spans": spans(result),
         "notes": [*result.notes, made, made_on(result.running)],
         "link": query(settings),
@@ -110,39 +121,53 @@ def trial(seen: Trial) -> dict[str, Any]:
     }
 
 
-def faces(found: list[Face]) -> dict[str, Any]:
-    """The faces to choose from, for a row of picks: the largest is chosen."""
+def faces(key: str, found: list[Face]) -> dict[str, Any]:
+    """What the first look found in the file `key`: a sentence, and the faces to choose from where there are several.
+
+    The largest is chosen. Each item holds its Spot as [second, x, y]."""
     items = [
-        {"key": str(i), "label": f"Face {i + 1}", "poster": picture(f.picture, THUMB)} for i, f in enumerate(found)
+        {
+            "key": str(i),
+            "label": f"Face {i + 1}",
+            "poster": picture(f.picture, THUMB),
+            "spot": [f.spot.second, f.spot.x, f.spot.y],
+        }
+        for i, f in enumerate(found if len(found) > 1 else ())
     ]
-    return {"label": "Which face should speak?", "items": items, "chosen": "0"}
+    return {"of": key, "label": WHICH, "note": about_faces(found), "items": items, "chosen": "0"}
 
 
 def about_faces(found: list[Face]) -> str:
     """What the first look at the face has to say, if anything."""
     if not found:
-        return f"No face is seen in the first {FIRST:.0f} seconds. All of the video is searched when it is made."
+        return f"No face in the first {FIRST:.0f} seconds. The whole video is searched when you make it."
     if len(found) > 1:
-        return "Which face should speak?"
+        return WHICH
     return f"In the first {FIRST:.0f} seconds {found[0].trouble}." if found[0].trouble else ""
 
 
-def table(result: Result) -> list[tuple[str, str, str, str]]:
-    """(what, which way is better, of the original, of the result) for whatever was scored; a figure for each face."""
+def tables(result: Result) -> list[dict[str, Any]]:
+    """A table for each judge that scored: its title, and rows of (what, hint, original, result), a figure a face."""
     ours = (result.source_scores,), (result.result_scores,)
     syncnet = result.source_lse, result.result_lse
-    rows = (
-        ("Confidence", "higher is better", ours, lambda face: f"{face.confidence:.2f}"),
-        ("Distance", "lower is better", ours, lambda face: f"{face.distance:.2f}"),
-        ("Offset", "", ours, lambda face: offset(face.offset_frames)),
-        ("LSE-C", "higher is better", syncnet, lambda face: f"{face.confidence:.2f}"),
-        ("LSE-D", "lower is better", syncnet, lambda face: f"{face.distance:.2f}"),
-    )
-    return [
-        (what, hint, *(" · ".join(tell(face) if face.scorable else "–" for face in faces) or "–" for faces in both))
-        for what, hint, both, tell in rows
-        if any(face.scorable for faces in both for face in faces)
-    ]
+    found = []
+    for title, names, both in (
+        (f"By {SYNCNET}", ("LSE-C", "LSE-D"), syncnet),
+        (f"By {result.result_scores.judge}", ("Confidence", "Distance"), ours),
+    ):
+        if any(face.scorable for faces in both for face in faces):
+            rows = (
+                (names[0], "higher is better", lambda face: f"{face.confidence:.2f}"),
+                (names[1], "lower is better", lambda face: f"{face.distance:.2f}"),
+                ("Offset", "", lambda face: offset(face.offset_frames)),
+            )
+            cells = [[what, hint, *(_cell(faces, tell) for faces in both)] for what, hint, tell in rows]
+            found.append({"title": title, "rows": cells})
+    return found
+
+
+def _cell(faces: Sequence[Scores], tell: Callable[[Scores], str]) -> str:
+    return " · ".join(tell(face) if face.scorable else "–" for face in faces) or "–"
 
 
 def offset(frames: int) -> str:
@@ -150,39 +175,36 @@ def offset(frames: int) -> str:
     return f"sound {abs(frames) * 1000 // FPS} ms {'early' if frames > 0 else 'late'}" if frames else "none"
 
 
-def judges(result: Result) -> list[str]:
-    """Whose figures the table holds, and why some are missing."""
-    both, syncnet = (result.source_scores, result.result_scores), (*result.source_lse, *result.result_lse)
-    told = [f"Confidence, distance and offset are {both[1].judge}'s: they compare only with each other."]
+def judges(result: Result, syncnet: str = "") -> list[str]:
+    """What the scores stand for, and why some are missing. syncnet: what to say where SyncNet's file is not here."""
+    both, lse = (result.source_scores, result.result_scores), (*result.source_lse, *result.result_lse)
+    told = [f"{both[1].judge} is our own small judge: compare its scores only with each other, never with LSE."]
     told = told if any(one.scorable for one in both) else []
-    told += [f"LSE-C and LSE-D are by {name}." for name in dict.fromkeys(one.judge for one in syncnet if one.scorable)]
-    told += [f"{one.judge}: {one.reason}." for one in dict.fromkeys(syncnet) if not one.scorable]
-    return told + ([result.lse_needs] if result.lse_needs else [])
+    told += [f"{one.judge}: {one.reason}." for one in dict.fromkeys((*both, *lse)) if not one.scorable]
+    return told + ([syncnet or result.lse_needs] if result.lse_needs else [])
 
 
 def made_on(running: dict[str, str]) -> str:
     """Where and how the networks ran."""
     where = {"cpu": "the CPU", "cuda": "the GPU"}.get(running["device"], running["device"])
     kernel = {"sdpa": "torch's scaled_dot_product_attention"}.get(running["attention"], running["attention"])
-    return f"SamplerStep on {where} in {running['precision']}, attention by {kernel}."
+    return f"Made on {where} in {running['precision']}, attention by {kernel}."
 
 
 def verdict(source: Scores, now: Scores) -> str:
-    """How well the lips follow, in words that need no figures."""
+    """How well the lips follow, in a word and what it is measured against."""
     if not now.scorable:
-        return f"How well the lips follow cannot be told: {_because(now)}."
+        return f"Sync: not scored. {_because(now)}."
     if not source.scorable:
-        return f"There is nothing to compare with, so the figures stand alone: {_because(source)}."
-    if source.confidence < FAINT:
-        return "Even in the original hardly any sync can be made out, so the figures say little here."
+        return f"Sync: not rated. The original has nothing to compare with: {_because(source).lower()}."
+    if source.confidence < FAINT or not source.steady:
+        return "Sync: not rated. In the original, lips and sound hardly agree, so there is nothing to compare with."
     ratio = now.confidence / source.confidence
-    if ratio >= AS_CLOSE:
-        words = "The lips follow the new voice as closely as they followed the old one"
-    elif ratio >= CLEARLY:
-        words = "The lips follow the new voice, but more loosely than they followed the old one"
-    else:
-        words = "The lips hardly follow the new voice: a stranger's voice might fit as well"
-    return f"{words}."
+    if ratio < CLEARLY:
+        return "Sync: poor. Another voice would fit these lips as well."
+    if ratio < AS_CLOSE:
+        return "Sync: fair. Looser than in the original."
+    return f"Sync: good. {'As close as' if ratio < 1 / AS_CLOSE else 'Closer than'} in the original."
 
 
 def in_step(result: Result) -> dict[str, Any]:
@@ -195,15 +217,12 @@ def in_step(result: Result) -> dict[str, Any]:
     if follows and now.out_of_step:
         told.append(f"In the result the lips come {_apart(now.out_of_step)}.")
         if result.options.correct_offset:
-            told.append("They were corrected once: closer than this the judge cannot bring them.")
+            told.append("They were corrected once already.")
         correctable = not result.options.correct_offset
     if result.earlier_frames:
-        told.append(f"Corrected: as the model drew them, the lips came {_apart(result.earlier_frames)}.")
+        told.append(f"Corrected: before that, the lips came {_apart(result.earlier_frames)}.")
     if source.scorable and source.out_of_step:
-        told.append(
-            f"In the original the lips come {_apart(source.out_of_step)}. That does not carry over: the new lips are "
-            "drawn after the voice, not after the old picture."
-        )
+        told.append(f"In the original the lips come {_apart(source.out_of_step)}. The result does not inherit this.")
     return {"words": told, "correctable": correctable}
 
 
@@ -213,17 +232,19 @@ def _apart(frames: int) -> str:
 
 
 def _because(scores: Scores) -> str:
-    return (scores.reason or "").removeprefix("not scorable: ")
+    words = (scores.reason or "").removeprefix("not scorable: ")
+    return words[:1].upper() + words[1:]
 
 
 def what_is_shared(settings: Settings) -> str:
     """What a copied link gives away, and what it does not."""
     own = [name for name, key in (("face", settings.face), ("voice", settings.voice)) if key is None]
+    if len(own) == 2:
+        return "The link holds the settings only. Your face, your voice and this video stay here."
     if own:
-        held = "the example and the settings" if len(own) == 1 else "the settings only"
-        return f"The link holds {held}. Your {' and your '.join(own)} and this video stay here."
-    video = "the same video"
-    return f"The link holds the example and the settings: whoever opens it can make {video}."
+        other = "voice" if own == ["face"] else "face"
+        return f"The link holds the example {other} and the settings. Your {own[0]} and this video stay here."
+    return "The link holds the example and the settings: whoever opens it can make the same video."
 
 
 def public_report(result: Result) -> dict[str, Any]:
@@ -232,13 +253,24 @@ def public_report(result: Result) -> dict[str, Any]:
 
 
 def ready(settings: Settings) -> dict[str, Any]:
-    """A link has filled the form."""
-    options = settings.options
-    what = [examples()[key].label for key in dict.fromkeys((settings.face, settings.voice)) if key]
+    """A link has filled the form, as far as it could."""
+    options, known = settings.options, examples()
+    if settings.face and settings.face == settings.voice:
+        what = [known[settings.face].label]
+    else:
+        what = [known[settings.face].face_label] if settings.face else []
+        what += [f"the voice “{known[settings.voice].voice_label}”"] if settings.voice else []
     what += [preset_of(options.steps) or f"{options.steps} steps", f"seed {options.seed}"]
     turned = {
         "the rest cut off": options.tail == "trim",
         "offset corrected": options.correct_offset,
         "no label, if you promise to say it yourself": not options.label,
     }
-    return {"state": "ready", "message": " · ".join(what + [words for words, on in turned.items() if on])}
+    missing = [f"a {name}" for name in ("face", "voice") if not getattr(settings, name)]
+    todo = f"Add {' and '.join(missing)}, then press" if missing else "Press"
+    return {
+        "state": "ready",
+        "title": "The link filled in the form" if not missing else "The link filled in the settings",
+        "message": " · ".join(what + [words for words, on in turned.items() if on]),
+        "todo": f"{todo} “Make it speak”.",
+    }

@@ -1,0 +1,34 @@
+"""The original beside the result, as one video."""
+
+from pathlib import Path
+
+from syncdiff.errors import InputError
+
+HEIGHT = 720  # px at the most, of either side
+
+
+def side_by_side(original: Path, result: Path, out: Path) -> Path:
+    """Write `out` (mp4): `original` left, `result` right, at one height, with the sound of `result`. Returns `out`.
+
+    Both are files that a job wrote: they are decoded in this process. Where one is shorter its last frame stays.
+    Raises InputError where either cannot be read or `out` cannot be written."""
+    from moviepy import VideoFileClip, clips_array
+
+    if out.exists():
+        return out
+    part = out.with_name(f".{out.name}.part.mp4")
+    try:
+        with VideoFileClip(str(original), audio=False) as left, VideoFileClip(str(result)) as right:
+            height = min(HEIGHT, max(left.h, right.h)) // 2 * 2
+            sides = [side.resized((round(side.w * height / side.h / 2) * 2, height)) for side in (left, right)]
+            both = clips_array([sides]).with_duration(right.duration).with_audio(right.audio)
+            both.write_videofile(
+                str(part), fps=right.fps, codec="libx264", audio_codec="aac", logger=None,
+                temp_audiofile_path=str(out.parent), ffmpeg_params=["-pix_fmt", "yuv420p", "-movflags", "+faststart"],
+            )  # fmt: skip
+        part.replace(out)
+    except OSError as error:
+        raise InputError(f"{out.name} could not be made of {original.name} and {result.name}.") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return out
