@@ -95,7 +95,7 @@ def visit(browser) -> Iterator[Callable]:
     for context in contexts:
         context.close()
     assert hosts - {"127.0.0.1", ""} == set()
-    assert [words for words in broken if words not in open_page.expected] == []
+    assert {*broken} - {*open_page.expected} == set()
 
 
 def fill(tab, files: SimpleNamespace) -> None:

@@ -1,4 +1,4 @@
-"""The page as an MCP server, asked by MCP's own client. Needs `pip install 'gradio[mcp]'`, as the server does."""
+"""The page as an MCP server, asked by MCP's own client."""
 
 import base64
 import json
@@ -42,13 +42,13 @@ def test_the_tools_say_what_they_do_and_do_it(serve, files) -> None:
 
     told = {tool.name: tool for tool in tools}
     assert sorted(told) == ["sync", "verify"]
-    assert told["sync"].description.startswith("Redraw the lips in a video of a face (or a photo)")
+    assert told["sync"].description.startswith("Lip synchronisation: redraw the mouth")
     fields = told["sync"].inputSchema["properties"]
     turned = {"steps", "seed", "tail", "correct", "label", "which"}
     assert set(fields) == {"face", "voice", "consent", *turned}
     assert "promises to say that AI was used" in fields["label"]["description"]
     assert all(field["description"].endswith(".") for field in fields.values())  # none is cut off
-    assert "nothing is made without it" in fields["consent"]["description"]
+    assert "required" in fields["consent"]["description"]
     assert told["verify"].description.startswith("Tell whether a video's lips were redrawn by AI")
 
     assert not made.isError
@@ -57,5 +57,5 @@ def test_the_tools_say_what_they_do_and_do_it(serve, files) -> None:
     assert "syncdiff.mp4" in answer
     assert json.dumps("syncdiff-judge") in answer.replace("'", '"')
     assert refused.isError
-    assert "Did everyone who is seen or heard agree?" in refused.content[0].text
+    assert "Has everyone seen or heard agreed?" in refused.content[0].text
     assert len(pipe.calls) == 1

@@ -1,14 +1,11 @@
 // Which answer may be shown. Each answer names what was asked; one that answers something else is dropped.
-const path = (file) => file?.path ?? file?.video?.path ?? null;
+const path = (file) => file?.path ?? file?.video?.path ?? "";
+const face_key = (video, photo) => path(video ?? photo);
 
 // The faces of the file that is there now: those shown already, with the choice made among them, or those just found.
 function faces(looked, video, photo, found) {
-  const key = path(video ?? photo);
-  return [found, looked].find((one) => one?.of === key) ?? { of: null, label: "", items: [] };
-}
-
-function ask_for_faces(video, photo, key, looked) {
-  return [video, photo, path(video ?? photo), looked];
+  const key = face_key(video, photo);
+  return [found, looked].find((one) => one?.of === key) ?? { of: "", label: "", items: [] };
 }
 
 // The presets as marks on the slider.

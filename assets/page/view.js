@@ -102,9 +102,11 @@ part("compared").addEventListener("click", () => {
   part("compared-note").textContent = "Making it: a few seconds …";
   trigger("download", { path: finished.result.path });
 });
-window.compared = ({ url, message }) => {
+window.compared = ({ path, message }) => {
   part("compared-note").textContent = message ?? "";
-  if (url) Object.assign(document.createElement("a"), { href: url, download: "syncdiff-compared.mp4" }).click();
+  if (!path) return;
+  const href = `gradio_api/file=${encodeURI(path)}`;
+  Object.assign(document.createElement("a"), { href, download: "syncdiff-compared.mp4" }).click();
 };
 
 // What has to be filled in first is brought into sight and marked, until something else is shown.
@@ -112,8 +114,11 @@ function point(id) {
   const place = id && document.getElementById(id);
   if (!place) return;
   place.classList.add("wanted");
-  place.scrollIntoView({ behavior: "smooth", block: "center" });
-  place.querySelector("input, button")?.focus({ preventScroll: true });
+  if (!place.offsetParent) place.closest("#advanced")?.querySelector("button").click();
+  setTimeout(() => {
+    place.scrollIntoView({ behavior: "smooth", block: "center" });
+    place.querySelector("input, button")?.focus({ preventScroll: true });
+  }, 50);
 }
 
 // Whether something that was given is not on the server yet: gradio marks an upload, a pick is busy until it is answered.
@@ -178,10 +183,13 @@ function refocus(selector) {
   };
   look();
 }
-for (const list of document.querySelectorAll("[role=tablist]")) {
-  const step = list.closest(".step")?.querySelector("h2")?.textContent;
-  list.setAttribute("aria-label", step ? `${step.replace(/^\d/, "")}: how to give it` : "What to do");
+function nameTabs() {
+  for (const list of document.querySelectorAll("[role=tablist]")) {
+    const step = list.closest(".step")?.querySelector("h2")?.textContent;
+    list.setAttribute("aria-label", step ? `${step.replace(/^\d/, "")}: how to give it` : "What to do");
+  }
 }
+for (const wait of [0, 500, 3000]) setTimeout(nameTabs, wait);  // gradio draws them once more when it has measured them
 
 function show(value) {
   const before = shown;

@@ -231,13 +231,11 @@ def answer(name: str) -> str:
 
 def look_at_faces(desk: JobService, form: Form) -> None:
     """Who is in the picture, as soon as it is there; a choice where there are several."""
-    looked = gr.JSON({"of": None}, visible=False)
+    looked = gr.JSON({"of": ""}, visible=False)
     files = [form.video, form.photo]
 
-    def look(video: str | None, photo: str | None, key: str, looked: dict, request: gr.Request) -> dict[str, Any]:
+    def look(video: str | None, photo: str | None, key: str, request: gr.Request) -> dict[str, Any]:
         face = video or photo
-        if looked["of"] == key:  # an upload empties the other slot, which counts as a change too
-            return gr.skip()
         if face is None or recognise(Path(face), "face"):
             return {"of": key, "note": "", "items": []}
         try:
@@ -248,8 +246,10 @@ def look_at_faces(desk: JobService, form: Form) -> None:
     shown = [looked, *files, form.found]
     changed = [part.change for part in files]
     gr.on(changed, None, shown, form.found, js=answer("faces"), **AGAIN, **BROWSER)
-    key = gr.Textbox(visible=False)
-    found = gr.on(changed, look, [*files, key, looked], looked, js=answer("ask_for_faces"), **LOOKS, **NEWEST, **HIDDEN)
+    # An upload empties the other slot, which counts as a change too: the key changes once.
+    key = gr.Textbox(visible="hidden", elem_id="face-key")
+    gr.on(changed, None, files, key, js=answer("face_key"), **AGAIN, **BROWSER)
+    found = key.change(look, [*files, key], looked, **LOOKS, **NEWEST, **HIDDEN)
     found.then(None, shown, form.found, js=answer("faces"), **AGAIN, **BROWSER)
 
 
