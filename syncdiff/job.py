@@ -325,7 +325,8 @@ def _mouth_path(to_frame: np.ndarray, times: np.ndarray, clip: Clip) -> tuple[tu
         if np.isfinite(matrix).all() and (not path or time - path[-1][0] >= MOUTH_SECONDS):
             x, y = (matrix @ middle).tolist()
             across = width * float(np.hypot(*matrix[:, 0]))
-            path.append((round(time, 3), *(round(v, 4) for v in (x / clip.width, y / clip.height, across / clip.width))))
+            parts = (x / clip.width, y / clip.height, across / clip.width)
+            path.append((round(time, 3), *(round(part, 4) for part in parts)))
     return tuple(path)
 
 

@@ -390,6 +390,7 @@ def test_what_was_chosen_last_stays_however_late_an_answer_comes(serve, visit, f
     assert wait_for(lambda: not tab.get_by_text("Face 3").is_visible())
     # an example picked while the faces of the other file are still looked for
     tab.locator(".pick-row >> text=Speaker 2").click()
+    assert wait_for(lambda: not tab.evaluate("coming()"))
     look.free.set()
     assert wait_for(lambda: len(look.looked) == 2)
     time.sleep(0.5)

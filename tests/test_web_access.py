@@ -123,7 +123,6 @@ def test_a_link_fills_the_form_and_a_copied_link_does_it_again(serve, visit) -> 
     tab.click("#run")
     tab.wait_for_selector("#unlabelled")  # nobody has promised anything yet
     assert len(pipe.calls) == 1
-    tab.click("#advanced button")
     tab.check("#unlabelled input")
     tab.click("#run")
     tab.wait_for_selector(SHOWN.format("done"))

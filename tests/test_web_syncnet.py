@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from syncdiff.sync import syncnet_v2
-from syncdiff.weights import Offer
 from syncdiff.web import syncnet_fetch
 from syncdiff.web.syncnet_fetch import SyncNetFetch
+from syncdiff.weights import Offer
 
 WHOLE = b"weights of SyncNet" * 1000
 
 
 class Handler(BaseHTTPRequestHandler):
-    """/FILE gives it; /broken/ stops half way, /wrong/ gives another file, /slow/ waits for the test, /gone/ has none."""
+    """/FILE gives it; /broken/ stops half way, /wrong/ gives another, /slow/ waits for the test, /gone/ has none."""
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
