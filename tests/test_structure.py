@@ -33,7 +33,7 @@ def space_header() -> dict[str, str]:
 
 def test_the_space_installs_what_was_measured() -> None:
     header = space_header()
-    pins = dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    pins = dict(re.findall(r"^([\w-]+)(?:\[\w+\])?==([\w.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert header["sdk_version"] == pins["gradio"]
     assert header["python_version"].strip('"') in {"3.11", "3.12"}

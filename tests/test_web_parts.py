@@ -189,14 +189,16 @@ def test_the_scores_in_words() -> None:
             ["lips come 80 ms late.", "corrected once already"],
             False,
         ),
-        (said(0.30, -3), said(0.29), {}, 0, ["In the original the lips come 120 ms early."], False),
     ],
 )
 def test_an_offset_is_told_where_it_is_sure_and_offered_to_be_corrected(
     tmp_path, source, now, options, earlier, words, correctable
 ) -> None:
     plain = FakePipeline().result(tmp_path / "out.mp4", SampleOptions(**options))
-    told = view_state.in_step(replace(plain, source_scores=source, result_scores=now, earlier_frames=earlier))
+    told = view_state.in_step(
+        replace(plain, source_scores=source, result_scores=now, earlier_frames=earlier, source_offset=-2.5)
+    )
+    assert "100 ms before" in told["words"].pop()  # of the film itself
     assert told["correctable"] is correctable
     assert len(told["words"]) == len(words)
     for sentence, part in zip(told["words"], words, strict=True):

@@ -10,6 +10,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from syncdiff.job import NOTICED_OFFSET
 from syncdiff.preview import FIRST, Face, Trial
 from syncdiff.results import Result
 from syncdiff.sync.scoring import FPS, Scores
@@ -221,8 +222,9 @@ def in_step(result: Result) -> dict[str, Any]:
         correctable = not result.options.correct_offset
     if result.earlier_frames:
         told.append(f"Corrected: before that, the lips came {_apart(result.earlier_frames)}.")
-    if source.scorable and source.out_of_step:
-        told.append(f"In the original the lips come {_apart(source.out_of_step)}. The result does not inherit this.")
+    if result.source_offset is not None and abs(result.source_offset) >= NOTICED_OFFSET:
+        apart = f"{abs(result.source_offset) * 1000 / FPS:.0f} ms {'after' if result.source_offset > 0 else 'before'}"
+        told.append(f"In the original the lips come {apart} its own sound. The result does not inherit this.")
     return {"words": told, "correctable": correctable}
 
 
