@@ -44,7 +44,7 @@ class Result:
     options: SampleOptions
     running: dict[str, str]  # profile, device, precision, attention
     source_offset: float | None = None  # 25ths of a s that the source's lips come after its own sound, where sure
-    mouth: tuple[tuple[float, float, float, float], ...] = ()  # (s, x, y, width) in parts of the size
+    mouth: tuple[tuple[float, float, float, float], ...] = ()  # (s, x, y, width), parts of the size
     earlier_frames: int = 0  # of 25 a second, that the lips were drawn earlier than heard, to be in step
     source_lse: tuple[
         Scores, ...
