@@ -319,7 +319,8 @@ class Job:
 def _mouth_path(to_frame: np.ndarray, times: np.ndarray, clip: Clip) -> tuple[tuple[float, float, float, float], ...]:
     """Transforms [T, 2, 3] from upright crops to frames shown at `times` [T] -> `Result.mouth`."""
     down, right = crops.LIP_BOX
-    middle, width = np.array([(right.start + right.stop) / 2, (down.start + down.stop) / 2, 1]), right.stop - right.start
+    middle = np.array([(right.start + right.stop) / 2, (down.start + down.stop) / 2, 1])
+    width = right.stop - right.start
     path: list[tuple[float, float, float, float]] = []
     for time, matrix in zip(times.tolist(), to_frame, strict=True):
         if np.isfinite(matrix).all() and (not path or time - path[-1][0] >= MOUTH_SECONDS):
