@@ -171,8 +171,9 @@ class Paste:
     def __call__(self, image: np.ndarray, crop: np.ndarray) -> Patch:
         plan, frame = self.plan, int(self.plan.indices[self.i])
         view = plan.face.in_film(frame, image)
-        made = plan.face.reference(view, frame, self.mouths, self.i).pixels
-        drawn = with_difference(view, made, crop[WINDOW].astype(np.float32) - self.reference)
+        made = plan.face.reference(view, frame, self.mouths, self.i)
+        difference = crop[WINDOW].astype(np.float32) - self.reference
+        drawn = with_difference(view, made.pixels, min(1.0, made.gain) * difference)  # a faded frame has less contrast
         rows, columns = view.box
         weight = float(plan.weight[self.i])
         if weight < 1:

@@ -216,6 +216,19 @@ def test_only_the_patch_changes(y: int, x: int, h: int, w: int, full: int, tmp_p
     np.testing.assert_allclose(rgb, np.broadcast_to(green[0, 0], rgb.shape), atol=3)
 
 
+@pytest.mark.parametrize("full", [1, 2])
+def test_a_grey_film_stays_grey_under_a_coloured_patch(full: int, tmp_path: Path) -> None:
+    grey = np.broadcast_to(np.linspace(40, 200, 160).astype(np.uint8)[None, :, None], (96, 160, 3))
+    clip = open_clip(make_video(tmp_path / "bw.mp4", [grey.copy()], colour=(1, 1, 1, full)), tmp_path)
+    lips = np.tile(np.array([150, 90, 95], np.uint8), (40, 60, 1))
+    line = timeline(clip, voice_of(0.04))
+    (frame,), _, _ = decode(write(tmp_path / "out.mp4", clip, None, line, Patch(20, 30, lips)))
+    assert max(np.abs(plane.astype(int) - 128).max() for plane in planted(frame)[1:]) <= 1
+    luma = 0.2126 * 150 + 0.7152 * 90 + 0.0722 * 95
+    shown = planted(frame)[0][25:55, 35:85].mean()
+    assert shown == pytest.approx(luma if full == 2 else 16 + luma * 219 / 255, abs=2)
+
+
 def test_a_patch_outside_the_frame_is_refused(tmp_path: Path) -> None:
     clip = open_clip(make_video(tmp_path / "a.mp4", 1), tmp_path)
     with pytest.raises(ValueError, match="leaves the frame"):

@@ -59,10 +59,22 @@ def test_skin_that_does_not_move_stays_bit_for_bit() -> None:
 
 
 def test_lips_take_the_light_of_the_frame() -> None:
-    frame, moment = view(2, skin=100, gap=6), view(2, skin=130, gap=6)
+    frame, moment = view(2, skin=120, gap=6), view(2, skin=130, gap=6)
     made = reference_mouth(frame, [(moment, 1.0)], lip_shape(frame.points)).pixels
     row, column = int((MIDDLE[1] + 5) * 2) - frame.box[0].start, int(MIDDLE[0] * 2) - frame.box[1].start
-    assert made[row, column].astype(int) == pytest.approx(np.array([170, 10, 10]), abs=8)
+    assert made[row, column].astype(int) == pytest.approx(np.array([190, 30, 30]), abs=8)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.1])
+def test_a_faded_frame_keeps_its_contrast(share: float) -> None:
+    bright, moment = view(2, skin=140, gap=6), view(2, skin=140, gap=8)
+    faded = FaceView(np.rint(bright.image * share).astype(np.uint8), bright.to_image, bright.points)
+    wanted = lip_shape(moment.points)
+    whole, dim = (reference_mouth(frame, [(moment, 1.0)], wanted).pixels for frame in (bright, faded))
+    np.testing.assert_allclose(dim, whole * share, atol=3)
+    darker = FaceView(np.rint(moment.image * share).astype(np.uint8), moment.to_image, moment.points)
+    lit = reference_mouth(bright, [(darker, 1.0)], wanted).pixels
+    np.testing.assert_allclose(lit, whole, atol=3 / share)
 
 
 def test_a_mixture_keeps_the_detail_of_its_pictures() -> None:

@@ -32,6 +32,7 @@ from syncdiff.geometry.warp import (
 UPRIGHT = np.eye(2, 3)
 LIGHT = 24  # px that the mask's width is reduced to where light is compared
 FINE = 1.5  # crop px, standard deviation: detail finer than this is what a mixture of pictures loses
+FADED = (0.1, 0.25)  # log of the ratio of two brightnesses: below, light is added; above, the mouth is scaled
 LEAST_SHARE = 0.02  # a moment that takes less part is left out
 
 
@@ -81,6 +82,7 @@ class Reference:
 
     pixels: np.ndarray  # [h, w, 3] uint8
     contours: LipContours  # where its lips are
+    gain: float = 1.0  # how much brighter its surroundings are than those of the moments (see `_gain`)
 
 
 class _Place:
@@ -138,20 +140,22 @@ def reference_mouth(
     part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     share, skin = share[part], around[part]
     ring = ((share > 0.02) & (share < 0.7)).astype(np.float32)
-    mouth = np.zeros((*share.shape, 3), np.float32)
+    mouth, dimmed = np.zeros((*share.shape, 3), np.float32), 0.0
     for (view, _), own in zip(mouths, shares, strict=True):
         picture = _sampled(view, warp_field(view.points, contours, whole=False), frame, place, here[part], part)
-        mouth += own * (picture + _light(skin, picture, ring))
+        gain = _gain(skin, picture, ring)
+        mouth += own * (gain * picture + _light(skin, gain * picture, ring))
+        dimmed += own * gain
     if len(shares) > 1:
         mouth = _with_detail(mouth, shares, frame.scale)
     if interior is not None and interior[1] > 0:
         inverse = np.linalg.inv(frame.to_image[:, :2].astype(np.float64))
         crop = ((here[part] - frame.to_image[:, 2]) @ inverse.T).astype(np.float32)
         drawn, alpha = interior[0].draw(contours, frame.yaw, crop, frame.to_image, here[part][0, 0])
-        mouth += (drawn - mouth) * (alpha * interior[1])[..., None]
+        mouth += (dimmed * drawn - mouth) * (alpha * interior[1])[..., None]
     share = share[..., None]
     around[part] = np.clip(np.rint(skin * (1 - share) + mouth * share), 0, 255)
-    return Reference(around, contours)
+    return Reference(around, contours, dimmed)
 
 
 def with_difference(frame: FaceView, pixels: np.ndarray, difference: np.ndarray) -> np.ndarray:
@@ -180,6 +184,16 @@ def _sampled(
     shift = place.enlarged(field @ view.to_image[:, :2].T.astype(np.float32))[part]
     at = here @ across.T.astype(np.float32) + start.astype(np.float32) + shift
     return cv2.remap(view.image, at, None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+
+
+def _gain(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> float:
+    """What a mouth is multiplied by to be as bright as its surroundings in the ring, where they differ much.
+
+    A fade scales contrast too, which adding light alone would leave too strong in a dark frame."""
+    here, there = (float((picture * ring[..., None]).sum()) + 1.0 for picture in (around, mouth))
+    apart = np.log(here / there)
+    low, high = FADED
+    return float(np.exp(apart * np.clip((abs(apart) - low) / (high - low), 0, 1)))
 
 
 def _light(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> np.ndarray:

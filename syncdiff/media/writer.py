@@ -22,6 +22,7 @@ FINISHED = {"preset": "superfast", "crf": "15"}
 PREVIEW = {"preset": "ultrafast", "crf": "18"}
 FINE_TICK = Fraction(1, 90_000)  # seconds: the clock of a video whose frame rate varies
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+GREY_LEVELS = 2  # off the middle of 255, that chroma may be in a grey picture
 SOUND_BITS = 96_000  # per second and channel
 
 
@@ -172,7 +173,9 @@ def copied(image: av.VideoFrame) -> av.VideoFrame:
 
 
 def lay(image: av.VideoFrame, patch: Patch) -> None:
-    """Write the patch into the planes: luma exactly under it, chroma where its whole 2x2 block lies in it."""
+    """Write the patch into the planes: luma exactly under it, chroma where its whole 2x2 block lies in it.
+
+    Where the frame is grey it stays so: a black and white film, or the dark end of a fade."""
     step = image.width // image.planes[1].width  # 2 for 4:2:0, 1 for 4:4:4
     h, w = patch.rgb.shape[:2]
     y, x = patch.y, patch.x
@@ -195,4 +198,6 @@ def lay(image: av.VideoFrame, patch: Patch) -> None:
     skip_rows, skip_columns = rows.start - y // step, columns.start - x // step
     for mine, new in zip(ours[1:], theirs[1:], strict=True):
         area = mine[rows, columns]
+        if not area.size or int(np.abs(area.astype(np.int16) - 128).max()) <= GREY_LEVELS:
+            continue  # grey stays grey
         area[:] = new[skip_rows : skip_rows + area.shape[0], skip_columns : skip_columns + area.shape[1]]
