@@ -287,7 +287,7 @@ def test_nothing_is_fetched_without_a_yes(pipe, tmp_path, monkeypatch, capsys) -
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("builtins.input", lambda prompt: "no")
     assert main(["score", "video.mp4", "--fetch"]) == 2
-    assert "nobody agreed to its licence" in capsys.readouterr().err
+    assert "its licence was not accepted" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -129,7 +129,7 @@ def test_where_the_weights_are_looked_for(file: Path, tmp_path: Path, monkeypatc
     assert syncnet_v2.find() is None
     assert str(tmp_path / "checkpoints") in syncnet_v2.how_to_get()
     asked = []
-    with pytest.raises(CheckpointError, match="nobody agreed"):  # and nothing is fetched without a yes
+    with pytest.raises(CheckpointError, match="not accepted"):  # and nothing is fetched without a yes
         syncnet_v2.fetch_weights(asked.append)
     assert "MIT" in asked[0]
     assert not (tmp_path / "checkpoints").exists()

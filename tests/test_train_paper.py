@@ -168,7 +168,7 @@ def test_a_state_of_another_preset_is_refused(corpus, nets, tmp_path):
 def test_av_hubert_is_fetched_by_name_only_after_its_licence_and_a_yes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("builtins.input", lambda _: "no")
-    with pytest.raises(CheckpointError, match=r"base_vox_iter5\.pt is refused: nobody agreed to its licence"):
+    with pytest.raises(CheckpointError, match=r"base_vox_iter5\.pt is refused: its licence was not accepted"):
         read_speech_net(Path("base"))
     assert "non-commercial research only" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -415,7 +415,7 @@ def server(monkeypatch) -> Iterator[Server]:
 def test_nothing_is_fetched_without_a_yes(server, tmp_path):
     """Only True is a yes: a function that returns what somebody typed is a mistake, not an agreement."""
     for answer in (False, None, "yes", 1):
-        with pytest.raises(CheckpointError, match=r"base\.pt is refused: nobody agreed to its licence"):
+        with pytest.raises(CheckpointError, match=r"base\.pt is refused: its licence was not accepted"):
             fetch(Offer(server.url, "For research only."), tmp_path / "cache", ask=lambda _, said=answer: said)
     assert server.asked == 0
     assert list(tmp_path.iterdir()) == []
@@ -443,10 +443,10 @@ def test_the_licence_is_shown_before_the_file_comes(server, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sha256", "reason"),
     [
-        ({}, "0" * 64, f"what came has the sha256 {hashlib.sha256(Server.data).hexdigest()}; expected 0000"),
-        ({"announced": 9000}, None, "only 7000 bytes of it came; expected 9000 bytes"),
-        ({"url": "gone"}, None, "cannot be fetched .*404"),
-        ({"url": "file:///no/such/file.pt"}, None, "cannot be fetched"),
+        ({}, "0" * 64, f"the download has the sha256 {hashlib.sha256(Server.data).hexdigest()}; expected 0000"),
+        ({"announced": 9000}, None, "only 7000 bytes of it arrived; expected 9000 bytes"),
+        ({"url": "gone"}, None, "cannot be downloaded .*404"),
+        ({"url": "file:///no/such/file.pt"}, None, "cannot be downloaded"),
     ],
 )
 def test_a_download_that_goes_wrong_leaves_nothing(change, sha256, reason, server, tmp_path):

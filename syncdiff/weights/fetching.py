@@ -1,4 +1,4 @@
-"""Fetching a file that its owner gives away: the licence is shown first, and only a yes is a yes."""
+"""Downloads of files that their owners give away, after the licence was shown and accepted."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Offer:
     """A file that its owner gives away under a licence, and where."""
 
     url: str
-    licence: str  # its name and what it forbids, as the visitor shall read it before saying yes
+    licence: str  # its name and what it forbids, in the words that are shown before the question
     sha256: str | None = None  # or how it begins, as far as its owner has published it
-    mirrors: tuple[str, ...] = ()  # other addresses of the very file, tried where the first does not answer
+    mirrors: tuple[str, ...] = ()  # other addresses of the same file, tried where the first does not answer
 
 
 def ask_on_terminal(question: str) -> bool:
-    """Print the question; only the word yes is a yes. Without a terminal nobody can say it."""
+    """Print the question; True for the word yes, False for all else and without a terminal."""
     print(question, file=sys.stderr)
     try:
         return input("Type yes to agree and download: ").strip().lower() == "yes"
@@ -36,31 +36,31 @@ def ask_on_terminal(question: str) -> bool:
 
 
 def fetch(offer: Offer, folder: Path, *, ask: Callable[[str], bool] = ask_on_terminal) -> Path:
-    """The offered file in `folder`: the one that lies there, or, after `ask` showed the licence and got True, fetched.
+    """Path of the offered file in `folder`, downloaded where it is not there yet and `ask` returned True.
 
-    `ask` must return True itself; nothing else is a yes. The file appears whole or not at all.
-    Raises CheckpointError without a yes, when the address does not answer, or when another file came than the pinned.
+    `ask` is called with address and licence, and must return True itself. The file appears whole or not at all.
+    Raises CheckpointError without a yes, where no address answers, and for a file with another hash.
     """
     to = folder / offer.url.rsplit("/", 1)[-1]
     if to.exists():
         return to
-    question = f"{to.name} is not here. It can be fetched from {offer.url}\n{offer.licence}"
+    question = f"{to.name} is not here. It can be downloaded from {offer.url}\n{offer.licence}"
     if ask(question) is not True:
-        raise CheckpointError(to, "nobody agreed to its licence, so nothing was fetched", f"a yes, or the file at {to}")
+        raise CheckpointError(to, "its licence was not accepted, so nothing was downloaded", f"the answer yes, or the file at {to}")
     folder.mkdir(parents=True, exist_ok=True)
     unreachable: list[str] = []
     for url in (offer.url, *offer.mirrors):
         try:
-            _bring(url, to, offer.sha256)
+            _download(url, to, offer.sha256)
         except (OSError, HTTPException) as error:
-            unreachable.append(f"{url} cannot be fetched ({error})")
+            unreachable.append(f"{url} cannot be downloaded ({error})")
         else:
             return to
     raise CheckpointError(to, "; ".join(unreachable), "an answer from there")
 
 
-def _bring(url: str, to: Path, sha256: str | None) -> None:
-    """One address -> the file, whole or not at all."""
+def _download(url: str, to: Path, sha256: str | None) -> None:
+    """Download one address; the file appears whole or not at all."""
     handle, part = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
     try:
         with os.fdopen(handle, "w+b") as file:
@@ -68,11 +68,11 @@ def _bring(url: str, to: Path, sha256: str | None) -> None:
                 shutil.copyfileobj(answer, file, 2**20)
                 announced = int(answer.headers.get("Content-Length") or file.tell())
             if file.tell() != announced:
-                raise CheckpointError(to, f"only {file.tell()} bytes of it came", f"{announced} bytes")
+                raise CheckpointError(to, f"only {file.tell()} bytes of it arrived", f"{announced} bytes")
             file.seek(0)
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 and not found.startswith(sha256.lower()):
-            raise CheckpointError(to, f"what came has the sha256 {found}", sha256)
+            raise CheckpointError(to, f"the download has the sha256 {found}", sha256)
         Path(part).replace(to)
     finally:
         Path(part).unlink(missing_ok=True)

@@ -1,7 +1,6 @@
-"""Folders of weights: which profile they are of, how they are read, how a pipeline becomes files that a Space takes.
+"""Folders of weights, as diffusers' save_pretrained writes them: the profile, strict reading, saving in shards.
 
-A folder is what diffusers' save_pretrained writes, a sub-folder a network. What diffusers merely warns of is refused
-here: it fills a missing key with random numbers, and leaves out one too many.
+Where diffusers warns, this module raises: diffusers fills a missing key with random numbers and ignores an extra one.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Network = TypeVar("Network", bound=ModelMixin)
 
 
 def chosen(folder: Path | None = None, profile: Profile | None = None) -> tuple[Path, Profile]:
-    """The folder to use, by default the shipped one, and its profile. Raises InputError where another was asked for."""
+    """The folder to use, by default the shipped one, and its profile. Raises InputError for one of another profile."""
     if folder is None and profile == "paper":
         raise InputError(PAPER_NEEDS)
     folder = folder or COMPACT
@@ -40,20 +39,20 @@ def chosen(folder: Path | None = None, profile: Profile | None = None) -> tuple[
     if profile not in (None, found):
         also = f" {PAPER_NEEDS}" if profile == "paper" else ""
         raise InputError(
-            f"{folder} holds the {found} profile, and {profile} was asked for: leave one of the two out.{also}"
+            f"{folder} holds the {found} profile, not the {profile} profile: leave one of the two options out.{also}"
         )
     return folder, found
 
 
 def profile_of(folder: Path) -> Profile:
-    """Which profile the pipeline in a folder is of. Raises InputError where there is none."""
+    """The profile of the pipeline in a folder. Raises InputError where there is none."""
     index = folder / "model_index.json"
     try:
         name = json.loads(index.read_text())["denoiser"][1]
         return {"Denoiser": "compact", "PaperDenoiser": "paper"}[name]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
-            f"{folder} holds no pipeline of ours ({index.name} is missing or tells of another): give a folder that "
+            f"{folder} holds no pipeline of ours ({index.name} is missing or names another): give a folder that "
             "training wrote, OUT/pipeline."
         ) from error
 
@@ -63,8 +62,8 @@ def read_network(kind: type[Network], folder: Path) -> Network:
 
     Raises CheckpointError. Of a pickle, tensors are all that is built."""
     expected = f"{kind.__name__}'s config.json and its weights, whole, in {folder}"
-    told = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)  # what it would warn of is refused below
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)  # missing and extra keys raise below
     logging.disable_progress_bar()  # a few small files: nothing to watch
     try:
         net, found = kind.from_pretrained(
@@ -73,7 +72,7 @@ def read_network(kind: type[Network], folder: Path) -> Network:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(folder, _cause(error), expected) from error
     finally:
-        logging.set_verbosity(told)
+        logging.set_verbosity(verbosity)
     for what, keys in (("lacks", found["missing_keys"]), ("also has", found["unexpected_keys"])):
         if keys:
             raise CheckpointError(folder, f"it {what} {first_few(sorted(keys))}", expected)
@@ -89,21 +88,25 @@ def read_schedule(folder: Path) -> DDIMScheduler:
 
 
 def _cause(error: BaseException) -> str:
-    """What was wrong at first, not what became of it."""
+    """The message of the first exception in the chain."""
     while error.__context__ is not None:
         error = error.__context__
     return str(error).split(". ")[0].rstrip(".")
 
 
 def ship(pipe: DiffusionPipeline, folder: Path, records: dict[str, dict[str, object]]) -> None:
-    """Save in half precision, in shards of at most SHARD, each component's training record in its headers.
+    """Save a pipeline in half precision, in shards of at most SHARD.
 
-    `doctor` shows them."""
+    Args:
+        pipe: converted in place.
+        folder: shards of its components that are there already are removed.
+        records: per component how it was trained; goes into the headers, which `doctor` prints.
+    """
     pipe.to("cpu").to(dtype=torch.float16)
     for old in (path for component in pipe.components for path in (folder / component).glob("*.safetensors*")):
         old.unlink()  # shards of another number would be found beside the new ones
     for component in pipe.components.values():
-        if isinstance(component, ModelMixin):  # diffusers would write down where the network lay on the trainer's disk
+        if isinstance(component, ModelMixin):  # else diffusers saves the path it was read from
             component.register_to_config(_name_or_path="")
     pipe.save_pretrained(folder, max_shard_size=SHARD)
     for component in pipe.components:
