@@ -23,11 +23,14 @@ from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import syncdiff
 from syncdiff.errors import disk_errors_as_sentences
 from syncdiff.server_tmpdir import command_tmpdir
+
+if TYPE_CHECKING:
+    from syncdiff.pipeline import Attention
 from syncdiff.weights.folders import COMPACT
 
 PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors", "av", "soundfile", "mediapipe",
@@ -258,7 +261,7 @@ def verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def load(weights: Path = COMPACT, attention: str = "auto") -> Any:
+def load(weights: Path = COMPACT, attention: Attention = "auto") -> Any:
     """A job runner, on the GPU where there is one."""
     from syncdiff.job import Job
 

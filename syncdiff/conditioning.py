@@ -162,7 +162,7 @@ class FaceClip(BaseFaceClip):
     yaw: np.ndarray  # [T] degrees
     usable: np.ndarray  # [T] bool
     shots: np.ndarray  # [T] int: mouths are never lent from one shot to another
-    film: Callable[[Sequence[int]], Iterable[np.ndarray]] | None = None  # source frames [H, W, 3]; None: crops only
+    film: Callable[[np.ndarray], Iterable[np.ndarray]] | None = None  # source frames [H, W, 3]; None: crops only
     picture: tuple[int, int] | None = None  # height and width of the frames, px
     own_forecast: np.ndarray | None = None  # [T, SHAPE] speaker's units, of the film's own sound, brought into sync
     offset: FilmOffset | None = None  # between the film's own sound and its lips

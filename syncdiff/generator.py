@@ -120,7 +120,7 @@ class CompactGenerator:
         when, mouths = torch.from_numpy(plan.middles[list(frames)]), self.mouths(plan, speech)
         inputs = [plan.face.inputs(int(plan.indices[i]), mouths, i).windowed() for i in frames]
         nothing = torch.zeros(len(frames), pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
-        built = condition(inputs, nothing, speech.window(when, self.denoiser.config.tokens))
+        built = condition(inputs, nothing, speech.window(when, self.denoiser.config["tokens"]))
         return built, np.stack([one.reference for one in inputs])
 
     def generate(

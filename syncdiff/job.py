@@ -16,7 +16,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -53,6 +53,7 @@ MOUTH_SECONDS = 0.2  # from one row of `Result.mouth` to the next
 TEST_PASS_SECONDS = 30.0  # at the most, drawn only to find the offset that is corrected
 
 Cut = Callable[[np.ndarray, np.ndarray], np.ndarray]  # frame [H, W, 3] and transform [2, 3] -> crop [side, side, 3]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -340,7 +341,9 @@ def _check_target(written: tuple[Path, ...], read: tuple[Path, ...]) -> None:
                 raise InputError(f"The result would overwrite {source.name}, which is an input: give it another name.")
 
 
-def _staged(stage: Stage, steps: Generator, since: int = 0, until: int = 100) -> Generator[Progress, None, Any]:
+def _staged(
+    stage: Stage, steps: Generator[float, None, Value], since: int = 0, until: int = 100
+) -> Generator[Progress, None, Value]:
     """Fractions 0..1 -> Progress from `since` to `until` percent of a stage."""
     return adapted(steps, lambda fraction: Progress(stage, since + round((until - since) * fraction), 100))
 

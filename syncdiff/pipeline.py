@@ -65,7 +65,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         vae: VQModel | None = None,
     ) -> None:
         super().__init__()
-        denoiser.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster this way
+        denoiser.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster this way  # pyright: ignore[reportCallIssue] -- diffusers hides torch's signature
         self.register_modules(denoiser=denoiser, speech=speech, scheduler=scheduler, vae=vae)
         self.attention = "sdpa"
 

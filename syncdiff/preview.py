@@ -100,7 +100,7 @@ class PreviewClip:
         """One frame: of those that can be redrawn the one nearest to the second of the voice, for its sake."""
         wanted = options.face
         if isinstance(wanted, Spot):
-            wanted = at_spot(self.tracks, wanted, self.times, self.images[0].shape[:2])
+            wanted = at_spot(self.tracks, wanted, self.times, (self.images[0].shape[0], self.images[0].shape[1]))
         track = choose(self.tracks, wanted)
         to_frame = align(track, self.times)
         crops = np.stack([
@@ -114,6 +114,7 @@ class PreviewClip:
         plan = FramePlan(face, one, np.zeros(1), np.array([second]), np.ones(1, np.float32))
         *_, last = pipe.generator().generate(plan, heard, 0, steps=options.steps, seed=options.seed)
         before, after = self.images[chosen], self.images[chosen].copy()
+        assert last.finished is not None  # the last step of a chunk
         drawn = last.finished[0]
         drawn.paste(before, drawn.crop).apply(after)
         return Trial(before, after, _moved(_SQUARE, to_frame[chosen]), _moved(_outline(), to_frame[chosen]), second)

@@ -453,7 +453,7 @@ class Shrinks(nn.Module):
 class Repeats(nn.Module):
     """Stands for a trained denoiser: it finds the very noise that hides the identity frame."""
 
-    device, config = torch.device("cpu"), SimpleNamespace(tokens=1, previous=1)
+    device, config = torch.device("cpu"), {"tokens": 1, "previous": 1}
     alphas = paper_schedule().alphas_cumprod
 
     def forward(self, noisy, t, told):

@@ -63,13 +63,13 @@ class Objective:
             pure: rows that start from pure noise whatever the dice say: one evaluation draws them whole.
         """
         noise = torch.randn_like(clean)
-        steps = self.scheduler.config.num_train_timesteps
+        steps = self.scheduler.config["num_train_timesteps"]
         t = torch.randint(0, steps, (len(clean),), device=clean.device)
         t = torch.where(
             torch.rand(len(clean), device=clean.device) < 0.15, steps - 1, t
         )  # pure noise, where sampling starts
         t[:pure] = steps - 1
-        noisy = self.scheduler.add_noise(clean, noise, t)
+        noisy = self.scheduler.add_noise(clean, noise, t)  # pyright: ignore[reportArgumentType] -- IntTensor is meant as int64
         estimate = denoiser(noisy, t, condition).float()
         alpha = self.scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
         weight = (1 / (1 - alpha)).clamp_max(MAX_WEIGHT) * self.pixel_weight.to(t.device)  # Salimans and Ho 2022, 4

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
 LANE, WARM_UP, LANES = 16, 2, 8  # frames
@@ -37,9 +39,10 @@ def sample(denoise: Denoise, noise: Tensor, scheduler: DDIMScheduler, steps: int
     scheduler.set_timesteps(steps)
     x = noise
     for t in scheduler.timesteps:
-        out = scheduler.step(denoise(x, t.expand(len(x)).to(x.device)), t, x)
+        out = scheduler.step(denoise(x, t.expand(len(x)).to(x.device)), int(t), x)
+        assert isinstance(out, DDIMSchedulerOutput)  # and not its tuple
         x = out.prev_sample
-        yield out.pred_original_sample
+        yield cast(Tensor, out.pred_original_sample)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,9 +115,9 @@ def _plain(*, bottleneck: int = 4, **changes) -> Preset:
 
 
 def _bent(share: dict[str, float] | None = None, **config) -> Preset:
-    changes = {} if share is None else {"share": share}
+    changes: dict[str, Any] = {} if share is None else {"share": share}
     return Preset(
-        denoiser={"widths": WIDTHS}, batch=BATCH, config=TrainConfig(**{"chained": CHAINED} | config), **changes
+        denoiser={"widths": WIDTHS}, batch=BATCH, config=TrainConfig(**{"chained": CHAINED, **config}), **changes
     )
 
 

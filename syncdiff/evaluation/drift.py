@@ -110,7 +110,7 @@ def drift(
         clip = SourceClip(f"{name}/{record.name}", pixels, read_lips(pixels), record.sound)
         clip = forward_and_back(clip, sound)
         asked = generator.encode(sound).lips_at(torch.from_numpy(clip.plan.middles)).numpy()[:, 0]
-        ways = {f"as the product draws: chains of {sampler.LANE} frames": None}
+        ways: dict[str, int | None] = {f"as the product draws: chains of {sampler.LANE} frames": None}
         if unbroken:
             ways["one chain"] = len(clip.crops)
         for way, frames in ways.items():

@@ -108,7 +108,7 @@ def measure(make: Method, clip: SourceClip, record: ClipRecord, other: ClipRecor
         row |= {"confidence": said.confidence, "offset": said.offset_frames}
 
     n = min(len(record), len(other)) if other else 0
-    if n >= 2 * FPS:
+    if other and n >= 2 * FPS:
         foreign = (other.sound.astype(np.float32) / 32768)[: n * SAMPLE_RATE // FPS]
         crops = make(clip.first(n), foreign)
         made, spoken = lip_opening(read_lips(crops)), other.opening[:n]

@@ -49,7 +49,7 @@ def variances(pipe: SyncDiffPipeline, film: Film) -> tuple[float, float]:
 
     whole = encoded(film.frames[i] for i in frames)
     hidden = encoded(masked(film.frames[i], film.boxes[i]) for i in frames)
-    before = [encoded(film.frames[max(0, i - k)] for i in frames) for k in range(1, net.config.previous + 1)]
+    before = [encoded(film.frames[max(0, i - k)] for i in frames) for k in range(1, net.config["previous"] + 1)]
     pose = torch.cat(before, dim=1)
     noise = torch.randn(whole[:1].shape, generator=torch.Generator().manual_seed(0)).to(whole.device)
     step = torch.tensor([NOISED])
@@ -60,7 +60,7 @@ def variances(pipe: SyncDiffPipeline, film: Film) -> tuple[float, float]:
     try:
         for i, frame in enumerate(frames):
             when = torch.tensor([(frame + 0.5) / FPS])
-            tokens = token_window(heard, when, tokens=net.config.tokens, rate=pipe.speech.rate)
+            tokens = token_window(heard, when, tokens=net.config["tokens"], rate=pipe.speech.rate)
             noisy = pipe.scheduler.add_noise(whole[i : i + 1], noise, step.to(whole.device))
             itself = [i] * SPREAD
             for told in (

@@ -59,7 +59,8 @@ def examine(crops: np.ndarray, sound: np.ndarray, other: np.ndarray, judge: Judg
     if not (matched.scorable and foreign.scorable):
         return None
     still = np.broadcast_to(crops[:1], crops.shape)
-    planted = tuple(score(crops, delay(sound, frames), looked).offset_frames for frames in SHIFTS)
+    moved = [score(crops, delay(sound, frames), looked).offset_frames for frames in SHIFTS]
+    planted = tuple(offset for offset in moved if offset is not None)
     return Examined(matched, foreign, score(still, sound, judge), planted)
 
 

@@ -37,7 +37,7 @@ def read_landmarks(images: Iterable[np.ndarray]) -> np.ndarray:
     rows: list[np.ndarray] = []
     with FaceMesh(static_image_mode=False, max_num_faces=1, refine_landmarks=True) as mesh:
         for image in images:
-            found = mesh.process(image).multi_face_landmarks
+            found = mesh.process(image).multi_face_landmarks  # pyright: ignore[reportAttributeAccessIssue]
             if found:
                 rows.append(np.array([(p.x * image.shape[1], p.y * image.shape[0]) for p in found[0].landmark]))
             else:

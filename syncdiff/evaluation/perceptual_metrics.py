@@ -26,7 +26,7 @@ def load_lpips() -> Distance | str:
     """LPIPS on AlexNet, or what it needs."""
     if needed := _missing("lpips", ALEXNET, "LPIPS"):
         return needed
-    import lpips
+    import lpips  # pyright: ignore[reportMissingImports] -- of the extra [eval]
 
     net = lpips.LPIPS(net="alex", verbose=False).eval()
 
@@ -42,7 +42,7 @@ def load_inception() -> Features | str:
     """FID's features [T, 2048], or what they need."""
     if needed := _missing("pytorch_fid", INCEPTION, "FID"):
         return needed
-    from pytorch_fid.inception import InceptionV3
+    from pytorch_fid.inception import InceptionV3  # pyright: ignore[reportMissingImports]
 
     net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()  # it resizes to 299 px and shifts to -1..1 itself
 

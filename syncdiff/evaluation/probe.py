@@ -71,11 +71,12 @@ def read(features: str, record: ClipRecord, lips: np.ndarray) -> list[Read]:
     rows = []
     for what, place, seen in (("opening", OPENING, record.opening), ("width", WIDTH, record.width)):
         told, n = lips[:, place], len(seen)
-        lags = [
+        found = [
             correlation(told[max(0, lag) : n + min(0, lag)], seen[max(0, -lag) : n + min(0, -lag)])
             for lag in range(-LAGS, LAGS + 1)
         ]
-        if None not in lags:
+        lags = [r for r in found if r is not None]
+        if len(lags) == len(found):
             spread = float(told.std() / max(np.nanstd(true[:, place]), 1e-6))
             rows.append(Read(features, record.set, record.name, what, tuple(lags), spread))
     return rows
@@ -151,7 +152,7 @@ def main() -> None:
     if not train or not test:
         sys.exit(f"{args.data} holds no prepared clips of {', '.join(FILMED)} or of {', '.join(args.sets)}.")
     both = [*train, *test]
-    kinds = {LOG_MEL: map(mel_steps, both)}
+    kinds: dict[str, Iterable[np.ndarray]] = {LOG_MEL: map(mel_steps, both)}
     if args.teacher:
         voices = [*train, *(r for name in SETS if name not in FILMED for r in load_set(args.data, name)[::8])]
         kinds[TEACHER] = map(TeacherStates(args.teacher, voices, args.cache).of, both)

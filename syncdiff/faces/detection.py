@@ -52,7 +52,7 @@ def appearance_of(image: np.ndarray, eyes_and_nose: np.ndarray) -> np.ndarray:
         image, matrix, (32, 32), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
     coarse = cv2.GaussianBlur(cv2.cvtColor(upright, cv2.COLOR_RGB2LAB), (0, 0), 2.5)[6:28:4, 6:28:4]
-    return (coarse * np.float32((0.5, 1, 1))).ravel()
+    return (coarse * np.array((0.5, 1, 1), np.float32)).ravel()
 
 
 def appearance_distance(a: np.ndarray, b: np.ndarray) -> float:

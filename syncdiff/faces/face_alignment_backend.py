@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from syncdiff.faces.detection import Detection, appearance_of
 
 if TYPE_CHECKING:
     from face_alignment import FaceAlignment
-    from face_alignment.detection.sfd import SFDDetector
+    from face_alignment.detection.sfd.sfd_detector import SFDDetector
 
 WEIGHTS = ("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar")
 DETECTED_AT = 640  # px: S3FD runs on the picture shrunk to this longer side; on a CPU it takes seconds otherwise
@@ -43,7 +43,7 @@ class FaceAlignmentDetector:
         boxes = [np.asarray(box[:4]) / scale for box in self._alignment.face_detector.detect_from_image(small)]
         if not boxes:
             return []
-        points = self._alignment.get_landmarks_from_image(image, detected_faces=boxes)
+        points = cast(list, self._alignment.get_landmarks_from_image(image, detected_faces=boxes))
         return [_detection(image, box, p) for box, p in zip(boxes, points, strict=True)]
 
 
@@ -71,7 +71,7 @@ def load_s3fd(device: str = "cpu") -> SFDDetector:
     """The face detector alone, from its local file. Never downloads: InputError names what is missing."""
     check_files(WEIGHTS[:1])
     import torch
-    from face_alignment.detection.sfd import SFDDetector
+    from face_alignment.detection.sfd.sfd_detector import SFDDetector
 
     return SFDDetector(device, str(Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS[0]))
 

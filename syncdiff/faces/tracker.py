@@ -81,7 +81,7 @@ def follow(images: Iterable[np.ndarray], detector: Detector) -> Generator[int, N
         seen = sorted(seen, key=lambda detection: -detection.size)[:MAX_PEOPLE]
         people += _associate(t, seen, [person for person in people if t - person.end <= MAX_LOST_FRAMES], scenes.cuts)
         people = [person for person in people if len(person.frames) >= MIN_FRAMES or t - person.end <= MAX_LOST_FRAMES]
-        done, picture = t + 1, image.shape[:2]
+        done, picture = t + 1, (image.shape[0], image.shape[1])
         yield done
     people = _merge_people([person for person in people if len(person.frames) >= min(MIN_FRAMES, done)], scenes.cuts)
     largest = sorted(people, key=lambda person: -person.presence)[:MAX_PEOPLE]

@@ -147,7 +147,7 @@ class Interior:
         )
         across = np.clip(np.abs(x - contours.anchor[0]) / contours.half, 0, 1)
         shade *= (1 - 0.85 * across**2.3) * (0.75 + 0.41 * min(gap / 0.2, 1))
-        colour = linear_to_srgb(inside * shade[..., None] ** np.float32([0.85, 1.0, 1.05])) * 255
+        colour = linear_to_srgb(inside * shade[..., None] ** np.array([0.85, 1.0, 1.05], np.float32)) * 255
         if self.blur * scale > 0.6:  # the layers' own edges are about half a pixel wide
             colour = cv2.GaussianBlur(colour, (0, 0), float(np.sqrt((self.blur * scale) ** 2 - 0.3)))
         return colour, alpha.astype(np.float32)

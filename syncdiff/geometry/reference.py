@@ -131,7 +131,7 @@ def reference_mouth(
     turn = frame.to_image[:, :2].T.astype(np.float32)
     shift = place.enlarged(warp_field(frame.points, contours, whole=True) @ turn)
     here = place.grid()
-    around = cv2.remap(frame.image, here + shift, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    around = cv2.remap(frame.image, here + shift, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType] -- None is allowed
 
     share = place.enlarged(lip_mask(contours))
     rows, columns = (np.flatnonzero(share.any(axis)) for axis in (1, 0))
@@ -183,7 +183,7 @@ def _sampled(
     start = view.to_image[:, 2] - across @ frame.to_image[:, 2]
     shift = place.enlarged(field @ view.to_image[:, :2].T.astype(np.float32))[part]
     at = here @ across.T.astype(np.float32) + start.astype(np.float32) + shift
-    return cv2.remap(view.image, at, None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    return cv2.remap(view.image, at, None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def _gain(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> float:
@@ -223,7 +223,8 @@ def tones(view: FaceView) -> tuple[np.ndarray, np.ndarray]:
     y, (a, b, c, d) = WINDOW_GRID[..., 1], contours.lines
     lips = ((y > a) & (y < b)) | ((y > c) & (y < d))
     skin = window[far & ~near]
-    return tuple(srgb_to_linear(np.median(x, axis=0) / 255) for x in (skin, window[lips] if lips.any() else skin))
+    usual, lip = (srgb_to_linear(np.median(x, axis=0) / 255) for x in (skin, window[lips] if lips.any() else skin))
+    return usual, lip
 
 
 def softness(view: FaceView) -> float:

@@ -160,7 +160,7 @@ def lip_mask(contours: LipContours, grown: float = 1.5, soft: float = 5.0) -> np
     ring = np.concatenate([above, below[::-1]]) - WINDOW_ORIGIN
     outside = np.ones(WINDOW_SIZE[::-1], np.uint8)
     if len(above):
-        cv2.fillPoly(outside, [np.rint(ring * 16).astype(np.int32)], 0, shift=4)
+        cv2.fillPoly(outside, [np.rint(ring * 16).astype(np.int32)], 0, shift=4)  # pyright: ignore[reportCallIssue, reportArgumentType]
     far = cv2.distanceTransform(outside, cv2.DIST_L2, 5)
     return _ease((grown + soft - far) / soft).astype(np.float32)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.audio
+import av.container
 import numpy as np
 import soundfile
 
@@ -94,7 +96,7 @@ def read_sound(
         for sound in decode_what_can_be(container, stream, []):
             at = None if sound.pts is None else float(clock(sound.pts) * stream.time_base)
             if start is None or (keep_early and at is not None and not writer):
-                start = at if start is None else min(start, at)
+                start = at if start is None or at is None else min(start, at)
             place = None if at is None or start is None else at - start
             writer = writer or SoundWriter(folder / "sound.wav", sound, end)
             length = max(place or 0.0, writer.count / writer.rate)

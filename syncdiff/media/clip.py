@@ -9,6 +9,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 import av
+import av.container
 import numpy as np
 import soundfile
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.container
+import av.error
 
 from syncdiff.errors import InputError
 from syncdiff.media.audio import check_voice, read_sound

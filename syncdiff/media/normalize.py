@@ -6,7 +6,9 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import av.error
 import av.filter
+import av.video
 import numpy as np
 
 from syncdiff.media.clip import Colour, sws_matrix

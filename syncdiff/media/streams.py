@@ -7,6 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import av
+import av.container
+import av.error
+import av.stream
+import av.video
 
 from syncdiff.errors import InputError
 from syncdiff.media.clip import READ_THREADS, Limits
@@ -64,7 +68,7 @@ def decode_what_can_be(
             if decoder is None:
                 yield from packet.decode()
             else:
-                yield from decoder.decode(packet if packet.size else None)
+                yield from decoder.decode(packet if packet.size else None)  # pyright: ignore[reportAttributeAccessIssue]
         except av.error.FFmpegError as error:
             if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
                 raise

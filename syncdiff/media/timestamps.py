@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 import av
+import av.container
+import av.error
+import av.stream
 import numpy as np
 
 from syncdiff.media.clip import PHOTO_RATE

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.container
+import av.video
 import numpy as np
 
 from syncdiff.errors import InputError

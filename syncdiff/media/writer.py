@@ -9,6 +9,9 @@ from types import TracebackType
 from typing import Self
 
 import av
+import av.container
+import av.error
+import av.video
 import numpy as np
 import soundfile
 
@@ -157,7 +160,7 @@ def _smaller(clip: Clip, scale_to: int | None) -> tuple[int, int]:
 def planes(image: av.VideoFrame) -> list[np.ndarray]:
     """The planes of an 8-bit planar frame as [h,w] uint8 arrays that share its memory."""
     return [
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]  # pyright: ignore[reportCallIssue, reportArgumentType]
         for plane in image.planes
     ]
 

@@ -93,12 +93,12 @@ class Denoiser(ModelMixin, ConfigMixin):
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
         visual = [noisy, condition.masked, condition.reference]
-        if self.config.bottleneck:
+        if self.config["bottleneck"]:
             visual.append(self.bottleneck_proj(condition.previous))
         speech = condition.speech + self.pos_embed
         embedding = self.speech_proj(condition.speech.flatten(1)) + self._embed_lip_shapes(condition.lip_shapes)
         drawn = self.unet(torch.cat(visual, dim=1), timestep, speech, class_labels=embedding).sample
-        apart = drawn if self.config.residual else drawn - condition.reference
+        apart = drawn if self.config["residual"] else drawn - condition.reference
         return condition.reference + condition.blend_mask * apart
 
     def _embed_lip_shapes(self, lip_shapes: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, fields
+from typing import cast
 
 import numpy as np
 import torch
@@ -101,7 +102,7 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
             up_block_types=("CrossAttnUpBlock2D",) * attending + ("UpBlock2D",),
             block_out_channels=tuple(widths),
             layers_per_block=layers,
-            attention_head_dim=tuple(width // head for width in widths),  # which diffusers reads as the number of heads
+            attention_head_dim=tuple(width // head for width in widths),  # which diffusers reads as the number of heads  # pyright: ignore[reportArgumentType]
             cross_attention_dim=speech_width,
         )
         for layer in _zero_at_first(self.unet):
@@ -109,9 +110,9 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
 
     def forward(self, noisy: Tensor, timestep: Tensor, told: Priors) -> Tensor:
         seen = [noisy, told.masked]  # the order of section 3.4, noise first
-        if self.config.identity:
+        if self.config["identity"]:
             seen.append(told.identity)
-        if self.config.bottleneck:
+        if self.config["bottleneck"]:
             seen += [self.bottleneck_proj(frame) for frame in told.pose.split(LATENTS, dim=1)]
         return self.unet(torch.cat(seen, dim=1), timestep, told.speech).sample
 
@@ -146,7 +147,7 @@ def sampling_schedule(scheduler: DDIMScheduler, steps: int) -> DDIMScheduler:
     that sampling starts from is none. So fewer than FEW_STEPS are spaced from the last timestep, 999, downwards
     ("trailing", Lin et al. 2024)."""
     if steps < FEW_STEPS:
-        scheduler = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+        scheduler = cast(DDIMScheduler, DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing"))
     else:
         scheduler = copy(scheduler)  # it holds the number of steps: two jobs at a time must not share one
     scheduler.set_timesteps(steps)
@@ -161,5 +162,5 @@ def to_latents(vae: VQModel, pixels: np.ndarray | Tensor) -> Tensor:
 
 def to_pixels(vae: VQModel, latents: Tensor) -> np.ndarray:
     """Latents [B, 3, h, w] -> frames uint8 [B, 4h, 4w, 3]: quantised to the codebook first, then decoded."""
-    x = vae.decode(latents.to(vae.device, vae.dtype)).sample.float()
+    x = vae.decode(latents.to(vae.device, vae.dtype)).sample.float()  # pyright: ignore[reportAttributeAccessIssue]
     return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()

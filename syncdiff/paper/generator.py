@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, VQModel
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
 from syncdiff.conditioning import BaseFaceClip, CropFile, FramePlan
@@ -63,7 +65,7 @@ class PaperGenerator:
         source's own, which is what the gap showed.
         """
         source: FaceFrames = plan.face
-        wanted, told_of = plan.to_redraw, self.denoiser.config.previous
+        wanted, told_of = plan.to_redraw, self.denoiser.config["previous"]
         given = int(plan.indices[np.flatnonzero(wanted)[0]]) if wanted.any() else 0
         identity = self._encoded(source.crops[given])
         for i in range(start, min(start + CHUNK, len(plan))):
@@ -78,7 +80,7 @@ class PaperGenerator:
                 masked=self._encoded(frames.masked(source.crops[at], source.boxes[at])),
                 identity=identity,
                 pose=torch.cat(pose, dim=1),
-                speech=token_window(speech, when, tokens=self.denoiser.config.tokens, rate=self.speech.rate),
+                speech=token_window(speech, when, tokens=self.denoiser.config["tokens"], rate=self.speech.rate),
             ).to(self.denoiser.device)
             for done, latents in enumerate(self._denoised(told, identity.shape, steps, seed, i), start=1):
                 yield GeneratorStep((i,)) if done < steps else self._finished(plan, i, latents)
@@ -101,7 +103,7 @@ class PaperGenerator:
         for t in scheduler.timesteps:
             with autocast(self.denoiser.device):
                 noise = self.denoiser(x, t.expand(1).to(x.device), told).float()
-            x = scheduler.step(noise, t, x, eta=0.0).prev_sample
+            x = cast(DDIMSchedulerOutput, scheduler.step(noise, int(t), x, eta=0.0)).prev_sample
             yield x
 
     def _encoded(self, square: np.ndarray) -> Tensor:

@@ -68,8 +68,8 @@ def film_offset(
 
 def _peak(shifted: np.ndarray, opening: np.ndarray) -> tuple[float, float] | None:
     """Series [2 * REACH + 1, T] against another [T]: the shift with the highest r, by a parabola, and that r."""
-    found = [correlation(series, opening) for series in shifted]
-    if None in found:
+    found = [r for series in shifted if (r := correlation(series, opening)) is not None]
+    if len(found) < len(shifted):
         return None
     best = int(np.argmax(found))
     if not 0 < best < 2 * REACH:

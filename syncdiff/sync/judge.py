@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -189,7 +190,7 @@ class JudgeNet(nn.Module):
             with safe_open(path, framework="pt") as file:
                 stored = json.loads((file.metadata() or {})["config"])
                 weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-            config = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+            config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
             judge = cls(JudgeConfig(**config))
         except (OSError, SafetensorError, LookupError, AttributeError, TypeError, ValueError) as error:
             reason = f"it cannot be read ({type(error).__name__}: {error})"

@@ -57,7 +57,8 @@ class Scores:
     @property
     def out_of_step(self) -> int:
         """The offset in frames where it is sure and can be noticed, else 0."""
-        return self.offset_frames if self.steady and abs(self.offset_frames) >= NOTICED else 0
+        offset = self.offset_frames or 0
+        return offset if self.steady and abs(offset) >= NOTICED else 0
 
 
 class Judge(Protocol):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import cv2
@@ -60,9 +60,9 @@ class ClipRecord:
     name: str
     identity: str
     sound: np.ndarray  # [N] int16 at 16 kHz, from the first frame on
-    points: np.ndarray | None  # [T, 45, 2] float32 crop pixels, order KEPT
+    points: Any  # [T, 45, 2] float32 crop pixels, order KEPT; None in a set of sound only
     visemes: np.ndarray | None  # [T, 15] float32
-    good: np.ndarray | None  # [T] bool
+    good: Any  # [T] bool; None in a set of sound only
 
     def __len__(self) -> int:
         """Video frames, or as many as the sound would fill."""
@@ -222,7 +222,7 @@ class TalkingFaces:
             order[0], share = seen[1:, 0].argmin(), 1.0
             closed = FaceView(pixels[start + some[order[0]]], UPRIGHT, record.face(some[order[0]]))
             interior = interior_of(closed, seen[1 + order[0]]), 1.0
-        shares = np.float32([share, 1 - share])
+        shares = np.array([share, 1 - share], np.float32)
         lip_shapes = np.stack([seen[0], shares @ seen[1 + order[:2]]])
         face = {i: FaceView(pixels[start + i], UPRIGHT, record.face(i)) for i in (t, near, *some)}
         mouths = [(face[some[k]], float(s)) for k, s in zip(order[:2], shares, strict=True)]

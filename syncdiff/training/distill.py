@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,7 @@ def lessons(data: Path, teacher: Path, folder: Path) -> list[Lesson]:
     ]  # fmt: skip
 
 
-def _heads(tracks: list[LipTrack], weight: dict[str, float], path: Path) -> list[nn.Module]:
+def _heads(tracks: list[LipTrack], weight: dict[str, float], path: Path) -> Sequence[nn.Module]:
     if not path.exists():
         torch.save([fit_head(kind, tracks, weight, i).state_dict() for i, kind in enumerate(HEADS)], path)
     heads = [kind(COMPONENTS).eval() for kind in HEADS]
@@ -330,7 +331,7 @@ def train(
     model = SpeechEncoder()
     if start:
         begin_with(model, start)
-    width = model.config.width
+    width = model.config["width"]
     heads = nn.ModuleDict({"teacher": nn.Linear(width, TAUGHT), "curves": nn.Linear(width, CURVES)})
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
     nets = {"model": model, "heads": heads, "average": average}
@@ -354,7 +355,7 @@ def train(
         with torch.autocast("cpu", torch.bfloat16):
             parts = losses(model, heads, batch)
         optimizer.zero_grad()
-        sum(weights[k] * v for k, v in parts.items()).backward()
+        torch.stack([weights[k] * v for k, v in parts.items()]).sum().backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
         average.update_parameters(model)

@@ -258,7 +258,7 @@ def train(
     run = run or JudgeTraining()
     torch.manual_seed(run.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    judge = JudgeNet(config).to(memory_format=torch.channels_last)  # a third faster on a CPU
+    judge = JudgeNet(config).to(memory_format=torch.channels_last)  # a third faster on a CPU  # pyright: ignore[reportCallIssue]
     average = AveragedModel(judge, multi_avg_fn=get_ema_multi_avg_fn(run.average), use_buffers=True)
     hint = LipReading(judge.config.features)
     optimizer = torch.optim.AdamW([*judge.parameters(), *hint.parameters()], run.rate, weight_decay=run.decay)
@@ -298,12 +298,12 @@ def check(judge: JudgeNet, clips: Sequence[JudgeClip]) -> dict[str, float]:
     """How the judge does on clips it has not seen: share of offsets found exactly and within a frame, confidences."""
     found = [_score(judge, clip, clip) for clip in clips]
     foreign = [_score(judge, clip, other) for clip, other in zip(clips, [*clips[1:], *clips[:1]], strict=True)]
-    offsets = np.abs([s.offset_frames for s in found if s.scorable])
+    offsets = np.abs([s.offset_frames for s in found if s.offset_frames is not None])
     return {
         "exact": float((offsets == 0).mean()),
         "within_1": float((offsets <= 1).mean()),
-        "confidence": float(np.mean([s.confidence for s in found if s.scorable])),
-        "foreign": float(np.mean([s.confidence for s in foreign if s.scorable])),
+        "confidence": float(np.mean([s.confidence for s in found if s.confidence is not None])),
+        "foreign": float(np.mean([s.confidence for s in foreign if s.confidence is not None])),
     }
 
 

@@ -158,7 +158,7 @@ def read_sound(path: Path) -> np.ndarray | None:
         if not container.streams.audio:
             return None
         video = container.streams.video
-        start = float((video[0].start_time or 0) * video[0].time_base) if video else 0.0
+        start = float((video[0].start_time or 0) * (video[0].time_base or 0)) if video else 0.0
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         parts, first = [], None
         for frame in container.decode(audio=0):

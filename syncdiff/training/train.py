@@ -97,7 +97,7 @@ def cached_features(encoder: SpeechEncoder, tokens: int, hearings: int, cache: P
         lengths = [(len(r.sound) // 160) // 2 for r in records]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         path = cache / f"heard-{records[0].set}.npy"
-        shape = (hearings, int(starts[-1]), encoder.config.width)
+        shape = (hearings, int(starts[-1]), encoder.config["width"])
         if not path.exists() or np.load(path, mmap_mode="r").shape != shape:
             partial = path.with_suffix(".partial.npy")
             rng = np.random.default_rng(0)
@@ -133,7 +133,7 @@ def train_helpers(
     reader = train_reader(faces, out, preset.helper_updates)
     if not preset.config.sync:
         return reader, None
-    sizes = model.config.tokens, model.config.speech_width
+    sizes = model.config["tokens"], model.config["speech_width"]
     return reader, train_matcher(faces, reader, out, preset.helper_updates, *sizes)
 
 
@@ -152,7 +152,7 @@ def sheet(denoiser: Denoiser, clean: Tensor, condition: Conditioning, path: Path
 
 def new_denoiser(encoder: SpeechEncoder, preset: Preset, start: Path | None) -> Denoiser:
     """The denoiser that a run begins with: untrained, or with the weights in a folder."""
-    model = Denoiser(speech_width=encoder.config.width, **preset.denoiser).to(memory_format=torch.channels_last)
+    model = Denoiser(speech_width=encoder.config["width"], **preset.denoiser).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if start is not None:
         model.load_state_dict(read_network(Denoiser, start).state_dict())
     model.unet.set_attn_processor(AttnProcessor())  # on a CPU the fused kernel's backward took a quarter of an update
@@ -186,7 +186,7 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(accelerator.process_index)
     model = new_denoiser(encoder, preset, start)
-    hear = cached_features(encoder, model.config.tokens, preset.hearings, helpers)
+    hear = cached_features(encoder, model.config["tokens"], preset.hearings, helpers)
     with accelerator.main_process_first():
         seen = TalkingFaces(data, preset.share, hear, split="generator")
         reader, matcher = train_helpers(seen, helpers, preset, model)

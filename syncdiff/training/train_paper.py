@@ -193,7 +193,7 @@ class Trainer(nn.Module):
         super().__init__()
         self.denoiser, self.speech, self.scheduler, self.tuned = denoiser, speech, scheduler, tuned
         speech.trainable_layers(tuned)
-        denoiser.to(memory_format=torch.channels_last)
+        denoiser.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(
         self,
@@ -206,17 +206,17 @@ class Trainer(nn.Module):
         frame: Tensor,
     ) -> Tensor:
         """E || eps - M(z_d, d, E_v, E_a) ||^2 of one batch (see `Films.batch`)."""
-        if heard.shape[-1] == self.speech.config.width:
+        if heard.shape[-1] == self.speech.config["width"]:
             features = tuned_part(self.speech, heard, lengths, self.tuned)
         else:
             features = self.speech(heard, lengths)
-        K = self.denoiser.config.tokens
+        K = self.denoiser.config["tokens"]
         near = frame[:, None] + torch.arange(K, device=frame.device) - (K - 1) // 2
         near = near.clamp_min(0).minimum(lengths[:, None] - 1)
         tokens = features[torch.arange(len(frame), device=frame.device)[:, None], near]
         noise = torch.randn_like(clean)
-        t = torch.randint(0, self.scheduler.config.num_train_timesteps, (len(clean),), device=clean.device)
-        noisy = self.scheduler.add_noise(clean, noise, t)
+        t = torch.randint(0, self.scheduler.config["num_train_timesteps"], (len(clean),), device=clean.device)
+        noisy = self.scheduler.add_noise(clean, noise, t)  # pyright: ignore[reportArgumentType] -- IntTensor is meant as int64
         drawn = self.denoiser(noisy, t, Priors(masked, identity, pose, tokens))
         return F.mse_loss(drawn.float(), noise)
 
@@ -268,7 +268,7 @@ def train(
         return pipe
 
     def late() -> bool:
-        """JobRequest of all processes: one that stopped alone would leave the others waiting for its gradients."""
+        """Whether the time is up in any process: one that stopped alone would leave the others waiting."""
         mine = torch.tensor([time.time() - began >= hours * 3600], device=accelerator.device)
         return bool(accelerator.gather(mine).any())
 

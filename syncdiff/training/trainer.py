@@ -121,7 +121,8 @@ class Trainer:
 
     def regress(self, clean: Tensor, conditioning: Conditioning) -> tuple[dict[str, Tensor], Tensor]:
         """Mean absolute error of the frame predicted at the last timestep from zeros, with the objective's weights."""
-        last = torch.full((len(clean),), self.objective.scheduler.config.num_train_timesteps - 1, device=clean.device)
+        steps = self.objective.scheduler.config["num_train_timesteps"]
+        last = torch.full((len(clean),), steps - 1, device=clean.device)
         estimate = self.model(torch.zeros_like(clean), last, conditioning).float()
         error = (estimate - clean).abs() * self.objective.pixel_weight.to(clean.device)
         return {"pixels": error.mean()}, estimate

@@ -55,9 +55,9 @@ SCRIPTS = ("player.js", "timeline.js", "history.js", "view.js")
 LOOKS = {"concurrency_id": "looks", "concurrency_limit": None}
 AGAIN = {"trigger_mode": "multiple"}  # gradio's "once" drops what is pressed before the last answer is all there
 NEWEST = {"trigger_mode": "always_last"}
-HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
-NOW = {"queue": False, **HIDDEN}
-BROWSER = {"api_visibility": "private"}  # no server is asked
+HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+NOW: dict[str, Any] = {"queue": False, **HIDDEN}
+BROWSER: dict[str, Any] = {"api_visibility": "private"}  # no server is asked
 
 
 def build_page(run_job: Runner, look: Preview, syncnet: object = "") -> gr.Blocks:

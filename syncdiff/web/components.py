@@ -138,7 +138,7 @@ def photo_slot() -> gr.Image:
         sources=["upload"], type="filepath", image_mode=None, label="Face photo", show_label=False, height=160,
         buttons=[], elem_id="photo",
     )  # fmt: skip
-    photo.preprocess = lambda upload: upload.path if upload else None
+    photo.preprocess = lambda upload: upload.path if upload else None  # pyright: ignore[reportAttributeAccessIssue]
     return photo
 
 

@@ -46,7 +46,7 @@ def fetch(offer: Offer, folder: Path, *, ask: Callable[[str], bool] = ask_on_ter
         return to
     question = f"{to.name} is not here. It can be downloaded from {offer.url}\n{offer.licence}"
     if ask(question) is not True:
-        raise CheckpointError(to, "its licence was not accepted, so nothing was downloaded", f"the answer yes, or the file at {to}")
+        raise CheckpointError(to, "its licence was not accepted, so nothing was downloaded", f"a yes, or the file {to}")
     folder.mkdir(parents=True, exist_ok=True)
     unreachable: list[str] = []
     for url in (offer.url, *offer.mirrors):

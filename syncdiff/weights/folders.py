@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, ModelMixin
@@ -49,7 +49,8 @@ def profile_of(folder: Path) -> Profile:
     index = folder / "model_index.json"
     try:
         name = json.loads(index.read_text())["denoiser"][1]
-        return {"Denoiser": "compact", "PaperDenoiser": "paper"}[name]
+        profiles: dict[str, Profile] = {"Denoiser": "compact", "PaperDenoiser": "paper"}
+        return profiles[name]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"{folder} holds no pipeline of ours ({index.name} is missing or names another): give a folder that "
@@ -66,7 +67,7 @@ def read_network(kind: type[Network], folder: Path) -> Network:
     logging.set_verbosity(logging.CRITICAL)  # missing and extra keys raise below
     logging.disable_progress_bar()  # a few small files: nothing to watch
     try:
-        net, found = kind.from_pretrained(
+        net, found = kind.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  # pyright: ignore[reportGeneralTypeIssues]
             folder, output_loading_info=True, torch_dtype=torch.float32, local_files_only=True
         )
     except (OSError, ValueError, TypeError, RuntimeError) as error:
@@ -82,7 +83,7 @@ def read_network(kind: type[Network], folder: Path) -> Network:
 def read_schedule(folder: Path) -> DDIMScheduler:
     """The noise schedule in a folder. Raises CheckpointError."""
     try:
-        return DDIMScheduler.from_pretrained(folder, local_files_only=True)
+        return cast(DDIMScheduler, DDIMScheduler.from_pretrained(folder, local_files_only=True))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(folder, _cause(error), f"scheduler_config.json in {folder}") from error
 

@@ -6,6 +6,7 @@ import hashlib
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -76,7 +77,7 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]  # torch appends a stack trace of C++
 
 
-def _wrong_hash(file: BinaryIO, sha256: str | None) -> str | None:
+def _wrong_hash(file: BufferedReader, sha256: str | None) -> str | None:
     """What is wrong with the file's hash, or None. Leaves the file at its start."""
     found = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else None
     file.seek(0)

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+from torch._utils import _rebuild_tensor
 
 
 class Placeholder:
@@ -28,7 +29,7 @@ class Placeholder:
 
 def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
     """The view of a storage that torch.save wrote down. torch refuses one that ends beyond its storage."""
-    tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)
+    tensor = _rebuild_tensor(storage, offset, size, stride)
     stored = tensor.untyped_storage().nbytes()
     if tensor.nbytes > stored:  # a stride of 0 turns four bytes into terabytes at the first copy
         raise ValueError(f"a tensor of {tensor.nbytes} bytes in a storage of {stored}")
@@ -53,9 +54,9 @@ class Unpickler(pickle._Unpickler):
         return ALLOWED.get(full) or type(full, (Placeholder,), {})
 
     def _drop_state(self) -> None:
-        self.stack.pop()
+        self.stack.pop()  # pyright: ignore[reportAttributeAccessIssue] -- pickle's own, set by load()  # pyright: ignore[reportAttributeAccessIssue] -- pickle's own, set by load()
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _drop_state}  # noqa: RUF012 -- as pickle has it
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _drop_state}  # noqa: RUF012  # pyright: ignore[reportAssignmentType]
 
 
 def load(file: BinaryIO, **options: Any) -> Any:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from itertools import islice
 
 import av
+import av.video
 import cv2
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ def jpegs(pictures: Iterable[np.ndarray | av.VideoFrame]) -> Iterator[np.ndarray
         if codec is None:
             codec = av.CodecContext.create("mjpeg", "w")
             codec.height, codec.width, codec.pix_fmt = frame.height, frame.width, "yuvj420p"
-            codec.time_base, codec.framerate, codec.bit_rate = Fraction(1, FPS), FPS, 200_000
+            codec.time_base, codec.framerate, codec.bit_rate = Fraction(1, FPS), FPS, 200_000  # pyright: ignore[reportAttributeAccessIssue]
             codec.thread_count = 1  # several would share the rate in another way
         frame.pts = number
         for packet in codec.encode(frame):
@@ -69,7 +70,7 @@ def full_range(frame: av.VideoFrame) -> av.VideoFrame:
         frame = frame.reformat(format="yuvj420p" if full else "yuv420p", interpolation=_ACCURATE)
     out = av.VideoFrame(frame.width, frame.height, "yuvj420p")
     for given, made, expanded in zip(frame.planes, out.planes, _EXPANDED, strict=True):
-        values = np.frombuffer(given, np.uint8).reshape(given.height, given.line_size)[:, : given.width]
+        values = np.frombuffer(given, np.uint8).reshape(given.height, given.line_size)[:, : given.width]  # pyright: ignore[reportCallIssue, reportArgumentType] -- a plane is a buffer
         padded = np.zeros((made.height, made.line_size), np.uint8)
         padded[:, : made.width] = values if full else expanded[values]
         made.update(padded.tobytes())

@@ -39,7 +39,7 @@ class SyncNet(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.netfcaud[0].weight.device
+        return next(self.parameters()).device
 
     def look(self, pictures: Tensor) -> Tensor:
         """[B,3,T,224,224] BGR 0..255 -> [B,T-4,1024]. Only the first layer mixes times, so windows share one pass."""
@@ -51,6 +51,6 @@ class SyncNet(nn.Module):
         return self.netfcaud(self.netcnnaud(cepstra).flatten(1))
 
 
-def _convolution(layer: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+def _convolution(layer: nn.Conv2d | nn.Conv3d) -> tuple[nn.Module, nn.Module, nn.Module]:
     norm = nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm3d
     return layer, norm(layer.out_channels), nn.ReLU()
