@@ -21,12 +21,12 @@ def denoiser() -> Denoiser:
 
 def condition(**changes) -> Conditioning:
     g = torch.Generator().manual_seed(1)
-    parts = {k: torch.randn(SHAPE, generator=g) for k in ("masked", "identity", "previous")}
+    parts = {k: torch.randn(SHAPE, generator=g) for k in ("masked", "reference", "previous")}
     return Conditioning(
         **(
             parts
-            | {"speech": torch.randn(2, 8, 32, generator=g), "lips": torch.rand(2, 2, 5, generator=g) * 30}
-            | {"region": torch.ones(SHAPE)}
+            | {"speech": torch.randn(2, 8, 32, generator=g), "lip_shapes": torch.rand(2, 2, 5, generator=g) * 30}
+            | {"blend_mask": torch.ones(SHAPE)}
             | changes
         )
     )
@@ -56,7 +56,7 @@ def test_masks_agree_and_lie_inside_the_window():
 def test_hears_and_sees_every_condition(denoiser):
     usual = run(denoiser, condition())
     assert usual.shape == SHAPE
-    for part in ("masked", "identity", "previous"):
+    for part in ("masked", "reference", "previous"):
         assert not torch.allclose(usual, run(denoiser, condition(**{part: torch.zeros(SHAPE)}))), part
     assert not torch.allclose(usual, run(denoiser, condition(speech=torch.zeros(2, 8, 32))))
 
@@ -78,25 +78,25 @@ def test_no_bottleneck_and_no_previous_frame_are_possible():
         assert same == (bottleneck == 0)
 
 
-def test_before_training_the_identity_frame_is_the_answer():
+def test_before_training_the_reference_is_the_answer():
     told = condition()
     model = Denoiser(widths=(16, 32), speech_width=32).eval()
-    assert torch.allclose(run(model, told), told.identity + model.unet.conv_out.bias.view(1, -1, 1, 1), atol=1e-5)
+    assert torch.allclose(run(model, told), told.reference + model.unet.conv_out.bias.view(1, -1, 1, 1), atol=1e-5)
 
 
-def test_outside_its_region_the_identity_frame_stays(denoiser):
-    region = torch.zeros(SHAPE)
-    region[..., 12:, :] = 1
-    told = condition(region=region)
+def test_outside_the_blend_mask_the_reference_stays(denoiser):
+    blend_mask = torch.zeros(SHAPE)
+    blend_mask[..., 12:, :] = 1
+    told = condition(blend_mask=blend_mask)
     drawn = run(denoiser, told)
-    assert torch.equal(drawn[..., :12, :], told.identity[..., :12, :])
+    assert torch.equal(drawn[..., :12, :], told.reference[..., :12, :])
     assert torch.equal(drawn[..., 12:, :], run(denoiser, condition())[..., 12:, :])
 
 
 def test_batch_does_not_matter(denoiser):
     told = condition()
     one = Conditioning(
-        **{k: getattr(told, k)[:1] for k in ("masked", "identity", "previous", "speech", "lips", "region")}
+        **{k: getattr(told, k)[:1] for k in ("masked", "reference", "previous", "speech", "lip_shapes", "blend_mask")}
     )
     with torch.inference_mode():
         alone = denoiser(torch.zeros(SHAPE)[:1], torch.tensor([500]), one)
