@@ -23,11 +23,11 @@ import numpy as np
 from syncdiff.audio.silence import pauses
 from syncdiff.conditioning import CropFile, FramePlan
 from syncdiff.errors import CheckpointError, InputError, disk_errors_as_sentences
-from syncdiff.faces import FaceTrack, Spot, at_spot, choose, track_faces
+from syncdiff.faces import FaceTrack, Spot, at_spot, choose, read_upright, track_faces
 from syncdiff.faces.face_alignment_backend import check_files
 from syncdiff.generator import CHUNK, CompactGenerator, DrawnFrame, FaceGenerator
 from syncdiff.geometry import crops
-from syncdiff.media import LIMITS, Clip, ClipWriter, Patch, Speech, Timeline, read_clip, read_speech, timeline
+from syncdiff.media import LIMITS, Clip, ClipWriter, Patch, Speech, Timeline, read_speech, timeline
 from syncdiff.options import OPTIONS, SampleOptions
 from syncdiff.pipeline import Attention, SyncDiffPipeline
 from syncdiff.progress import Worker, adapted, prefetched
@@ -132,7 +132,7 @@ class Job:
         ):
             video, original = beside / "result.mp4", beside / "source.mp4"
             with watch.stage("reading"):
-                clip = yield from _staged("reading", read_clip(face, folder), until=50)
+                clip = yield from _staged("reading", read_upright(face, folder), until=50)
                 speech = yield from _staged("reading", read_speech(voice, folder), since=50)
                 line = timeline(clip, speech, options.tail)
             with watch.stage("finding the face"):
@@ -209,7 +209,7 @@ class Job:
         """Score a video's largest face against its own sound: Progress, then one Scores. Raises InputError."""
         temp = Path(tempfile.gettempdir())
         with disk_errors_as_sentences(temp), locked_tmpdir(temp, JOB_PREFIX) as folder:
-            clip = yield from _staged("reading", read_clip(video, folder), until=50)
+            clip = yield from _staged("reading", read_upright(video, folder), until=50)
             track = yield from _track(clip, CompactGenerator.finder, None)
             upright = CropFile(folder / "upright")
             yield from _cut(clip, [(crops.cut, crops.align(track, clip.times), upright)])

@@ -13,10 +13,10 @@ import numpy as np
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import FaceClip, FramePlan
-from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, track_faces
+from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, read_upright, track_faces
 from syncdiff.faces.track import REASONS
 from syncdiff.geometry.crops import WINDOW, S, align, cut
-from syncdiff.media import Clip, open_speech, read_clip
+from syncdiff.media import Clip, open_speech
 from syncdiff.models.speech_encoder import SpeechFeatures, speech_features
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
@@ -81,7 +81,7 @@ class PreviewClip:
 
     @classmethod
     def of(cls, path: str | Path, folder: Path) -> PreviewClip:
-        clip = finished(read_clip(path, folder, until=FIRST))
+        clip = finished(read_upright(path, folder, until=FIRST))
         indices = np.unique(np.linspace(0, len(clip) - 1, GLIMPSES).round().astype(int))
         images = [frame.rgb() for frame in clip.frames(indices)]
         return cls(clip, images, clip.times[indices], finished(track_faces(iter(images))))

@@ -12,6 +12,8 @@ from syncdiff.faces import MISSING, OK, OUTSIDE, SMALL, TURNED, FaceTrack, Gap, 
 from syncdiff.faces.detection import Detection
 from syncdiff.faces.face_alignment_backend import WEIGHTS
 from syncdiff.faces.head_pose import _HEAD, _INDEX, yaw_of
+from syncdiff.faces.mediapipe_backend import face_scorer
+from syncdiff.faces.orientation import find_turn
 from syncdiff.faces.tracker import SceneCuts, follow
 from tests.heads import SIDE, background, finish, heads, paste_head
 
@@ -460,6 +462,15 @@ def test_a_face_too_small_for_the_short_range_net_is_found() -> None:
     assert (track.state == OK).all()
     eyes = np.linalg.norm(track.points[0, 263] - track.points[0, 33])
     assert 20 < eyes < 45
+
+
+@pytest.mark.parametrize(("quarters", "clockwise"), [(0, 0), (1, 90), (2, 180), (3, 270)])
+def test_a_film_on_its_head_or_side_is_turned_until_heads_stand_upright(quarters: int, clockwise: int) -> None:
+    image = background(5, 480, 480)
+    paste_head(image, heads()[0][0], 120, 120, 1.5)
+    with face_scorer() as score:
+        assert find_turn([np.ascontiguousarray(np.rot90(image, quarters))] * 2, score) == clockwise
+        assert find_turn([background(5, 480, 480)], score) == 0
 
 
 def test_a_mirrored_face_looks_the_other_way() -> None:

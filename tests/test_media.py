@@ -15,6 +15,7 @@ from syncdiff.media import Clip, Limits, open_clip, open_speech, read_clip
 from syncdiff.media.clip import GOP
 from syncdiff.media.timestamps import frame_times
 from syncdiff.media.tonemap import hlg_light, pq_light, tone_map
+from syncdiff.progress import finished
 from tests.media_fixtures import (
     click_at,
     decode,
@@ -152,6 +153,20 @@ def test_rotation_flags_are_applied(matrix: tuple[int, int, int, int], tmp_path:
     upright[to_y - to_y.min(), to_x - to_x.min()] = numbered(1, 144, 128)
     assert (clip.height, clip.width) == upright.shape[:2]
     assert psnr(next(clip.frames([1])).rgb(), upright) > 38
+
+
+@pytest.mark.parametrize(("clockwise", "quarters"), [(90, 3), (180, 2), (270, 1)])
+@pytest.mark.parametrize("name", ["a.mp4", "a.png"])
+def test_a_picture_is_turned_as_asked(name: str, clockwise: int, quarters: int, tmp_path: Path) -> None:
+    lying = np.ascontiguousarray(np.rot90(numbered(1, 144, 128), 1))
+    if name == "a.png":
+        Image.fromarray(lying).save(tmp_path / name)
+    else:
+        make_video(tmp_path / name, [lying])
+    clip = finished(read_clip(tmp_path / name, tmp_path, clockwise=clockwise))
+    shown = next(clip.frames()).rgb()
+    assert psnr(shown, np.rot90(lying, quarters)) > 38  # numpy turns to the left
+    assert ("upside down" if clockwise == 180 else "on its side") in clip.notes[-1]
 
 
 @pytest.mark.parametrize(

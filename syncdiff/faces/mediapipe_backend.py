@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -126,6 +126,24 @@ class MediapipeDetector:
                     if not any(np.hypot(x + left - a, y + top - b) < size / 3 for a, b, *_ in found):
                         found.append((x + left, y + top, size, angle))
         return found
+
+
+@contextmanager
+def face_scorer() -> Iterator[Callable[[np.ndarray], float]]:
+    """A function of a picture: the score of its surest face, 0..1, or 0 where there is none."""
+    from mediapipe.python.solutions.face_detection import FaceDetection
+
+    with ExitStack() as stack:
+        with known_log_lines_dropped():
+            nets = [stack.enter_context(FaceDetection(model_selection=model)) for model in (1, 0)]
+            for net in nets:
+                net.process(np.zeros((48, 64, 3), np.uint8))
+
+        def score(image: np.ndarray) -> float:
+            found = [each for net in nets for each in net.process(image).detections or ()]
+            return max((float(each.score[0]) for each in found), default=0.0)
+
+        yield score
 
 
 _LOG_LINE = re.compile(rb"INFO: Created TensorFlow Lite|WARNING: All log messages before absl|[IW]\d{4} [\d:.]+ +\d+ ")

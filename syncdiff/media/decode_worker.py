@@ -51,6 +51,7 @@ class Job:
     folder: str  # where the normalised files go
     limits: Limits
     until: float | None = None  # seconds of a video of which no more is read, nor its sound
+    clockwise: int = 0  # degrees by which the picture is turned
 
 
 def decode_upload(job: Job) -> dict[str, Any]:
@@ -66,7 +67,8 @@ def decode_upload(job: Job) -> dict[str, Any]:
         if job.slot == "voice":
             raise InputError(f"{job.name} is a picture and has no sound; give {ACCEPTED['voice']}.")
         report = reporter(job, job.limits.seconds, 0.0, 1.0)
-        return read_picture(job.source, job.name, Path(job.folder), job.limits, report, job.until)
+        span = {"until": job.until, "clockwise": job.clockwise}
+        return read_picture(job.source, job.name, Path(job.folder), job.limits, report, **span)
     if is_encrypted(Path(job.source), kind):
         raise InputError(f"{job.name} is encrypted (DRM), so it cannot be decoded; give a copy without protection.")
     return _face(job, kind) if job.slot == "face" else _voice(job, kind)
@@ -97,7 +99,8 @@ def _face(job: Job, kind: str) -> dict[str, Any]:
         clock = found.clocks[picture.index]
         check_length(clock.seconds, job.name, job.limits)
         report = reporter(job, clock.seconds, 0.0, 0.9)
-        facts = read_video(container, picture, clock, job.name, Path(job.folder), job.limits, report, until=job.until)
+        span = {"until": job.until, "clockwise": job.clockwise}
+        facts = read_video(container, picture, clock, job.name, Path(job.folder), job.limits, report, **span)
         notes = facts["notes"]
         notes += track_note(picture_streams(container), picture, "picture")
         start, lost, seconds = facts.pop("start"), facts.pop("lost"), facts["seconds"]

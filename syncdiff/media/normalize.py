@@ -28,20 +28,23 @@ TURNS = {
     (0, -1, -1, 0): ("transpose=clock_flip",),
 }
 
+CLOCKWISE = {0: (), 90: ("transpose=clock",), 180: ("hflip", "vflip"), 270: ("transpose=cclock",)}  # by degrees
+
 
 class FrameNormalizer:
-    """Brings every picture of a video into the shape of the first one.
+    """Brings every picture of a video into the shape of the first one, turned `clockwise` by so many degrees.
 
     Even sizes become yuv420p, which every browser plays. H.264 cannot crop 4:2:0 to an odd size, so odd sizes become
     yuv444p: the size stays what it was, at the price of players that only know 4:2:0 (Safari)."""
 
-    def __init__(self, first: av.VideoFrame, stream: av.video.VideoStream | None) -> None:
+    def __init__(self, first: av.VideoFrame, stream: av.video.VideoStream | None, clockwise: int = 0) -> None:
         turn = _turn(first)
-        self._filters = TURNS[turn]
+        self._filters = (*TURNS[turn], *CLOCKWISE[clockwise])
+        lies = (turn[0] == 0) != (clockwise in (90, 270))  # on its side, as it is in the file
         self._size = (first.width, first.height)
         aspect = (stream.sample_aspect_ratio if stream else None) or Fraction(1)
-        self.aspect = aspect if turn[0] else 1 / aspect
-        self.width, self.height = self._size if turn[0] else self._size[::-1]
+        self.aspect = 1 / aspect if lies else aspect
+        self.width, self.height = self._size[::-1] if lies else self._size
         self._even = self.width % 2 == self.height % 2 == 0
         self._hdr = first.color_trc in TRANSFERS and not first.format.is_rgb
         self.colour = self._colour(first)

@@ -28,6 +28,11 @@ from syncdiff.progress import finished
 
 log = logging.getLogger(__name__)
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+TURNED = {
+    90: "The picture lies on its side; it was turned to the right.",
+    180: "The picture is upside down; it was turned.",
+    270: "The picture lies on its side; it was turned to the left.",
+}
 KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")  # no tokens for a process that may be fooled
 
 
@@ -42,12 +47,13 @@ def open_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Spee
 
 
 def read_clip(
-    path: str | Path, folder: Path, limits: Limits = LIMITS, until: float | None = None
+    path: str | Path, folder: Path, limits: Limits = LIMITS, until: float | None = None, clockwise: int = 0
 ) -> Generator[float, None, Clip]:
     """As open_clip, but yields how far it is, 0..1. Closing the generator ends the process and its files.
 
-    until: seconds of which to read no more; the clip then comes without its sound."""
-    facts, home = yield from _intake("face", path, folder, limits, until)
+    until: seconds of which to read no more; the clip then comes without its sound.
+    clockwise: degrees by which the picture is turned, 0, 90, 180 or 270."""
+    facts, home = yield from _intake("face", path, folder, limits, until, clockwise)
     times = np.load(home / "times.npy", allow_pickle=False)
     matrix, primaries, transfer, full = facts["colour"]
     return Clip(
@@ -62,7 +68,7 @@ def read_clip(
         pixel_aspect=Fraction(facts["aspect"]),
         photo=facts["photo"],
         speech=_speech(home, facts.get("sound")),
-        notes=tuple(facts["notes"]),
+        notes=(*facts["notes"], *([TURNED[clockwise]] if clockwise else [])),
         extras=Extras.of(facts["extras"]) if "extras" in facts else Extras(),
     )
 
@@ -81,13 +87,13 @@ def _speech(home: Path, sound: dict[str, Any] | None) -> Speech | None:
 
 
 def _intake(
-    slot: str, path: str | Path, folder: Path, limits: Limits, until: float | None = None
+    slot: str, path: str | Path, folder: Path, limits: Limits, until: float | None = None, clockwise: int = 0
 ) -> Generator[float, None, tuple[dict[str, Any], Path]]:
     source, name = Path(path), called(path)
     _check_file(source, name, limits)
     home = Path(tempfile.mkdtemp(prefix=f"{slot}-", dir=folder))
-    job = {"source": str(source.resolve()), "name": name, "slot": slot, "folder": str(home), "until": until}
-    job["limits"] = asdict(limits)
+    job = {"source": str(source.resolve()), "name": name, "slot": slot, "folder": str(home)}
+    job |= {"until": until, "clockwise": clockwise, "limits": asdict(limits)}
     environment = {key: os.environ[key] for key in KEPT_ENVIRONMENT if key in os.environ}
     environment |= {"PYTHONPATH": str(PACKAGE_ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, "-P", "-m", "syncdiff.media.decode_worker", json.dumps(job)]

@@ -61,8 +61,9 @@ class IntermediateWriter:
 class PictureWriter:
     """Normalises pictures and writes them with their times: picture.mp4 and times.npy."""
 
-    def __init__(self, name: str, folder: Path, limits: Limits, unit: Fraction) -> None:
+    def __init__(self, name: str, folder: Path, limits: Limits, unit: Fraction, clockwise: int) -> None:
         self._name, self._folder, self._limits, self._unit = name, folder, limits, unit
+        self._clockwise = clockwise
         self._normalizer: FrameNormalizer | None = None
         self._writer: IntermediateWriter | None = None
         self._last_duration = 0
@@ -82,7 +83,7 @@ class PictureWriter:
             raise InputError(f"{self._name} is longer than {seconds:.0f} s, the most a video may last; cut it.")
         if len(self.ticks) > most:
             raise InputError(f"{self._name} has more than {most:.0f} pictures, the most a video may have; cut it.")
-        self._normalizer = self._normalizer or FrameNormalizer(image, stream)
+        self._normalizer = self._normalizer or FrameNormalizer(image, stream, self._clockwise)
         image.pts = len(self.ticks)  # the filters want times that grow
         image.time_base = Fraction(1, 1000)
         self._encode(self._normalizer.push(image))
@@ -116,11 +117,13 @@ def read_video(
     report: Callable[[float], None],
     *,
     until: float | None = None,
+    clockwise: int = 0,
 ) -> dict[str, Any]:
     """Write picture.mp4 and times.npy; the facts about them. Raises InputError.
 
-    until: seconds after which to stop. "start" among the facts is the first picture's second on the file's clock."""
-    writer, damage = PictureWriter(name, folder, limits, stream.time_base), []
+    until: seconds after which to stop. clockwise: degrees to turn. "start" among the facts is the second of the first
+    picture on the file's clock."""
+    writer, damage = PictureWriter(name, folder, limits, stream.time_base, clockwise), []
     for image in decode_pictures(container, stream, limits, damage):
         writer.write(image, _tick(image, stream, clock, writer.ticks), stream)
         report(writer.length)
@@ -177,7 +180,14 @@ def _tick(image: av.VideoFrame, stream: av.video.VideoStream, clock: StreamClock
 
 
 def read_picture(
-    source: str, name: str, folder: Path, limits: Limits, report: Callable[[float], None], until: float | None = None
+    source: str,
+    name: str,
+    folder: Path,
+    limits: Limits,
+    report: Callable[[float], None],
+    *,
+    until: float | None = None,
+    clockwise: int = 0,
 ) -> dict[str, Any]:
     """Write picture.mp4 and times.npy of a photo, or of an animated GIF, WebP, PNG or AVIF; the facts about them.
 
@@ -185,7 +195,7 @@ def read_picture(
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # check_size does it before a pixel is decoded, and can say the size
-    writer = PictureWriter(name, folder, limits, Fraction(1, 1000))
+    writer = PictureWriter(name, folder, limits, Fraction(1, 1000), clockwise)
     notes: list[str] = []
     try:
         with Image.open(source, formats=("PNG", "JPEG", "WEBP", "GIF", "AVIF")) as file:
