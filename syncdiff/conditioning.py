@@ -168,6 +168,7 @@ class FaceClip(BaseFaceClip):
     offset: FilmOffset | None = None  # between the film's own sound and its lips
     build: BuildInputs = field(default=warped_inputs)
     _lent: dict[int, dict[int, FaceView]] = field(default_factory=dict, repr=False)  # by shot: views of moments
+    _interiors: dict[int, Interior] = field(default_factory=dict, repr=False)  # by shot
 
     @classmethod
     def of(cls, track: FaceTrack, to_frame: np.ndarray, crops: CropFile | np.ndarray, **film: Any) -> FaceClip:
@@ -233,9 +234,12 @@ class FaceClip(BaseFaceClip):
         return int(frames[self.shapes[frames, 0].argmax()])
 
     def interior(self, shot: int) -> Interior:
-        """The inside of the mouth in a shot, in the light of its most closed moment."""
-        frames = self.moments[shot]
-        return interior_of(self.face(int(frames[self.shapes[frames, 0].argmin()])), self.scale.rest)
+        """The inside of the mouth in a shot, in the light and as soft as its most closed moment."""
+        if shot not in self._interiors:
+            frames = self.moments[shot]
+            closed = int(frames[self.shapes[frames, 0].argmin()])
+            self._interiors[shot] = interior_of(self._moments_in_film(shot)[closed], self.scale.rest)
+        return self._interiors[shot]
 
     def landmarks(self, frame: int) -> np.ndarray:
         """[478, 2] crop px."""
@@ -277,6 +281,7 @@ class FaceClip(BaseFaceClip):
             shown[run], widest = each @ own, own[:, 0].max()
             if np.percentile(target[run, 0], 95) > STRETCHED * widest + STRETCHED_PX:
                 inside[run] = np.clip((target[run, 0] - max(widest, 0.5)) / INSIDE_FADE, 0, 1)
+                self.interior(int(shots[a]))  # read from the film before frames are drawn and pasted in turn
         return MouthPlan(target, moments, shares, shown, inside)
 
     def inputs(self, frame: int, mouths: MouthPlan, i: int) -> FrameInputs:
@@ -298,11 +303,7 @@ class FaceClip(BaseFaceClip):
         return reference_mouth(view, lent, mouths.target[i], self._inside(frame, mouths, i))
 
     def _inside(self, frame: int, mouths: MouthPlan, i: int) -> tuple[Interior, float] | None:
-        return (self._interiors[int(self.shots[frame])], float(mouths.inside[i])) if mouths.inside[i] else None
-
-    @cached_property
-    def _interiors(self) -> dict[int, Interior]:
-        return {shot: self.interior(shot) for shot in self.moments}
+        return (self.interior(int(self.shots[frame])), float(mouths.inside[i])) if mouths.inside[i] else None
 
     def _moments_in_film(self, shot: int) -> dict[int, FaceView]:
         """The moments of a shot as the film shows them. Those of two shots are held, so memory does not grow."""

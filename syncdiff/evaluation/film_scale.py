@@ -78,7 +78,7 @@ class Film:
 
     def read(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         """The same of redrawn frames."""
-        return read_landmarks(_square(frames[i], self.to_frame[i], READ_ROOM, READ_SIDE) for i in self.seen)
+        return read_landmarks(square(frames[i], self.to_frame[i], READ_ROOM, READ_SIDE) for i in self.seen)
 
     def plan(self, generator: CompactGenerator) -> FramePlan:
         """Every frame in which the face is seen, to be redrawn; articulation learnt from the clip's own sound."""
@@ -181,7 +181,7 @@ def _psnr(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     return float((10 * np.log10(255**2 / np.maximum(errors, 1e-3))).mean())
 
 
-def _square(image: np.ndarray, to_frame: np.ndarray, room: tuple[float, float, float], side: int) -> np.ndarray:
+def square(image: np.ndarray, to_frame: np.ndarray, room: tuple[float, float, float], side: int) -> np.ndarray:
     """The upright square of the frame at x, y with a side in crop px: [side, side, 3]."""
     x, y, length = room
     to_tile = to_frame.astype(np.float64).copy()
@@ -198,7 +198,7 @@ def sheet(film: Film, rows: dict[str, Sequence[np.ndarray]], looks: Sequence[int
     at = film.seen[np.linspace(0, len(film.seen) - 1, LOOKS).round().astype(int)] if looks is None else looks
     lines = []
     for name, frames in rows.items():
-        tiles = [_square(frames[i], film.to_frame[i], LOOKED_AT, side) for i in at]
+        tiles = [square(frames[i], film.to_frame[i], LOOKED_AT, side) for i in at]
         line = np.concatenate(tiles, axis=1)
         cv2.putText(line, name, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 0))
         lines.append(line)

@@ -83,7 +83,7 @@ class Interior:
         """
         luminance = max(float(skin @ LUMA), 1e-3)
         cast = np.array([1.05, 0.97, 1.10]) * (np.maximum(skin, 1e-4) / luminance) ** np.array([0.45, 0.4, 0.6])
-        teeth = min(0.46 * luminance**0.28, 0.75) * cast / (cast @ LUMA)
+        teeth = min(0.52 * luminance**0.28, 0.75) * cast / (cast @ LUMA)
         red = max(float(lips @ LUMA), 1e-3)
         own = srgb_to_linear(TONGUE)
         tongue = 0.4 * red * (0.6 + 0.4 * (lips / red) ** 0.5) / (own @ LUMA)
