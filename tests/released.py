@@ -1,11 +1,4 @@
-"""Files in the formats that others release, full of random numbers, and a corpus in LRS2's layout.
-
-    python -m tests.released FOLDER
-
-writes FOLDER/base.pt (AV-HuBERT, of 64 features), FOLDER/vqvae (a small VQ-f4) and FOLDER/LRS2: one second of each
-shipped example, 160x160, with what is said beside it and the lists train.txt and test.txt. On these the paper's line
-runs from end to end where nobody has the official files: docs/paper.md has the commands.
-"""
+"""Files in the formats that others release, full of random numbers."""
 
 from __future__ import annotations
 
@@ -14,18 +7,13 @@ import sys
 import types
 import typing
 from argparse import Namespace
-from itertools import islice
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from diffusers import VQModel
 
 from syncdiff.paper import VQ_F4
-
-EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
-
 
 # --- AV-HuBERT
 
@@ -118,7 +106,7 @@ def write(path: Path, content: dict, *, legacy: bool = False) -> Path:
     return path
 
 
-# --- networks, and films
+# --- networks
 
 
 def stirred(net: torch.nn.Module) -> torch.nn.Module:
@@ -133,40 +121,3 @@ def small_vq() -> VQModel:
     """VQ-f4 with few channels and codes; its latents have the size of the real one's."""
     small = {"block_out_channels": (8, 8, 16), "layers_per_block": 1, "num_vq_embeddings": 64, "norm_num_groups": 8}
     return VQModel(**VQ_F4 | small).eval()
-
-
-def write_film(source: Path, path: Path, seconds: float) -> None:
-    """The beginning of a film, 160x160 as LRS2's are, with its sound."""
-    path.parent.mkdir(parents=True)
-    with av.open(str(source)) as film, av.open(str(path), "w") as out:
-        video, sound = film.streams.video[0], film.streams.audio[0]
-        shown = out.add_stream("libx264", rate=25, options={"crf": "10"})
-        shown.width, shown.height, shown.pix_fmt = 160, 160, "yuv420p"
-        heard = out.add_stream("aac", rate=sound.rate, layout="mono")
-        for frame in islice(film.decode(video), round(25 * seconds)):
-            out.mux(shown.encode(frame.reformat(160, 160, "yuv420p")))
-        out.mux(shown.encode())
-        film.seek(0)
-        resampler = av.AudioResampler("fltp", "mono", sound.rate)
-        for frame in film.decode(sound):
-            if frame.time < seconds:
-                for part in resampler.resample(frame):
-                    out.mux(heard.encode(part))
-        out.mux(heard.encode())
-
-
-def main() -> None:
-    folder = Path(sys.argv[1])
-    torch.manual_seed(0)
-    films = sorted(EXAMPLES.glob("*.mp4"))
-    for film in films:
-        write_film(film, folder / "LRS2" / "main" / film.stem / "00001.mp4", seconds=1.0)
-        (folder / "LRS2" / "main" / film.stem / "00001.txt").write_text("Text:  GOOD EVENING\nConf:  4\n")
-    for split, part in (("train", films), ("test", films[:2])):
-        (folder / "LRS2" / f"{split}.txt").write_text("".join(f"{film.stem}/00001 NF\n" for film in part))
-    write(folder / "base.pt", {"model": audio_path(64, 64, 2) | beside_audio(64)}, legacy=True)
-    small_vq().save_pretrained(folder / "vqvae")
-
-
-if __name__ == "__main__":
-    main()

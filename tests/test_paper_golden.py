@@ -6,15 +6,23 @@ Song et al. 2021 (DDIM). Each reads the weights under test by key and computes w
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+from syncdiff.geometry.mouth_shape import SHAPE
+from syncdiff.models import pixel_codec
+from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.options import PAPER_STEPS
 from syncdiff.paper import PaperDenoiser, Priors, paper_schedule, sampling_schedule, to_latents
+from syncdiff.weights.folders import COMPACT
 from tests.released import small_vq, stirred
 
 WIDTHS, LAYERS, HEAD = (32, 64), 1, 16
@@ -178,6 +186,22 @@ def test_ddim_is_latent_diffusions_sampler() -> None:
     for t in schedule.timesteps:
         x = schedule.step(torch.sin(3 * x), t, x, eta=0.0).prev_sample
     np.testing.assert_allclose(x.numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_compact_denoisers_size_is_said_truly() -> None:
+    """Beside the paper's 546,211,587 parameters and 171.4 GMAC (`tests/test_paper.py`), in the page about the paper."""
+    config = json.loads((COMPACT / "denoiser" / "config.json").read_text())
+    with torch.device("meta"):
+        net = Denoiser(**{key: value for key, value in config.items() if not key.startswith("_")})
+        frame = torch.zeros(1, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+        speech = torch.zeros(1, net.config.tokens, net.config.speech_width)
+        condition = Conditioning(frame, frame, frame, speech, torch.zeros(1, 2, SHAPE), frame)
+        with FlopCounterMode(display=False) as counted:
+            net(frame, torch.zeros(1), condition)
+    weights = 546_211_587 / sum(p.numel() for p in net.parameters())
+    arithmetic = 171.4e9 / (counted.get_total_flops() / 2)
+    said = (Path(__file__).parent.parent / "docs" / "paper.md").read_text()
+    assert f"1/{weights:.0f} and 1/{arithmetic:.0f} of the paper's U-Net" in said
 
 
 @pytest.mark.parametrize(("steps", "timesteps"), [(1, [999]), (4, [999, 749, 499, 249]), (20, [951, 901])])

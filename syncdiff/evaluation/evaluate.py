@@ -21,6 +21,7 @@ from typing import get_args
 
 import cv2
 import numpy as np
+import torch
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.errors import InputError
@@ -46,6 +47,7 @@ from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import best_lag, correlation, lip_opening, lip_width, score
 from syncdiff.training.data import ClipRecord, load_crops, load_set
+from syncdiff.training.lrs import own_device
 from syncdiff.training.prepare import FPS
 from syncdiff.weights.folders import COMPACT
 
@@ -143,13 +145,16 @@ def as_published(args: argparse.Namespace) -> str | None:
     """Run the protocol; what stands in its way, in words."""
     if args.out is None:
         return "--protocol needs --out, a folder for what is drawn."
-    choices = {"listed": args.list, "limit": args.limit, "finder": args.boxes, "others": args.beside}
+    choices = {"listed": args.list, "limit": args.limit, "others": args.beside}
     try:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(own_device())
         pipe = SyncDiffPipeline.ready(args.weights)
         if args.table == "4":
             print(evaluate_input_sensitivity(pipe, args.data, args.out, **choices))
             return None
         choices |= {"corpus": args.corpus, "number": args.table, "read": args.read}
+        choices |= {"voices": args.voices, "lips": args.lips, "batch": args.batch}
         options = OPTIONS[pipe.profile](label=False, **({} if args.steps is None else {"steps": args.steps}))
         job = Job(pipe, marking=False)  # what is drawn is scored, and PSNR would count the invisible mark
         print(evaluate_as_published(job, args.data, args.out, options, **choices))
@@ -170,13 +175,15 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="a contact sheet of filmed and drawn frames")
     parser.add_argument("--csv", type=Path)
     ours = parser.add_argument_group("protocol", "the paper's own evaluation: see syncdiff/evaluation/protocol.py")
-    ours.add_argument("--protocol", choices=("paper",), help="DATA is LRS2, LRS3 or a folder of films of one face")
+    ours.add_argument("--protocol", choices=("paper",), help="DATA is a folder of syncdiff.training.prepare_lrs")
     ours.add_argument("--out", type=Path, help="folder for what is drawn, and for the tables")
     ours.add_argument("--list", type=Path, metavar="FILE", help="names of the films, as LRS2's test.txt")
     ours.add_argument("--corpus", choices=("LRS2", "LRS3"), default="LRS2", help="whose published rows stand beside")
     ours.add_argument("--table", choices=get_args(Table), default="1", help="which of the paper's tables")
     ours.add_argument("--beside", type=Path, nargs="*", default=(), metavar="OUT", help="earlier runs, to compare with")
-    ours.add_argument("--boxes", choices=("face-alignment", "mediapipe"), default="face-alignment")
+    ours.add_argument("--voices", nargs="*", choices=("foreign", "silence"), default=(), help="besides each film's own")
+    ours.add_argument("--lips", action="store_true", help="also correlate lip openings, on the CPU")
+    ours.add_argument("--batch", type=int, default=16, help="films drawn at once (default 16)")
     ours.add_argument("--read", metavar="NAME=FILE", help="what a lip reader made of the films in OUT/matched, for WER")
     args = parser.parse_args()
     if args.protocol:

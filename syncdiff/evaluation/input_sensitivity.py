@@ -1,12 +1,12 @@
-"""Table 4: what the U-Net leans on, told by how far its latents move when only the identity, or only the pose, changes.
+"""Table 4: variance of the U-Net's latents when only the identity frame, or only the pose, changes.
 
-    python -m syncdiff.evaluation.evaluate LRS2 --protocol paper --table 4 --out RUN --weights WEIGHTS
+    python -m syncdiff.evaluation.evaluate PREPARED --protocol paper --table 4 --out RUN --weights WEIGHTS
 
-A network that copies the identity frame's mouth moves with that frame; the paper shows that the bottlenecked previous
-frame takes this away. It tells the variances and not how they were taken, so the rest is ours: the latents are those of
-the U-Net's middle block, in one evaluation half way through the noise; the frames are spread over each film; the pose
-is all that shows it, the masked frame with the frames before it; what is kept is the noise, the speech, and the target
-under the noise. So rows of ours may be compared with each other, and with the paper's only in which column is larger.
+The latents of a network that copies the identity frame's mouth change with that frame; the paper shows that the
+bottlenecked previous frame prevents this. It gives variances and not how they were measured, so the rest is ours: the
+latents are those of the U-Net's middle block, in one evaluation half way through the noise; the frames are spread over
+each film; the pose is the masked frame with the frames before it; noise, speech, and the target under the noise stay
+the same. Compare rows of ours with each other, and with the paper's only in which column is larger.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from torch import Tensor
 
 from syncdiff.devices import autocast
 from syncdiff.errors import InputError
-from syncdiff.evaluation.paper_results import TOLD_BY_4, published
+from syncdiff.evaluation.paper_results import PUBLISHED_4, published
 from syncdiff.evaluation.protocol import other_run, table, write_table
 from syncdiff.models.speech_encoder import token_window
 from syncdiff.paper import Priors, masked, to_latents
 from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.training.lrs import Film, Finder, read_film, utterances
+from syncdiff.training.lrs import Film, prepared
 from syncdiff.training.prepare import FPS
 
-NAME, COLUMNS = "table-4", ("films", *TOLD_BY_4)
+NAME, COLUMNS = "table-4", ("films", *PUBLISHED_4)
 SPREAD = 6  # frames of a film: each is the target once, and each the other identity or pose
 NOISED = 500  # of 1000 noise steps
 
@@ -82,11 +82,11 @@ def evaluate_input_sensitivity(
     listed: Path | None = None,
     others: Sequence[Path] = (),
     limit: int | None = None,
-    finder: Finder = "face-alignment",
 ) -> str:
     """The whole run; returns the Markdown table, which also lies in `out` beside its CSV. Raises InputError.
 
     Args:
+        data: a folder of `prepare_lrs`.
         others: folders of earlier runs, with other weights, whose rows stand beside.
     """
     if pipe.profile != "paper":
@@ -94,13 +94,14 @@ def evaluate_input_sensitivity(
     beside = {name: row for folder in others for name, row in other_run(folder, NAME, COLUMNS).items()}
     beside |= {f"{row} (published)": figures for row, figures in published("4").items()}
     out.mkdir(parents=True, exist_ok=True)
-    rows, missing = [], []
-    for one in utterances(data, listed)[:limit]:
+    found, rows = prepared(data, listed), []
+    missing = [f"{name} is left out: {why}" for name, why in found.refused.items()]
+    for film in found.films[:limit]:
         try:
-            rows.append(variances(pipe, read_film(one.video, finder)))
+            rows.append(variances(pipe, film.read().film()))
         except InputError as sentence:
-            missing.append(f"{one.name} is left out: {sentence}")
+            missing.append(f"{film.name} is left out: {sentence}")
     if not rows:
         raise InputError(f"No film of {data} could be evaluated. {' '.join(missing)}")
-    told = {"films": len(rows)} | dict(zip(TOLD_BY_4, np.mean(rows, axis=0), strict=True))
+    told = {"films": len(rows)} | dict(zip(PUBLISHED_4, np.mean(rows, axis=0), strict=True))
     return write_table(out, NAME, table({"ours": told}, beside, COLUMNS), missing)

@@ -1,7 +1,7 @@
-"""Other people's networks that measure pictures: LPIPS and FID, where their packages and their files are.
+"""LPIPS and FID by the packages that everybody cites, where they and their backbones are installed.
 
 Nothing is fetched: a sentence says what is missing, and the column stays empty. `pip install 'syncdiff[eval]'` brings
-the packages; the files go into torch's folder of checkpoints.
+the packages; the backbones go into torch's folder of checkpoints.
 """
 
 from __future__ import annotations
@@ -22,50 +22,66 @@ Distance = Callable[[np.ndarray, np.ndarray], float]  # pictures [T, H, W, 3] ui
 Features = Callable[[np.ndarray], np.ndarray]  # pictures [T, H, W, 3] uint8 -> [T, D]
 
 
-def load_lpips() -> Distance | str:
+def load_lpips(device: torch.device) -> Distance | str:
     """LPIPS on AlexNet, or what it needs."""
     if needed := _missing("lpips", ALEXNET, "LPIPS"):
         return needed
     import lpips  # pyright: ignore[reportMissingImports] -- of the extra [eval]
 
-    net = lpips.LPIPS(net="alex", verbose=False).eval()
+    net = lpips.LPIPS(net="alex", verbose=False).to(device).eval()
 
     @torch.inference_mode()
     def distance(drawn: np.ndarray, truth: np.ndarray) -> float:
-        parts = [net(a * 2 - 1, b * 2 - 1).flatten() for a, b in zip(_pieces(drawn), _pieces(truth), strict=True)]
-        return float(torch.cat(parts).mean())
+        pairs = zip(_pieces(drawn, device), _pieces(truth, device), strict=True)
+        return float(torch.cat([net(a * 2 - 1, b * 2 - 1).flatten() for a, b in pairs]).mean())
 
     return distance
 
 
-def load_inception() -> Features | str:
+def load_inception(device: torch.device) -> Features | str:
     """FID's features [T, 2048], or what they need."""
     if needed := _missing("pytorch_fid", INCEPTION, "FID"):
         return needed
     from pytorch_fid.inception import InceptionV3  # pyright: ignore[reportMissingImports]
 
-    net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()  # it resizes to 299 px and shifts to -1..1 itself
+    # It resizes to 299 px and shifts to -1..1 itself.
+    net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).to(device).eval()
 
     @torch.inference_mode()
     def features(pictures: np.ndarray) -> np.ndarray:
-        return np.concatenate([net(part)[0].flatten(1).numpy() for part in _pieces(pictures)])
+        return np.concatenate([net(part)[0].flatten(1).cpu().numpy() for part in _pieces(pictures, device)])
 
     return features
 
 
-def _pieces(pictures: np.ndarray) -> list[torch.Tensor]:
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """FID of two sets of features [N, D] (Heusel et al. 2017), by pytorch_fid."""
+    from pytorch_fid.fid_score import calculate_frechet_distance
+
+    return float(calculate_frechet_distance(*(f(x) for x in (a, b) for f in (_mean, _covariance))))
+
+
+def _mean(features: np.ndarray) -> np.ndarray:
+    return features.mean(0)
+
+
+def _covariance(features: np.ndarray) -> np.ndarray:
+    return np.cov(features, rowvar=False)
+
+
+def _pieces(pictures: np.ndarray, device: torch.device) -> list[torch.Tensor]:
     """[T, H, W, 3] uint8 -> parts [n, 3, H, W] float 0..1."""
-    return [part.permute(0, 3, 1, 2).float() / 255 for part in torch.from_numpy(pictures).split(PIECE)]
+    return [part.to(device).permute(0, 3, 1, 2).float() / 255 for part in torch.from_numpy(pictures).split(PIECE)]
 
 
 def _missing(package: str, file: str, what: str) -> str | None:
-    """Why `what` cannot be told, if it cannot. The packages would run whatever the file says, so it must be the very
-    one: its name ends in the beginning of its sha256, as torch names such files."""
+    """What `what` needs that is not installed. The packages load whatever the file holds, so it must be the very one:
+    its name ends in the beginning of its sha256, as torch names such files."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / file
     if not (find_spec(package) and path.is_file()):
-        return f"{what} is not told: it needs the package {package} and {file} in {path.parent}."
+        return f"{what} needs the package {package} (pip install 'syncdiff[eval]') and {file} in {path.parent}."
     with path.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
     if not found.startswith(path.stem.rsplit("-", 1)[-1]):
-        return f"{what} is not told: {path} has the sha256 {found}; expected one that begins as its name ends."
+        return f"{what} is left out: {path} has the sha256 {found}; expected one that begins as its name ends."
     return None

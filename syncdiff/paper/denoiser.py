@@ -13,15 +13,17 @@ from typing import cast
 
 import numpy as np
 import torch
-from diffusers import ConfigMixin, DDIMScheduler, ModelMixin, UNet2DConditionModel, VQModel
+from diffusers import ConfigMixin, DDIMScheduler, LCMScheduler, ModelMixin, UNet2DConditionModel, VQModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
+from syncdiff.errors import InputError
 from syncdiff.options import FEW_STEPS
 
 TRAIN_STEPS = 1000  # section 4.3
+DISTILLED_STEPS = 50  # timesteps 19, 39, ... 999 that distillation is about (Luo et al. 2023)
 BETAS = 0.0015, 0.0195  # DiffTalk: the square roots rise linearly between those of these two
 WIDTHS = 256, 512, 768, 1024  # DiffTalk: model_channels 256 times 1, 2, 3, 4
 HEAD = 32  # DiffTalk: channels of an attention head
@@ -54,6 +56,11 @@ class Priors:
 
     def to(self, *args, **kwargs) -> Priors:
         return Priors(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
+
+    @classmethod
+    def stacked(cls, rows: Sequence[Priors]) -> Priors:
+        """One batch of several."""
+        return cls(**{f.name: torch.cat([getattr(row, f.name) for row in rows]) for f in fields(cls)})
 
 
 class PaperDenoiser(ModelMixin, ConfigMixin):
@@ -140,13 +147,31 @@ def paper_schedule() -> DDIMScheduler:
     )
 
 
-def sampling_schedule(scheduler: DDIMScheduler, steps: int) -> DDIMScheduler:
-    """A copy of the schedule, set to `steps` timesteps.
+def few_step_schedule() -> LCMScheduler:
+    """The same noise levels for a network that consistency distillation has made for few steps (Luo et al. 2023)."""
+    return LCMScheduler(
+        num_train_timesteps=TRAIN_STEPS,
+        beta_start=BETAS[0],
+        beta_end=BETAS[1],
+        beta_schedule="scaled_linear",
+        original_inference_steps=DISTILLED_STEPS,
+        prediction_type="epsilon",
+        clip_sample=False,
+        set_alpha_to_one=False,
+    )
+
+
+def sampling_schedule(scheduler: DDIMScheduler | LCMScheduler, steps: int) -> DDIMScheduler | LCMScheduler:
+    """A copy of the schedule, set to `steps` timesteps. Raises InputError for more than a distilled network has.
 
     Latent diffusion's spacing ("leading") starts at 1001 - 1000 / steps: for one step at timestep 1, where the noise
     that sampling starts from is none. So fewer than FEW_STEPS are spaced from the last timestep, 999, downwards
     ("trailing", Lin et al. 2024)."""
-    if steps < FEW_STEPS:
+    if isinstance(scheduler, LCMScheduler):
+        if steps > DISTILLED_STEPS:
+            raise InputError(f"These weights are distilled to few steps: choose 1 to {DISTILLED_STEPS}, not {steps}.")
+        scheduler = copy(scheduler)
+    elif steps < FEW_STEPS:
         scheduler = cast(DDIMScheduler, DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing"))
     else:
         scheduler = copy(scheduler)  # it holds the number of steps: two jobs at a time must not share one

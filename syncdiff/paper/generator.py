@@ -1,15 +1,16 @@
-"""The paper's way of drawing (section 3.3): one frame after the other, each told of the one generated before it."""
+"""Autoregressive generation (section 3.3): every frame is conditioned on the one generated before it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, VQModel
+from diffusers import DDIMScheduler, LCMScheduler, VQModel
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+from diffusers.schedulers.scheduling_lcm import LCMSchedulerOutput
 from torch import Tensor
 
 from syncdiff.conditioning import BaseFaceClip, CropFile, FramePlan
@@ -31,17 +32,29 @@ class FaceFrames(BaseFaceClip):
     usable: np.ndarray  # [T] bool
 
 
+@dataclass
+class _Film:
+    """One film while it is generated."""
+
+    plan: FramePlan
+    speech: Tensor  # [T25, D]
+    identity: Tensor | None = None  # [1, 3, h, w]
+    made: dict[int, Tensor] = field(default_factory=dict)  # latents of the last generated frames, by output frame
+
+
 class PaperGenerator:
-    """Draws one job, chunk after chunk in order: it remembers the last frames it generated."""
+    """Generates the frames of one job, chunk after chunk in order, or those of several films side by side."""
 
     side = frames.SIDE
     finder = "face-alignment"  # section 4.2: S3FD's boxes
     upright = False  # squares of whole faces: judge and mark look at the upright crops beside them
     cut = staticmethod(frames.cut)
 
-    def __init__(self, denoiser: PaperDenoiser, speech: AVHubert, vae: VQModel, scheduler: DDIMScheduler) -> None:
+    def __init__(
+        self, denoiser: PaperDenoiser, speech: AVHubert, vae: VQModel, scheduler: DDIMScheduler | LCMScheduler
+    ) -> None:
         self.denoiser, self.speech, self.vae, self.scheduler = denoiser, speech, vae, scheduler
-        self._made: dict[int, Tensor] = {}  # latents of the last frames that were generated, by output frame
+        self._film: _Film | None = None  # that `generate` is working on
 
     def align(self, clip: Clip, track: FaceTrack) -> np.ndarray:
         return frames.place_frames(frames.face_boxes(track), clip.times, clip.width, clip.height)
@@ -58,53 +71,99 @@ class PaperGenerator:
     def generate(
         self, plan: FramePlan, speech: Tensor, start: int, *, steps: int, seed: int
     ) -> Iterator[GeneratorStep]:
-        """Draw the wanted frames of the chunk that begins at output frame `start`.
-
-        The identity frame is the first that is to be drawn, as given (section 3.3). The very first frame has no frame
-        before it, of which the paper does not speak: it is told of itself as given. After a gap the frame before is the
-        source's own, which is what the gap showed.
-        """
-        source: FaceFrames = plan.face
-        wanted, told_of = plan.to_redraw, self.denoiser.config["previous"]
-        given = int(plan.indices[np.flatnonzero(wanted)[0]]) if wanted.any() else 0
-        identity = self._encoded(source.crops[given])
+        """Generate the frames to redraw of the chunk that begins at output frame `start`."""
+        if self._film is None or self._film.plan is not plan:
+            self._film = _Film(plan, speech)
+        film = self._film
         for i in range(start, min(start + CHUNK, len(plan))):
-            self._made = {j: latents for j, latents in self._made.items() if i - told_of <= j < i}
-            if not wanted[i]:
+            if not plan.to_redraw[i]:
                 continue
-            at = int(plan.indices[i])
-            before = [max(0, i - k) for k in range(1, told_of + 1)]
-            pose = [self._made[j] if j in self._made else self._encoded(source.crops[plan.indices[j]]) for j in before]
-            when = torch.from_numpy(plan.middles[[i]])
-            told = Priors(
-                masked=self._encoded(frames.masked(source.crops[at], source.boxes[at])),
-                identity=identity,
-                pose=torch.cat(pose, dim=1),
-                speech=token_window(speech, when, tokens=self.denoiser.config["tokens"], rate=self.speech.rate),
-            ).to(self.denoiser.device)
-            for done, latents in enumerate(self._denoised(told, identity.shape, steps, seed, i), start=1):
-                yield GeneratorStep((i,)) if done < steps else self._finished(plan, i, latents)
+            told = self._priors(film, i)
+            for done, latents in enumerate(self._denoised(told, steps, seed, i), start=1):
+                if done < steps:
+                    yield GeneratorStep((i,))
+                else:
+                    (square,) = self._finished([film], i, latents)
+                    yield GeneratorStep((i,), square, {i: DrawnFrame(square, self._paste(plan, i))})
 
-    def _finished(self, plan: FramePlan, i: int, latents: Tensor) -> GeneratorStep:
+    @torch.inference_mode()
+    def generate_together(
+        self, plans: Sequence[FramePlan], speech: Sequence[Tensor], *, steps: int, seed: int
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Several films, frame by frame in one batch; each becomes what `generate` makes of it alone.
+
+        Yields (film, output frame, square [256, 256, 3] uint8), every film's frames in order."""
+        films = [_Film(plan, heard) for plan, heard in zip(plans, speech, strict=True)]
+        for i in range(max(map(len, plans))):
+            rows = [n for n, plan in enumerate(plans) if i < len(plan) and plan.to_redraw[i]]
+            if rows:
+                told = Priors.stacked([self._priors(films[n], i) for n in rows])
+                *_, latents = self._denoised(told, steps, seed, i)
+                for n, square in zip(rows, self._finished([films[n] for n in rows], i, latents), strict=True):
+                    yield n, i, square
+
+    def _priors(self, film: _Film, i: int) -> Priors:
+        """Conditioning of output frame `i`, [1, ...].
+
+        The identity frame is the first that is redrawn, as given (section 3.3). The very first frame has none before
+        it, of which the paper does not speak: it gets itself as given. After a gap the frame before is the source's
+        own, which is what the gap shows.
+        """
+        plan, source, count = film.plan, film.plan.face, self.denoiser.config["previous"]
+        if film.identity is None:
+            film.identity = self._encoded(source.crops[plan.indices[np.flatnonzero(plan.to_redraw)[0]]])
+        film.made = {j: latents for j, latents in film.made.items() if i - count <= j < i}
+        before = [max(0, i - k) for k in range(1, count + 1)]
+        pose = [film.made[j] if j in film.made else self._encoded(source.crops[plan.indices[j]]) for j in before]
+        at = int(plan.indices[i])
+        when = torch.from_numpy(plan.middles[[i]])
+        return Priors(
+            masked=self._encoded(frames.masked(source.crops[at], source.boxes[at])),
+            identity=film.identity,
+            pose=torch.cat(pose, dim=1),
+            speech=token_window(film.speech, when, tokens=self.denoiser.config["tokens"], rate=self.speech.rate),
+        ).to(self.denoiser.device)
+
+    def _denoised(self, told: Priors, steps: int, seed: int, i: int) -> Iterator[Tensor]:
+        """DDIM with eta 0, or a distilled network's steps, from the frame's own noise; yields [B, 3, h, w] latents.
+
+        The noise follows from the seed and the frame's number alone, so it is one for all films of a batch."""
+        scheduler = sampling_schedule(self.scheduler, steps)
+        dice, rows = torch.Generator().manual_seed((seed + 1) * 1_000_003 + i), len(told.identity)
+
+        def noise() -> Tensor:
+            fresh = torch.randn(told.identity.shape[1:], generator=dice).to(self.denoiser.device)
+            return fresh.expand(rows, -1, -1, -1)
+
+        x = noise()
+        for t in scheduler.timesteps:
+            with autocast(self.denoiser.device):
+                guess = self.denoiser(x, t.expand(rows).to(x.device), told).float()
+            if isinstance(scheduler, LCMScheduler):  # clean estimate, then noise anew (Song et al. 2023, algorithm 1)
+                x = cast(LCMSchedulerOutput, scheduler.step(guess, int(t), x)).denoised
+                yield x
+                if t > scheduler.timesteps[-1]:
+                    later = scheduler.timesteps[(scheduler.timesteps == t).nonzero()[0, 0] + 1]
+                    x = scheduler.add_noise(x, noise(), later[None])
+            else:
+                x = cast(DDIMSchedulerOutput, scheduler.step(guess, int(t), x, eta=0.0)).prev_sample
+                yield x
+
+    def _finished(self, films: Sequence[_Film], i: int, latents: Tensor) -> np.ndarray:
+        """Latents [B, 3, h, w] of frame `i` -> squares [B, 256, 256, 3]; encoded again they condition what follows."""
         with autocast(self.vae.device):
-            pixels = to_pixels(self.vae, latents)
-        self._made[i] = self._encoded(pixels[0])
+            squares = to_pixels(self.vae, latents)
+            again = to_latents(self.vae, squares)
+        for film, made in zip(films, again.split(1), strict=True):
+            film.made[i] = made
+        return squares
 
+    @staticmethod
+    def _paste(plan: FramePlan, i: int):
         def paste(image: np.ndarray, square: np.ndarray) -> Patch:
             return frames.paste(image, square, plan.matrix(i), plan.weight[i])
 
-        return GeneratorStep((i,), pixels[0], {i: DrawnFrame(pixels[0], paste)})
-
-    def _denoised(self, told: Priors, shape: torch.Size, steps: int, seed: int, i: int) -> Iterator[Tensor]:
-        """DDIM with eta 0 from the frame's own noise; yields the latents after every step."""
-        scheduler = sampling_schedule(self.scheduler, steps)
-        x = torch.randn(shape, generator=torch.Generator().manual_seed((seed + 1) * 1_000_003 + i))
-        x = x.to(self.denoiser.device)
-        for t in scheduler.timesteps:
-            with autocast(self.denoiser.device):
-                noise = self.denoiser(x, t.expand(1).to(x.device), told).float()
-            x = cast(DDIMSchedulerOutput, scheduler.step(noise, int(t), x, eta=0.0)).prev_sample
-            yield x
+        return paste
 
     def _encoded(self, square: np.ndarray) -> Tensor:
         with torch.inference_mode(), autocast(self.vae.device):

@@ -142,9 +142,14 @@ def _to_crop(points: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
 
 
 def read_frames(path: Path) -> list[np.ndarray]:
-    """RGB frames at 25 fps: for every tick of the clock the frame on screen at that time."""
+    """RGB frames [H, W, 3] uint8 at 25 fps."""
+    return [frame.to_ndarray(format="rgb24") for frame in decode_frames(path)]
+
+
+def decode_frames(path: Path) -> list[av.VideoFrame]:
+    """Decoded frames at 25 fps: for every tick of the clock the frame on screen at that time."""
     with av.open(str(path)) as container:
-        stamped = [(f.time, f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+        stamped = [(frame.time, frame) for frame in container.decode(video=0)]
     start = stamped[0][0]
     starts = np.array([t - start for t, _ in stamped])
     step = float(np.median(np.diff(starts))) if len(starts) > 1 else 1 / FPS

@@ -41,8 +41,7 @@ from syncdiff.training.distill import augment, equalise
 from syncdiff.training.landmark_net import LandmarkNet, train_reader
 from syncdiff.training.prepare import FPS
 from syncdiff.training.sync_loss import SyncMatcher, train_matcher
-from syncdiff.training.train_paper import PAPER_PRESETS, read_speech_net, read_vae
-from syncdiff.training.train_paper import train as train_paper
+from syncdiff.training.train_paper import PAPER_PRESETS, run_paper
 from syncdiff.training.trainer import TrainConfig, Trainer
 from syncdiff.weights.folders import read_network
 
@@ -243,27 +242,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--speech", type=Path, required=True, help="folder of a trained SpeechEncoder; for the paper "
-                        "preset a released AV-HuBERT file")  # fmt: skip
+    parser.add_argument("--speech", type=Path, help="folder of a trained SpeechEncoder; for the paper presets a "
+                        "released AV-HuBERT file")  # fmt: skip
     parser.add_argument("--preset", choices=[*PRESETS, *PAPER_PRESETS], default="compact")
-    parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--hours", type=float, help="default: 24 in all; for the paper presets no limit")
     parser.add_argument("--start", type=Path, metavar="DENOISER", help="folder of weights to begin with")
     ours = parser.add_argument_group(
         "paper preset", "as published, on LRS2 or LRS3: see syncdiff/training/train_paper.py"
     )
     ours.add_argument("--vae", type=Path, metavar="DIR", help="VQ-f4")
     ours.add_argument("--list", type=Path, metavar="FILE", help="names of the films, as LRS2's train.txt")
-    ours.add_argument("--cache", action="store_true", help="keep latents and frozen features on disk")
+    ours.add_argument("--rows", type=int, default=8, help="of one forward pass: what fits into a GPU (default 8)")
+    ours.add_argument("--checkpointing", action="store_true", help="less memory, a third more time an update")
+    ours.add_argument("--workers", type=int, default=4, help="processes that read films, for each GPU (default 4)")
+    ours.add_argument("--teacher", type=Path, metavar="DIR", help="a trained pipeline, for the presets that distil it")
     args = parser.parse_args()
     preset = (PRESETS | PAPER_PRESETS)[args.preset]
     print(asdict(preset), flush=True)
     try:
         if args.preset in PAPER_PRESETS:
-            nets = read_speech_net(args.speech), read_vae(args.vae)
-            train_paper(args.data, args.out, *nets, preset, hours=args.hours, listed=args.list, cached=args.cache)
+            run_paper(args, preset)
+        elif args.speech is None:
+            sys.exit("--speech is missing: give the folder of a trained SpeechEncoder, OUT/speech of distill.")
         else:
-            encoder = read_network(SpeechEncoder, args.speech)
-            train(args.data, args.out, encoder, preset, args.hours, start=args.start)
+            encoder, hours = read_network(SpeechEncoder, args.speech), 24.0 if args.hours is None else args.hours
+            train(args.data, args.out, encoder, preset, hours, start=args.start)
     except InputError as sentence:
         sys.exit(str(sentence))
 

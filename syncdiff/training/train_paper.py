@@ -1,43 +1,58 @@
 """Train the paper's model as published: reached through `train --preset paper`.
 
-    accelerate launch --num_processes 6 -m syncdiff.training.train LRS2 OUT --preset paper --list LRS2/train.txt \\
-        --speech base_vox_iter5.pt --vae VQVAE_FOLDER [--cache]
+    python -m syncdiff.training.prepare_lrs LRS2 PREPARED --list LRS2/train.txt [--vae VQVAE]
+    accelerate launch --num_processes 6 -m syncdiff.training.train PREPARED OUT --preset paper --list LRS2/train.txt \\
+        --speech base_vox_iter5.pt --vae VQVAE [--rows 8] [--checkpointing]
+    ... -m syncdiff.training.train PREPARED OUT --preset paper-few --list LRS2/train.txt --teacher RUN/pipeline
+
+The loss is the mean squared error of the noise and nothing else (section 3.4); the U-Net, the bottleneck and the last
+three layers of AV-HuBERT learn together (section 3.2). A batch has 48 rows whatever the number of GPUs: with fewer than
+six, gradients are accumulated over parts of --rows rows. --checkpointing recomputes activations in the backward pass
+instead of keeping them. `paper-few` distils a trained pipeline to few steps (consistency distillation).
 
 `--speech base` (or large) is the released file in torch's folder of checkpoints; where it is not there, its licence is
 shown and, after a yes, it is fetched: run it once on its own, as six processes would all ask.
 
-The loss is the mean squared error of the noise and nothing else (section 3.4); the U-Net, the bottleneck and the last
-three layers of AV-HuBERT learn together (section 3.2). OUT/boxes holds the face boxes, found once. With --cache the
-latents (49 kB a frame) and what the frozen layers hear (1.5 kB a frame) lie there too, and neither the autoencoder nor
-those layers run again. OUT/log.csv has a line every 50 updates; OUT/pipeline is the moving average as `--profile paper
---weights` takes it. The same command again goes on from OUT/state.pt as if it had never stopped.
+OUT/log.csv has a line every 50 updates, OUT/skipped.tsv the films that could not be read, and OUT/pipeline is the
+moving average as `--profile paper --weights` takes it. The same command again goes on from OUT/state.pt as if it had
+never stopped. A run ends after its preset's updates, or --hours after its start, and prints which.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from diffusers import DDIMScheduler, VQModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 from syncdiff.errors import InputError
-from syncdiff.paper import VQ_F4_AT, PaperDenoiser, Priors, masked, paper_schedule, to_latents
-from syncdiff.paper.avhubert import OFFERS, AVHubert, stacked
+from syncdiff.paper import VQ_F4_AT, PaperDenoiser, Priors, few_step_schedule, masked, paper_schedule, to_latents
+from syncdiff.paper.avhubert import OFFERS, AVHubert
+from syncdiff.paper.denoiser import DISTILLED_STEPS, TRAIN_STEPS
 from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.training.lrs import Film, Finder, Utterance, find_boxes, read_film, utterances
+from syncdiff.training.lrs import UNREADABLE, PreparedFilm, prepared
 from syncdiff.weights import fetch, load_strictly, read_tensors
 from syncdiff.weights.folders import read_network
 
 LOGGED = 50  # updates between two lines of OUT/log.csv
+TRIES = 100  # films that cannot be read, one after the other, before training gives up
+GRID = TRAIN_STEPS // DISTILLED_STEPS  # timesteps between neighbours of the consistency loss
 
 
 @dataclass(frozen=True)
@@ -45,17 +60,26 @@ class PaperPreset:
     """Section 4.3, and where it is silent DiffTalk's configuration (docs/paper.md)."""
 
     denoiser: dict = field(default_factory=dict)  # PaperDenoiser's arguments
-    batch: int = 8  # per GPU; the paper has six
-    lr: float = 1e-6  # per row of the global batch: DiffTalk's base_learning_rate; 4.8e-5 for 6 x 8
+    batch: int = 48  # rows of an update over all processes: six GPUs with 8 each
+    lr: float = 4.8e-5  # DiffTalk: base_learning_rate 1e-6 for every row of the batch
     updates: int = 190_000  # 200 epochs of one frame an utterance: 45,839 of them in LRS2's main set, 48 at a time
     ema: float = 0.9999  # latent diffusion's; the average is young at first, as theirs is
     clip: float = 0.1  # DiffTalk: gradient_clip_val
     tuned: int = 3  # layers of AV-HuBERT that learn (Table 6)
     apart: int = 1  # frames from the target to the identity frame, at the least: any other (DiffTalk: 60)
     save_every: int = 1000
-    finder: Finder = "face-alignment"
+    distils: bool = False  # a trained pipeline into one for few steps
 
 
+_TINY = PaperPreset(
+    denoiser={"widths": (32, 64), "layers": 1, "head": 16, "speech_width": 64},
+    batch=4,
+    lr=4e-3,
+    updates=20,
+    ema=0.9,
+    clip=1.0,
+    tuned=1,
+)
 PAPER_PRESETS = {
     "paper": PaperPreset(),
     # What Tables 3, 5 and 6 take away or change. Table 2's AV-HuBERT row is Table 3's "Rnd".
@@ -67,133 +91,116 @@ PAPER_PRESETS = {
     "paper-nf3": PaperPreset(tuned=9),
     "paper-nf6": PaperPreset(tuned=6),
     "paper-nf12": PaperPreset(tuned=0),
+    # The paper's future work (section 6). Rate and average as in latent consistency models (Luo et al. 2023).
+    "paper-few": PaperPreset(lr=8e-6, updates=20_000, ema=0.95, clip=1.0, tuned=0, distils=True),
     # To see the whole line work: with an AV-HuBERT of 64 and any VQ autoencoder of factor 4, on no special films.
-    "paper-tiny": PaperPreset(
-        denoiser={"widths": (32, 64), "layers": 1, "head": 16, "speech_width": 64},
-        batch=2,
-        lr=1e-3,
-        updates=20,
-        ema=0.9,
-        clip=1.0,
-        tuned=1,
-        finder="mediapipe",
-    ),
+    "paper-tiny": _TINY,
+    "paper-tiny-few": replace(_TINY, lr=1e-3, tuned=0, distils=True),
 }
 
 
-class Films:
-    """Random frames of a corpus, each with its priors and the whole utterance's sound."""
+# --- data
 
-    def __init__(
-        self, found: list[Utterance], folder: Path, vae: VQModel, speech: AVHubert, preset: PaperPreset, *, cached: bool
-    ) -> None:
-        self.found, self.folder, self.vae, self.speech, self.preset = found, folder, vae, speech, preset
-        self.cached = cached
 
-    def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """What `Trainer` takes: latents [B, 3, 64, 64], pose [B, 3 NP, 64, 64], heard [B, T25, 104 or D], frame [B]."""
-        rows = [self._row(self.found[int(rng.integers(len(self.found)))], rng) for _ in range(self.preset.batch)]
+class PaperRows(Dataset):
+    """Batches by the number of the update: this process's rows of it. Row r of update n follows from n and r alone.
+
+    An item has clean, masked, identity [B, 3, 64, 64] and pose [B, 3 NP, 64, 64] where latents were prepared, else
+    pictures [B, 3 + NP, 256, 256, 3] uint8 in that order; noise [B, 3, 64, 64]; timestep [B] int64; heard [B, T25, 104]
+    padded, lengths [B], frame [B] int64; and skipped, a list of (film, why) that could not be read.
+    """
+
+    def __init__(self, films: list[PreparedFilm], preset: PaperPreset, rows: range) -> None:
+        self.films, self.preset, self.rows = films, preset, rows
+        self.unreadable: set[str] = set()
+
+    def __getitem__(self, update: int) -> dict[str, Any]:
+        skipped: list[tuple[str, str]] = []
+        try:
+            rows = [self._row(np.random.default_rng([update, row]), skipped) for row in self.rows]
+        except InputError as sentence:
+            return {"failed": str(sentence)}
         heard = [row.pop("heard") for row in rows]
         batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-        lengths = torch.tensor([len(h) for h in heard])
-        return batch | {"heard": nn.utils.rnn.pad_sequence(heard, batch_first=True), "lengths": lengths}
+        batch["lengths"] = torch.tensor([len(h) for h in heard])
+        return batch | {"heard": nn.utils.rnn.pad_sequence(heard, batch_first=True), "skipped": skipped}
 
-    def _row(self, one: Utterance, rng: np.random.Generator) -> dict[str, Tensor]:
-        boxes = self._boxes(one)
+    def _row(self, rng: np.random.Generator, skipped: list[tuple[str, str]]) -> dict[str, Tensor]:
+        for _ in range(TRIES):
+            film = self.films[int(rng.integers(len(self.films)))]
+            try:
+                return self._read(film, rng)
+            except (InputError, *UNREADABLE) as error:
+                if film.name not in self.unreadable:
+                    self.unreadable.add(film.name)
+                    skipped.append((film.name, str(error)))
+        raise InputError(f"{TRIES} films in turn could not be read, the last of them {film.path}: is the disk there?")
+
+    def _read(self, film: PreparedFilm, rng: np.random.Generator) -> dict[str, Tensor]:
+        record, latents = film.read(), film.latents()
+        boxes, speech = record.boxes, torch.from_numpy(record.speech)
         usable = np.flatnonzero(np.isfinite(boxes).all(1))
-        usable = usable[usable > 0]
-        if not usable.size:
-            raise InputError(f"{one.video} shows no face after its first frame: leave it out of the list.")
-        t = int(rng.choice(usable))
+        t = int(rng.choice(usable[usable > 0]))
         before = [max(0, t - k) for k in range(1, self.preset.denoiser.get("previous", 1) + 1)]
         far = np.flatnonzero(np.abs(np.arange(len(boxes)) - t) >= min(self.preset.apart, len(boxes) // 3))
         other = int(rng.choice(far))
-        if self.cached:
-            latents, heard = self._kept(one)
-            clean, hidden, identity, *pose = (
-                torch.from_numpy(np.array(latents[i, k], np.float32))
-                for i, k in ((t, 0), (t, 1), (other, 0), *((j, 0) for j in before))
-            )
-            heard = torch.from_numpy(np.array(heard, np.float32))
-        else:
-            film = read_film(one.video, self.preset.finder, boxes)
-            pictures = [film.frames[t], masked(film.frames[t], film.boxes[t]), film.frames[other]]
-            clean, hidden, identity, *pose = self._encoded(np.stack([*pictures, *(film.frames[j] for j in before)]))
-            heard = stacked(film.sound)
-        frame = torch.tensor(min(t, len(heard) - 1))
-        told = {"masked": hidden, "identity": identity, "pose": torch.cat(pose)}
-        return {"clean": clean, "heard": heard, "frame": frame} | told
-
-    def _boxes(self, one: Utterance) -> np.ndarray:
-        path = self._at(one, "boxes.npy")
-        if not path.exists():
-            _write(path, find_boxes(one.video, self.preset.finder).astype(np.float32))
-        return np.load(path)
-
-    def _kept(self, one: Utterance) -> tuple[np.ndarray, np.ndarray]:
-        """Latents [T, 2, 3, 64, 64] of every frame and of it masked, and what the frozen layers hear [T25, D]."""
-        pictures, sounds = self._at(one, "latents.npy"), self._at(one, f"heard-{self.preset.tuned}.npy")
-        if not (pictures.exists() and sounds.exists()):
-            film = read_film(one.video, self.preset.finder, self._boxes(one))
-            _write(pictures, np.stack(list(self._both(film))).astype(np.float16))
-            heard = frozen_part(self.speech, stacked(film.sound)[None].to(self.speech.device), self.preset.tuned)
-            _write(sounds, heard[0].float().cpu().numpy().astype(np.float16))
-        return np.load(pictures, mmap_mode="r"), np.load(sounds)
-
-    def _both(self, film: Film) -> Iterator[np.ndarray]:
-        """Latents [2, 3, 64, 64] of every frame, and of it masked where it has a face."""
-        for frame, box in zip(film.frames, film.boxes, strict=True):
-            hidden = masked(frame, box) if np.isfinite(box).all() else frame
-            yield self._encoded(np.stack([frame, hidden])).numpy()
-
-    def _encoded(self, frames: np.ndarray) -> Tensor:
-        with torch.inference_mode():
-            return to_latents(self.vae, frames).cpu().clone()
-
-    def _at(self, one: Utterance, kind: str) -> Path:
-        return self.folder / f"{one.name}.{kind}"
+        noise = rng.standard_normal((3, 64, 64), np.float32)
+        row = {
+            "noise": torch.from_numpy(noise),
+            "timestep": torch.tensor(int(rng.integers(TRAIN_STEPS))),
+            "heard": speech,
+            "frame": torch.tensor(min(t, len(speech) - 1)),
+        }
+        if latents is None:
+            shown = record.film()
+            hidden = masked(shown.frames[t], shown.boxes[t])
+            pictures = np.stack([shown.frames[t], hidden, *shown.frames[[other, *before]]])
+            return row | {"pictures": torch.from_numpy(pictures)}
+        taken = [(t, 0), (t, 1), (other, 0), *((j, 0) for j in before)]
+        clean, hidden, identity, *pose = (torch.from_numpy(latents[i, k].astype(np.float32)) for i, k in taken)
+        return row | {"clean": clean, "masked": hidden, "identity": identity, "pose": torch.cat(pose)}
 
 
-def _write(path: Path, rows: np.ndarray) -> None:
-    """Written beside its place and moved there: what is there is whole, whichever process was first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{time.monotonic_ns()}.partial.npy")
-    np.save(partial, rows)
-    partial.replace(path)
+def encoded(vae: VQModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch of `PaperRows` with its pictures, if it has any, as latents."""
+    if "pictures" not in batch:
+        return batch
+    pictures = batch["pictures"]
+    with torch.no_grad():
+        latents = to_latents(vae, pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
+    clean, hidden, identity = latents[:, :3].unbind(1)
+    rest = {key: value for key, value in batch.items() if key != "pictures"}
+    return rest | {"clean": clean, "masked": hidden, "identity": identity, "pose": latents[:, 3:].flatten(1, 2)}
 
 
-@torch.no_grad()
-def frozen_part(speech: AVHubert, frames: Tensor, tuned: int) -> Tensor:
-    """Stacked filterbanks [B, T25, 104] -> what goes into the last `tuned` layers [B, T25, D]."""
-    held: list[Tensor] = []
-    parts = [*speech.encoder.layers, speech.encoder.layer_norm]
-    hook = parts[-1 - tuned].register_forward_pre_hook(lambda _, given: held.append(given[0]))
-    was, _ = speech.training, speech.eval()  # a layer that is left out would not be asked
-    try:
-        speech(frames)
-    finally:
-        hook.remove()
-        speech.train(was)
-    return held[0]
+def accumulation(batch: int, processes: int, rows: int) -> tuple[int, int]:
+    """(rows of one forward pass, passes of one update) of each process, at most `rows` at once. Raises InputError."""
+    if batch % processes:
+        raise InputError(f"{batch} rows cannot be shared evenly by {processes} processes: start a divisor of {batch}.")
+    own = batch // processes
+    at_once = max(n for n in range(1, own + 1) if own % n == 0 and n <= max(1, rows))
+    return at_once, own // at_once
 
 
-def tuned_part(speech: AVHubert, hidden: Tensor, lengths: Tensor, tuned: int) -> Tensor:
-    """The rest of the way, [B, T25, D] -> features [B, T25, D]."""
-    seen = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-    for layer in speech.encoder.layers[len(speech.encoder.layers) - tuned :]:
-        if not (speech.training and torch.rand(()) < speech.encoder.layerdrop):
-            hidden = layer(hidden, seen[:, None, None])
-    return speech.encoder.layer_norm(hidden)
+# --- losses
 
 
-class Trainer(nn.Module):
-    """Everything that learns, and its loss: one module, so that accelerate spreads it over GPUs as one."""
+class DenoisingLoss(nn.Module):
+    """E || eps - M(z_d, d, E_v, E_a) ||^2. Everything that learns is in it, so that accelerate spreads it as one."""
 
     def __init__(self, denoiser: PaperDenoiser, speech: AVHubert, scheduler: DDIMScheduler, tuned: int) -> None:
         super().__init__()
-        self.denoiser, self.speech, self.scheduler, self.tuned = denoiser, speech, scheduler, tuned
+        self.denoiser, self.speech, self.scheduler = denoiser, speech, scheduler
         speech.trainable_layers(tuned)
         denoiser.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def tokens(self, heard: Tensor, lengths: Tensor, frame: Tensor) -> Tensor:
+        """Filterbanks [B, T25, 104] -> the target frames' speech tokens [B, K, D]."""
+        features = self.speech(heard, lengths)
+        K = self.denoiser.config["tokens"]
+        near = frame[:, None] + torch.arange(K, device=frame.device) - (K - 1) // 2
+        near = near.clamp_min(0).minimum(lengths[:, None] - 1)
+        return features[torch.arange(len(frame), device=frame.device)[:, None], near]
 
     def forward(
         self,
@@ -204,21 +211,125 @@ class Trainer(nn.Module):
         heard: Tensor,
         lengths: Tensor,
         frame: Tensor,
+        noise: Tensor,
+        timestep: Tensor,
     ) -> Tensor:
-        """E || eps - M(z_d, d, E_v, E_a) ||^2 of one batch (see `Films.batch`)."""
-        if heard.shape[-1] == self.speech.config["width"]:
-            features = tuned_part(self.speech, heard, lengths, self.tuned)
-        else:
-            features = self.speech(heard, lengths)
-        K = self.denoiser.config["tokens"]
-        near = frame[:, None] + torch.arange(K, device=frame.device) - (K - 1) // 2
-        near = near.clamp_min(0).minimum(lengths[:, None] - 1)
-        tokens = features[torch.arange(len(frame), device=frame.device)[:, None], near]
-        noise = torch.randn_like(clean)
-        t = torch.randint(0, self.scheduler.config["num_train_timesteps"], (len(clean),), device=clean.device)
-        noisy = self.scheduler.add_noise(clean, noise, t)  # pyright: ignore[reportArgumentType] -- IntTensor is meant as int64
-        drawn = self.denoiser(noisy, t, Priors(masked, identity, pose, tokens))
-        return F.mse_loss(drawn.float(), noise)
+        """The loss of a batch of `PaperRows`, encoded."""
+        told = Priors(masked, identity, pose, self.tokens(heard, lengths, frame))
+        return self.loss(self.scheduler.add_noise(clean, noise, timestep), noise, timestep, told)
+
+    def loss(self, noisy: Tensor, noise: Tensor, timestep: Tensor, told: Priors) -> Tensor:
+        return F.mse_loss(self.denoiser(noisy, timestep, told).float(), noise)
+
+
+class ConsistencyLoss(DenoisingLoss):
+    """Consistency distillation (Song et al. 2023) between neighbours of a grid of 50 timesteps (Luo et al. 2023).
+
+    The student's clean estimate at a timestep is drawn to its own one at the timestep before, to which one DDIM step of
+    the teacher leads; without a gradient there, and without a moving average (Song and Dhariwal 2024). A student with
+    no such loss gives in one step what the teacher gives in 50. More steps add noise anew in between
+    (`few_step_schedule`): by DDIM's steps, samples with a known spread came out 41 % off after five of them.
+    """
+
+    HUBER = 0.001  # c of the pseudo-Huber distance, as in latent consistency models
+
+    def __init__(self, student: PaperDenoiser, speech: AVHubert, scheduler: DDIMScheduler, teacher: nn.Module) -> None:
+        super().__init__(student, speech, scheduler, tuned=0)
+        self._teacher = (teacher.requires_grad_(False).eval(),)  # in a tuple: neither trained nor saved
+
+    def train(self, mode: bool = True) -> ConsistencyLoss:
+        """The frozen speech encoder stays as it is in use: no dropout, no layer left out."""
+        super().train(mode)
+        self.speech.eval()
+        return self
+
+    def forward(self, clean: Tensor, noise: Tensor, timestep: Tensor, **batch: Tensor) -> Tensor:
+        at_grid = timestep // GRID * GRID + GRID - 1
+        return super().forward(clean=clean, noise=noise, timestep=at_grid, **batch)
+
+    def loss(self, noisy: Tensor, noise: Tensor, timestep: Tensor, told: Priors) -> Tensor:  # noqa: ARG002
+        estimate = self._clean(noisy, timestep, self.denoiser(noisy, timestep, told).float())
+        with torch.no_grad():
+            guess = self._teacher[0](noisy, timestep, told).float()
+            before = self._clean(noisy, timestep, guess)
+            alpha = self._alpha(timestep - GRID)
+            nearer = alpha.sqrt() * before + (1 - alpha).sqrt() * guess
+            earlier = (timestep - GRID).clamp_min(0)
+            target = self._clean(nearer, earlier, self.denoiser(nearer, earlier, told).float())
+            target = torch.where((timestep < GRID).view(-1, 1, 1, 1), before, target)  # the path's end
+        return ((estimate - target).square() + self.HUBER**2).sqrt().mean() - self.HUBER
+
+    def _alpha(self, timestep: Tensor) -> Tensor:
+        """Cumulative alpha [B, 1, 1, 1]; before the first timestep that of the first, as DDIM has it."""
+        return self.scheduler.alphas_cumprod.to(timestep.device)[timestep.clamp_min(0)].view(-1, 1, 1, 1)
+
+    def _clean(self, noisy: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        alpha = self._alpha(timestep)
+        return (noisy - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+
+
+# --- the run
+
+
+class PaperTrainer:
+    """The networks with their optimiser, moving average and counters; one update, and state to resume from."""
+
+    def __init__(self, networks: DenoisingLoss, preset: PaperPreset, accelerator: Accelerator) -> None:
+        self.networks, self.preset, self.accelerator = networks.to(accelerator.device).train(), preset, accelerator
+        self.learned = [p for p in networks.parameters() if p.requires_grad]
+        self.average = EMAModel(self.learned, decay=preset.ema)
+        self.average.to(accelerator.device)
+        self.model, self.optimizer = accelerator.prepare(networks, torch.optim.AdamW(self.learned, preset.lr))
+        self.update, self.samples, self.elapsed = 0, 0, 0.0
+
+    def learn(self, parts: list[dict[str, Tensor]]) -> float:
+        """One update from this process's parts of a batch, of equal size; returns its mean loss here."""
+        total = 0.0
+        for part in parts:
+            last = part is parts[-1]
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    loss = self.model(**part) / len(parts)
+                self.accelerator.backward(loss)
+            total += loss.item()
+        self.accelerator.clip_grad_norm_(self.learned, self.preset.clip)
+        self.optimizer.step(), self.optimizer.zero_grad()
+        self.average.step(self.learned)
+        self.update, self.samples = self.update + 1, self.samples + self.preset.batch
+        return total
+
+    def state(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {
+            "networks": self.networks.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,  # of fp16: without it the first updates would overflow
+            "update": self.update,
+            "samples": self.samples,
+            "elapsed": self.elapsed,
+        }
+
+    def resume(self, path: Path) -> None:
+        """Raises CheckpointError for a state of another preset."""
+        state = read_tensors(path)
+        load_strictly(self.networks, state["networks"], path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
+        self.average.to(self.accelerator.device)
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.update, self.samples, self.elapsed = state["update"], state["samples"], state["elapsed"]
+
+    def save(self, out: Path, vae: VQModel) -> None:
+        torch.save(self.state(), out / "state.partial.pt")
+        (out / "state.partial.pt").replace(out / "state.pt")
+        self.average.store(self.learned)
+        self.average.copy_to(self.learned)
+        schedule = few_step_schedule() if self.preset.distils else paper_schedule()
+        pipe = SyncDiffPipeline(self.networks.denoiser, self.networks.speech, schedule, vae)
+        pipe.save_pretrained(out / "pipeline")
+        self.average.restore(self.learned)
 
 
 def train(
@@ -228,76 +339,144 @@ def train(
     vae: VQModel,
     preset: PaperPreset,
     *,
-    hours: float = 24.0,
+    teacher: PaperDenoiser | None = None,
+    hours: float | None = None,
     listed: Path | None = None,
-    cached: bool = False,
+    rows: int = 8,
+    checkpointing: bool = False,
+    workers: int = 0,
 ) -> SyncDiffPipeline:
-    """Train until `preset.updates` or for `hours`; returns the pipeline of the moving average. Raises InputError."""
+    """Train until `preset.updates`; returns the pipeline of the moving average. Raises InputError.
+
+    Args:
+        data: a folder of `prepare_lrs`.
+        teacher: for a preset that distils, the trained network; the student starts as a copy of it.
+        hours: stop that long after the start. None is no limit.
+        rows: of one forward pass, at most; a batch with more is accumulated.
+        workers: processes that read batches ahead, for every training process.
+    """
     half = "fp16" if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() else "bf16"
-    left_out = DistributedDataParallelKwargs(find_unused_parameters=True)  # layers of AV-HuBERT, now and then
-    accelerator = Accelerator(mixed_precision=half, kwargs_handlers=[left_out])
+    left_out = DistributedDataParallelKwargs(find_unused_parameters=preset.tuned > 0)  # layers of AV-HuBERT
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=3))  # the main process saves while the others wait
+    accelerator = Accelerator(mixed_precision=half, kwargs_handlers=[left_out, patience])
+    at_once, passes = accumulation(preset.batch, accelerator.num_processes, rows)
+    found = prepared(data, listed)
     out.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        print(
+            f"{len(found.films)} films; {len(found.refused)} more were refused when they were prepared. "
+            f"An update: {accelerator.num_processes} processes, {passes} passes of {at_once} rows in each.",
+            flush=True,
+        )
     torch.manual_seed(0)  # the same in every process
     vae.to(accelerator.device).eval().requires_grad_(False)
-    learner = Trainer(PaperDenoiser(**preset.denoiser), speech.to(accelerator.device), paper_schedule(), preset.tuned)
-    learned = [p for p in learner.parameters() if p.requires_grad]
-    films = Films(utterances(data, listed), out / "boxes", vae, speech, preset, cached=cached)
-    optimizer = torch.optim.AdamW(learned, preset.lr * preset.batch * accelerator.num_processes)
-    learner.to(accelerator.device)
-    average, update, samples, elapsed = EMAModel(learned, decay=preset.ema), 0, 0, 0.0
+    if teacher is None:
+        networks = DenoisingLoss(PaperDenoiser(**preset.denoiser), speech, paper_schedule(), preset.tuned)
+    else:
+        student = PaperDenoiser.from_config(teacher.config)
+        student.load_state_dict(teacher.state_dict())
+        networks = ConsistencyLoss(student, speech, paper_schedule(), teacher.to(accelerator.device))
+        preset = replace(preset, denoiser={"previous": teacher.config["previous"]})
+    if checkpointing:
+        networks.denoiser.unet.enable_gradient_checkpointing()
+    trainer = PaperTrainer(networks, preset, accelerator)
     if (out / "state.pt").exists():
-        state = read_tensors(out / "state.pt")
-        load_strictly(learner, state["learner"], out / "state.pt")
-        optimizer.load_state_dict(state["optimizer"])
-        average.load_state_dict(state["average"])
-        update, samples, elapsed = state["update"], state["samples"], state["elapsed"]
-    average.to(accelerator.device)
-    model, optimizer = accelerator.prepare(learner.train(), optimizer)
-    began, losses = time.time() - elapsed, deque(maxlen=LOGGED)
-
-    def save() -> SyncDiffPipeline:
-        state = {"learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state_dict()}
-        counted = {"update": update, "samples": samples, "elapsed": time.time() - began}
-        torch.save(state | counted, out / "state.partial.pt")
-        (out / "state.partial.pt").replace(out / "state.pt")
-        average.store(learned)
-        average.copy_to(learned)
-        pipe = SyncDiffPipeline(learner.denoiser, learner.speech, paper_schedule(), vae)
-        pipe.save_pretrained(out / "pipeline")
-        average.restore(learned)
-        return pipe
-
-    def late() -> bool:
-        """Whether the time is up in any process: one that stopped alone would leave the others waiting."""
-        mine = torch.tensor([time.time() - began >= hours * 3600], device=accelerator.device)
-        return bool(accelerator.gather(mine).any())
-
-    while update < preset.updates and not late():
-        dice = np.random.default_rng([accelerator.process_index, update])  # a run cut off goes on as it would have
-        batch = films.batch(dice)
-        torch.manual_seed(int(dice.integers(2**63)))
-        with accelerator.autocast():
-            loss = model(**{key: value.to(accelerator.device) for key, value in batch.items()})
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(learned, preset.clip)
-        optimizer.step(), optimizer.zero_grad()
-        average.step(learned)
-        losses.append(loss.item())
-        update, samples = update + 1, samples + preset.batch * accelerator.num_processes
-        if accelerator.is_main_process and update % LOGGED == 0:
-            loss, seconds = round(float(np.mean(losses)), 5), round(time.time() - began)
-            line = {"update": update, "samples": samples, "loss": loss, "seconds": seconds}
-            print(line, flush=True)
-            with (out / "log.csv").open("a") as log:
-                rows = [line.values()] if log.tell() else [line, line.values()]
-                log.writelines(",".join(map(str, row)) + "\n" for row in rows)
-        if accelerator.is_main_process and update % preset.save_every == 0:
-            save()
+        trainer.resume(out / "state.pt")
+    first, own = accelerator.process_index * at_once * passes, at_once * passes
+    data_rows = PaperRows(found.films, preset, range(first, first + own))
+    ended = _run(trainer, data_rows, vae, out, hours=hours, passes=passes, workers=workers)
     if accelerator.is_main_process:
-        save()
+        trainer.save(out, vae)
+        print(ended, flush=True)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return SyncDiffPipeline.from_pretrained(out / "pipeline")
+
+
+def _run(
+    trainer: PaperTrainer, data: PaperRows, vae: VQModel, out: Path, *, hours: float | None, passes: int, workers: int
+) -> str:
+    """Updates until the end; returns why the run ends."""
+    preset, accelerator, began = trainer.preset, trainer.accelerator, time.time() - trainer.elapsed
+    limit, losses = None if hours is None else time.time() + hours * 3600, deque(maxlen=LOGGED)
+    if trainer.update >= preset.updates:
+        return f"Nothing to do: {out} has all {preset.updates} updates already."
+    batches = DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(trainer.update, preset.updates),
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        worker_init_fn=_one_thread,
+    )
+    for batch in batches:
+        if "failed" in batch:
+            raise InputError(batch["failed"])
+        if _late(accelerator, limit):
+            return (f"Stopped {hours} hours after the start (--hours), after update {trainer.update} of "
+                    f"{preset.updates}: the same command goes on from there.")  # fmt: skip
+        _list_skipped(batch.pop("skipped"), out / "skipped.tsv")
+        torch.manual_seed(1_000_003 * trainer.update + accelerator.process_index)  # dropout: goes on as it would have
+        parts = list(_split(batch, passes, accelerator.device))
+        losses.append(trainer.learn([encoded(vae, part) for part in parts]))
+        trainer.elapsed = time.time() - began
+        if accelerator.is_main_process and trainer.update % LOGGED == 0:
+            _log(trainer, float(np.mean(losses)), out / "log.csv")
+        if accelerator.is_main_process and trainer.update % preset.save_every == 0:
+            trainer.save(out, vae)
+    return f"Done: all {preset.updates} updates."
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def _split(batch: dict[str, Tensor], passes: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
+    whole = {key: value.to(device) for key, value in batch.items()}
+    parts = {key: value.chunk(passes) for key, value in whole.items()}
+    return ({key: value[i] for key, value in parts.items()} for i in range(passes))
+
+
+def _late(accelerator: Accelerator, limit: float | None) -> bool:
+    """Whether any process is over the limit: one that stopped alone would leave the others waiting for gradients."""
+    if limit is None:
+        return False
+    mine = torch.tensor([time.time() >= limit], device=accelerator.device)
+    return bool(accelerator.gather(mine).any())
+
+
+def _list_skipped(skipped: list[tuple[str, str]], path: Path) -> None:
+    """Each process has readers of its own, so a film may be listed by several."""
+    if skipped:
+        lines = "".join(f"{film}\t{why}\n" for film, why in skipped)
+        print(f"Left out, as they cannot be read:\n{lines}", file=sys.stderr, end="", flush=True)
+        with path.open("a") as file:
+            file.write(lines)
+
+
+def _log(trainer: PaperTrainer, loss: float, path: Path) -> None:
+    line = {"update": trainer.update, "samples": trainer.samples, "loss": round(loss, 5)}
+    line["seconds"] = round(trainer.elapsed)
+    print(line, flush=True)
+    with path.open("a") as log:
+        rows = [line.values()] if log.tell() else [line, line.values()]
+        log.writelines(",".join(map(str, row)) + "\n" for row in rows)
+
+
+# --- files that are given
+
+
+def run_paper(args: argparse.Namespace, preset: PaperPreset) -> None:
+    """The command line of `train`, for a preset of this module. Raises InputError."""
+    choices = {name: getattr(args, name) for name in ("hours", "rows", "checkpointing", "workers")}
+    if preset.distils:
+        pipe = read_teacher(args.teacher)
+        nets, choices["teacher"] = (pipe.speech, pipe.vae), pipe.denoiser
+    elif args.speech is None:
+        raise InputError("--speech is missing: give a released AV-HuBERT file, or base to have it fetched.")
+    else:
+        nets = read_speech_net(args.speech), read_vae(args.vae)
+    train(args.data, args.out, *nets, preset, listed=args.list, **choices)
 
 
 def read_speech_net(path: Path) -> AVHubert:
@@ -318,3 +497,13 @@ def read_vae(folder: Path | None) -> VQModel:
             f"(hf download {hub} --include '{part}/*') and give that folder as --vae."
         )
     return read_network(VQModel, folder)
+
+
+def read_teacher(folder: Path | None) -> SyncDiffPipeline:
+    """A trained pipeline of this profile. Raises InputError."""
+    if folder is None:
+        raise InputError("This preset distils a trained pipeline: give its folder, a run's OUT/pipeline, as --teacher.")
+    pipe = SyncDiffPipeline.from_pretrained(folder)
+    if pipe.profile != "paper":
+        raise InputError(f"{folder} holds the {pipe.profile} profile: give the paper profile's weights as --teacher.")
+    return pipe

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, ModelMixin
+from diffusers import DDIMScheduler, DiffusionPipeline, LCMScheduler, ModelMixin
 from diffusers.utils import logging
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -80,10 +80,12 @@ def read_network(kind: type[Network], folder: Path) -> Network:
     return net.eval()
 
 
-def read_schedule(folder: Path) -> DDIMScheduler:
-    """The noise schedule in a folder. Raises CheckpointError."""
+def read_schedule(folder: Path) -> DDIMScheduler | LCMScheduler:
+    """The noise schedule in a folder; LCMScheduler's for weights distilled to few steps. Raises CheckpointError."""
     try:
-        return cast(DDIMScheduler, DDIMScheduler.from_pretrained(folder, local_files_only=True))
+        named = DDIMScheduler.load_config(folder, local_files_only=True)
+        kind = LCMScheduler if cast(dict, named).get("_class_name") == "LCMScheduler" else DDIMScheduler
+        return cast(DDIMScheduler | LCMScheduler, kind.from_pretrained(folder, local_files_only=True))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(folder, _cause(error), f"scheduler_config.json in {folder}") from error
 
