@@ -215,3 +215,16 @@ def test_log_mel_stands_in_an_encoders_place():
     assert features[0, 2, :80] * speech_encoder.MEL_STD + speech_encoder.MEL_MEAN == pytest.approx(
         mel[0, :, 4], abs=1e-5
     )
+
+
+def test_a_clip_that_lost_its_face_is_not_drawn_from(prepared, tmp_path):
+    """Its NaN landmarks would end a run in NaN."""
+    shutil.copytree(prepared, tmp_path / "data")
+    with np.load(tmp_path / "data" / "heads" / "ines.npz") as file:
+        arrays = dict(file)
+    arrays["points"][3] = np.nan
+    np.savez(tmp_path / "data" / "heads" / "ines.npz", **arrays)
+    nothing = np.zeros((8, 16), np.float32)
+    faces = data.TalkingFaces(tmp_path / "data", {"heads": 1.0}, lambda _records: lambda *_: nothing)
+    records, _, _, people, _ = faces.rows["heads"]
+    assert [records[i].name for person in people for i in person] == ["tomas"]

@@ -171,7 +171,12 @@ class TalkingFaces:
         for name in share:
             records = load_set(root, name)
             pixels, starts = load_crops(root, records)
-            kept = [i for i, r in enumerate(records) if split is None or split_of(r.identity) == split]
+            # A clip that lost its face in a frame has NaN landmarks there: one such row ends a run in NaN.
+            kept = [
+                i
+                for i, r in enumerate(records)
+                if (split is None or split_of(r.identity) == split) and np.isfinite(r.points).all()
+            ]
             if not kept:
                 raise ValueError(f"set {name!r} has no clips of the {split or 'whole'} half in {root}")
             people: dict[str, list[int]] = {}
