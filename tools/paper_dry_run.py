@@ -36,7 +36,7 @@ KINDS = ("good", "good", "broken", "good", "faceless", "turned", "good", "silent
 
 
 def make_corpus(folder: Path, films: int) -> dict[str, str]:
-    """Films, texts, and the lists train.txt and test.txt (every third film); returns each film's kind by its name."""
+    """Films, texts, and the lists train.txt and test.txt (two of seven films); returns each film's kind by its name."""
     sources = []
     for path in sorted((ROOT / "assets" / "examples").glob("*.mp4")):
         images = [np.array(av.VideoFrame.from_ndarray(i).reformat(160, 160).to_ndarray()) for i in read_frames(path)]
@@ -61,7 +61,7 @@ def make_corpus(folder: Path, films: int) -> dict[str, str]:
             without_sound(path)
         path.with_suffix(".txt").write_text("Text:  GOOD EVENING\nConf:  4\n")
         kinds[name] = kind
-        lists["test" if number % 3 == 2 else "train"].append(name)
+        lists["test" if number % 7 in (2, 5) else "train"].append(name)
     for split, names in lists.items():
         (folder / f"{split}.txt").write_text("".join(f"{name} NF\n" for name in names))
     return kinds

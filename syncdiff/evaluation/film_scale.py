@@ -23,11 +23,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from skimage.metrics import structural_similarity
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.errors import InputError
-from syncdiff.evaluation.metrics import LIPS, jitter, read_landmarks, ssim_of
+from syncdiff.evaluation.metrics import LIPS, SSIM, jitter, read_landmarks
 from syncdiff.evaluation.reports import table
 from syncdiff.faces import OK, FaceTrack, choose, track_faces
 from syncdiff.generator import CHUNK, CompactGenerator
@@ -171,7 +172,7 @@ def measure(film: Film, made: Sequence[np.ndarray]) -> dict[str, float | None]:
     return row | {
         "sharpness": float(sharp[1] / sharp[0]),
         "PSNR": _psnr(pairs),
-        "SSIM": float(np.mean([ssim_of(*pair) for pair in grey])),
+        "SSIM": float(np.mean([structural_similarity(*pair, **SSIM) for pair in grey])),
         "PSNR_window": _psnr(around),
     }
 
