@@ -105,13 +105,15 @@ class Trainer:
             else:
                 terms, estimate = self.objective(self.model, clean, seen, pure=len(self.own))
             drawn = estimate[: len(self.own)] * self.mask + conditioning.masked[: len(self.own)]
-            self.own = drawn.detach().clamp(-1, 1)
+            self.own = drawn.detach().nan_to_num().clamp(-1, 1)
             if self.matcher is not None:
                 features = self.reader(F.pixel_shuffle(estimate, pixel_codec.FACTOR))[1][-1]
                 terms["sync"] = config.sync * self.matcher(features, conditioning.speech)
         self.accelerator.backward(sum(terms.values()))
-        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step(), self.optimizer.zero_grad()
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        if torch.isfinite(norm):  # one bad batch must not end a night's run: its update is left out
+            self.optimizer.step()
+        self.optimizer.zero_grad()
         self.update, self.samples = self.update + 1, self.samples + len(clean) * self.accelerator.num_processes
         with torch.no_grad():
             decay = min(config.ema, self.update / (self.update + 10))
