@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--face", type=int, dest="index", metavar="N", help="which face, 0 the largest")
     one.add_argument("--correct-offset", action="store_true", help="where the lips would come early or late, draw them "
                      "as much later or earlier; takes a little longer")  # fmt: skip
+    one.add_argument("--compare", type=Path, metavar="FILE", help="also write an mp4 of the original beside the result")
     one.add_argument("--trim", action="store_true", help="where the voice is shorter, end with it")
     one.add_argument("--weights", type=Path, metavar="DIR", help="folder of weights, instead of the shipped ones; they "
                      "say which profile they are of")  # fmt: skip
@@ -136,6 +137,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sync(arguments: argparse.Namespace) -> int:
+    from syncdiff.compare import side_by_side
     from syncdiff.options import OPTIONS
     from syncdiff.weights.folders import chosen
 
@@ -147,14 +149,21 @@ def sync(arguments: argparse.Namespace) -> int:
     for path in (arguments.face, arguments.voice):
         refuse_address(path)
     out = checked_out(arguments.out, (arguments.face, arguments.voice))
+    compared = arguments.compare and checked_out(arguments.compare, (arguments.face, arguments.voice, out))
     with command_tmpdir():
         job = load(weights, arguments.attention)
+        job.source_copy = compared is not None
         with closing(job(arguments.face, arguments.voice, out, options)) as items:
             steps_per_frame = STEPS_PER_FRAME | {"drawing": options.steps + 1}
             result = last(items, quiet=arguments.quiet, steps_per_frame=steps_per_frame)
+        if compared:
+            try:
+                side_by_side(result.source, result.video, compared)
+            finally:
+                result.source.unlink()
     if arguments.json:
         report = result.report() | {"video": str(out)}
-        del report["source"]  # none was made
+        del report["source"]  # none is left
         print(json.dumps(report))
         return 0
     seconds = ", ".join(f"{stage} {took:.1f} s" for stage, took in result.seconds.items())

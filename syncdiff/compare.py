@@ -14,8 +14,6 @@ def side_by_side(original: Path, result: Path, out: Path) -> Path:
     Raises InputError where either cannot be read or `out` cannot be written."""
     from moviepy import VideoFileClip, clips_array
 
-    if out.exists():
-        return out
     part = out.with_name(f".{out.name}.part.mp4")
     try:
         with VideoFileClip(str(original), audio=False) as left, VideoFileClip(str(result)) as right:

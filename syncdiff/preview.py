@@ -23,6 +23,7 @@ from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
 
 FIRST = 3.0  # seconds of the face that are looked at
+LATEST = 60.0  # second of the last frame that can be tried: all before it is decoded
 GLIMPSES = 12  # frames of them
 HEARD = 8.0  # seconds of the voice, of which the loudest moment is drawn
 
@@ -59,15 +60,17 @@ class Preview:
             glimpse = PreviewClip.of(face, Path(name))
             return [glimpse.face(track) for track in glimpse.tracks]
 
-    def trial(self, face: str | Path, voice: str | Path, options: SampleOptions) -> Trial:
+    def trial(self, face: str | Path, voice: str | Path, options: SampleOptions, at: float | None = None) -> Trial:
         """Redraw one frame of `face` as it speaks the loudest moment of the first seconds of `voice`.
 
-        Raises InputError."""
+        at: the second of that frame, up to LATEST; by default the frame of the first seconds that is nearest to the
+        moment of the voice. Raises InputError."""
         with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
             speech = open_speech(voice, Path(name))
-            glimpse = PreviewClip.of(face, Path(name))
+            glimpse = PreviewClip.of(face, Path(name), at)
             samples = speech.samples()[: round(HEARD * SAMPLE_RATE)]
-            return glimpse.drawn(self.pipe, speech_features(self.pipe.speech, samples), _loudest(samples), options)
+            features, second = speech_features(self.pipe.speech, samples), _loudest(samples)
+            return glimpse.drawn(self.pipe, features, second, options, second if at is None else at)
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,12 @@ class PreviewClip:
     tracks: list[FaceTrack]  # over the images
 
     @classmethod
-    def of(cls, path: str | Path, folder: Path) -> PreviewClip:
-        clip = finished(read_upright(path, folder, until=FIRST))
-        indices = np.unique(np.linspace(0, len(clip) - 1, GLIMPSES).round().astype(int))
+    def of(cls, path: str | Path, folder: Path, at: float | None = None) -> PreviewClip:
+        """The first FIRST seconds, or those up to the second `at`."""
+        until = max(FIRST, min(at or 0.0, LATEST) + 0.1)
+        clip = finished(read_upright(path, folder, until=until))
+        first, exactly = np.searchsorted(clip.times, (until - FIRST, at or 0.0)).clip(0, len(clip) - 1)
+        indices = np.unique([*np.linspace(first, len(clip) - 1, GLIMPSES).round().astype(int), exactly])
         images = [frame.rgb() for frame in clip.frames(indices)]
         return cls(clip, images, clip.times[indices], finished(track_faces(iter(images))))
 
@@ -96,8 +102,10 @@ class PreviewClip:
         trouble = None if usable.size else REASONS[int(track.state[best])]
         return Face(_head(image, points), Spot(float(self.times[best]), float(x), float(y)), trouble)
 
-    def drawn(self, pipe: SyncDiffPipeline, heard: SpeechFeatures, second: float, options: SampleOptions) -> Trial:
-        """One frame: of those that can be redrawn the one nearest to the second of the voice, for its sake."""
+    def drawn(
+        self, pipe: SyncDiffPipeline, heard: SpeechFeatures, second: float, options: SampleOptions, at: float
+    ) -> Trial:
+        """One frame as it speaks `second` of the voice: of those that can be redrawn the one nearest to second `at`."""
         wanted = options.face
         if isinstance(wanted, Spot):
             wanted = at_spot(self.tracks, wanted, self.times, (self.images[0].shape[0], self.images[0].shape[1]))
@@ -108,7 +116,7 @@ class PreviewClip:
             for image, matrix in zip(self.images, to_frame, strict=True)
         ])  # fmt: skip
         usable = np.flatnonzero(track.state == OK)
-        chosen = int(usable[np.abs(self.times[usable] - second).argmin()])
+        chosen = int(usable[np.abs(self.times[usable] - at).argmin()])
         one = np.array([chosen])
         face = FaceClip.of(track, to_frame, crops, film=lambda frames: (self.images[i] for i in frames))
         plan = FramePlan(face, one, np.zeros(1), np.array([second]), np.ones(1, np.float32))

@@ -131,7 +131,7 @@ class FakeLook:
         self.free = Event()  # what is asked waits for it
         self.free.set()
         self.looked: list[Path] = []
-        self.tried: list[tuple[Path, Path, SampleOptions]] = []
+        self.tried: list[tuple[Path, Path, SampleOptions, float | None]] = []
 
     def faces(self, face_file: str | Path) -> list[Face]:
         self.looked.append(Path(face_file))
@@ -142,8 +142,8 @@ class FakeLook:
         pictures = [face(0, 1, colour)[10:160, 85:235] for colour in colours[: self.people]]
         return [Face(p, Spot(0.0, (i + 0.5) / self.people, 0.5), None) for i, p in enumerate(pictures)]
 
-    def trial(self, face_file: Path, voice: Path, options: SampleOptions) -> Trial:
-        self.tried.append((face_file, voice, options))
+    def trial(self, face_file: Path, voice: Path, options: SampleOptions, at: float | None = None) -> Trial:
+        self.tried.append((face_file, voice, options, at))
         self.free.wait()
         if self.error:
             raise self.error

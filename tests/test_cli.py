@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -63,6 +64,20 @@ def test_sync_prints_one_object_and_writes_one_file(pipe, tmp_path, capsys) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     with av.open(str(out)) as written:
         assert len(written.streams.video) == len(written.streams.audio) == 1
+
+
+def test_sync_writes_the_comparison_beside_the_result(pipe, tmp_path) -> None:
+    out, both = tmp_path / "out.mp4", tmp_path / "both.mp4"
+    assert main(["sync", "face.mp4", "voice.wav", str(out), "--compare", str(both)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both.mp4", "out.mp4"]
+    with av.open(str(both)) as written:
+        assert (written.streams.video[0].width, written.streams.video[0].height) == (640, 180)
+        assert written.streams.audio
+        first, *_, last = (frame.to_ndarray(format="rgb24") for frame in written.decode(video=0))
+    assert np.abs(first[60, 160] - [200.0, 190, 180]).max() < 12  # the source's disc left, the result's right
+    assert np.abs(first[60, 480] - [210.0, 180, 160]).max() < 12
+    assert (last[176] != first[176]).any()
+    assert main(["sync", "face.mp4", "voice.wav", str(out), "--compare", str(out.with_suffix(".avi"))]) == 2
 
 
 def test_sync_in_words_with_the_default_options(pipe, tmp_path, capsys) -> None:

@@ -1,5 +1,8 @@
 """The first look: who is in the picture, and one frame redrawn, on the shipped examples and in pictures made here."""
 
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 
@@ -17,10 +20,6 @@ FACE, VOICE = EXAMPLES / "malik.mp4", EXAMPLES / "voice-wednesday.wav"
 
 def write_pair(path):
     """Ines and Malik side by side, half a second."""
-    from fractions import Fraction
-
-    import av
-
     frames = []
     for name in ("ines", "malik"):
         with av.open(str(EXAMPLES / f"{name}.mp4")) as container:
@@ -57,6 +56,11 @@ def test_one_frame_is_redrawn_inside_the_mask_and_nowhere_else(tmp_path, private
     low, high = seen.mask.min(0) - 3, seen.mask.max(0) + 3
     assert (changed >= low).all()
     assert (changed <= high).all()
+
+    with av.open(str(FACE)) as container:
+        film = [frame.to_ndarray(format="rgb24").astype(np.float32) for frame in container.decode(video=0)]
+    seen = look.trial(FACE, VOICE, SampleOptions(steps=1), at=3.5)  # that very frame
+    assert abs(np.argmin([np.abs(frame - seen.before).mean() for frame in film]) - 3.5 * 25) <= 1
 
     pair = write_pair(tmp_path / "pair.mp4")
     for x in (0.25, 0.75):

@@ -17,6 +17,7 @@ import torch
 
 from syncdiff.errors import CheckpointError, InputError
 from syncdiff.sync import syncnet_v2
+from syncdiff.sync.syncnet_v2 import weights
 from syncdiff.sync.syncnet_v2.network import SyncNet
 from syncdiff.sync.syncnet_v2.s3fd import S3FD, find_original, read_original
 from tests.media_fixtures import make_track, track_packets
@@ -127,6 +128,10 @@ def test_where_the_weights_are_looked_for(file: Path, tmp_path: Path, monkeypatc
     monkeypatch.delenv("SYNCDIFF_SYNCNET", raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert syncnet_v2.find() is None
+    cached = f"{weights.HUB.replace('/', '--')}/snapshots/main/auxiliary/{syncnet_v2.FILE}"
+    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda *_: f"cache/{cached}")
+    assert syncnet_v2.find() == Path("cache") / cached
+    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda *_: None)
     assert str(tmp_path / "checkpoints") in syncnet_v2.how_to_get()
     asked = []
     with pytest.raises(CheckpointError, match="not accepted"):  # and nothing is fetched without a yes

@@ -83,9 +83,11 @@ def test_several_faces_are_offered_and_the_chosen_one_is_redrawn(serve, visit, f
     tab.wait_for_selector("[aria-pressed=true]:has-text('Face 1')")
     tab.get_by_text("Face 3").click()
     tab.wait_for_selector("[aria-pressed=true]:has-text('Face 3')")
+    tab.evaluate("document.querySelector('#face video').currentTime = 1.2")  # where somebody stopped it
     tab.click("#test")
     tab.wait_for_selector(SHOWN.format("trial"))
     spot = look.tried[0][2].face
+    assert look.tried[0][3] == pytest.approx(1.2)
     assert spot.x == pytest.approx(5 / 6)
     assert tab.locator("[data-part=where] polygon[points]").count() == 2
     tab.click("[data-part=outlines]")

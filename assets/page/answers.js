@@ -13,9 +13,10 @@ function marks(row, steps) {
   return { ...row, chosen: String(steps) };
 }
 
+// A trial takes the frame at which the player of the face was left; none where nobody touched it.
 function begin_trial() {
   const ticket = (window.ticket = (window.ticket ?? 0) + 1);
-  return [{ state: "looking", ticket }, ticket];
+  return [{ state: "looking", ticket }, ticket, document.querySelector("#face video")?.currentTime || null];
 }
 function trial(tried, seen) {
   return seen.state === "looking" && seen.ticket === tried.ticket ? tried : seen;

@@ -311,20 +311,21 @@ def run_and_stop(desk: JobService, form: Form, view: gr.HTML, lengths: gr.JSON, 
 def try_one_frame(desk: JobService, form: Form, view: gr.HTML, lengths: gr.JSON) -> None:
     """The other button. What comes of it is seen only where it is still waited for: a run may have begun meanwhile,
     or another trial (see `trial` in answers.js)."""
-    stale, tried, ticket = gr.Checkbox(False, visible=False), gr.JSON(visible=False), gr.Number(visible=False)
+    stale, tried = gr.Checkbox(False, visible=False), gr.JSON(visible=False)
+    ticket, at = gr.Number(visible=False), gr.Number(visible=False)
 
-    def try_out(request: gr.Request, stale: bool, ticket: int, *values: Any) -> dict[str, Any]:
+    def try_out(request: gr.Request, stale: bool, ticket: int, at: float | None, *values: Any) -> dict[str, Any]:
         if stale:
             return {"state": "stale"}
-        asked = asked_for(*values)
+        asked = replace(asked_for(*values), at=seconds_of([at, None, None, None])[0])
         try:
             return view_state.trial(desk.trial(asked, visitor_of(request))) | {"ticket": ticket}
         except gr.Error as error:
             return view_state.failed(unescape(error.message), where=missing(asked)) | {"ticket": ticket}
 
-    looking = form.test.click(None, None, [view, ticket], js=answer("begin_trial"), **AGAIN, **BROWSER)
+    looking = form.test.click(None, None, [view, ticket, at], js=answer("begin_trial"), **AGAIN, **BROWSER)
     here = looking.then(None, None, stale, js=ARRIVED, **AGAIN, **BROWSER)
-    trial = here.then(try_out, [stale, ticket, *asks(form, lengths)], tried, **LOOKS, **AGAIN, **HIDDEN)
+    trial = here.then(try_out, [stale, ticket, at, *asks(form, lengths)], tried, **LOOKS, **AGAIN, **HIDDEN)
     trial.success(None, [tried, view], view, js=answer("trial"), **AGAIN, **BROWSER)
     failed = trial.failure(lambda: view_state.failed(TOO_MANY), None, tried, **NOW)
     failed.then(None, [tried, view], view, js=answer("failed_trial"), **AGAIN, **BROWSER)
@@ -339,8 +340,10 @@ def download_compared(view: gr.HTML) -> None:
         result = cache_folder() / named.parent.name / "syncdiff.mp4"
         if not named.parent.name.startswith("result-") or not result.is_file():
             return {"message": GONE}
+        made = result.with_name("compared.mp4")
         try:
-            made = side_by_side(result.with_name("syncdiff.source.mp4"), result, result.with_name("compared.mp4"))
+            if not made.exists():
+                side_by_side(result.with_name("syncdiff.source.mp4"), result, made)
         except InputError as sentence:
             return {"message": str(sentence)}
         return gr.FileData(path=str(made)).model_dump()

@@ -62,6 +62,7 @@ class JobRequest:
     options: Mapping[str, Any]  # of SampleOptions; None keeps its default
     seconds: tuple[float | None, float | None] = (None, None)  # of face (a photo is 0) and voice, as far as known
     promised: bool = True  # to say oneself that AI was used, where options leave the label out
+    at: float | None = None  # second of the frame that a trial redraws
 
     def chosen(self) -> SampleOptions:
         """What was turned, over the defaults. Raises InputError."""
@@ -115,7 +116,7 @@ class JobService:
     def trial(self, asked: JobRequest, visitor: Visitor) -> Trial:
         """One frame. Raises gr.Error only."""
         with errors_as_sentences(), in_turn(self.looks, visitor):
-            return self.look.trial(*files_of(asked), asked.chosen())
+            return self.look.trial(*files_of(asked), asked.chosen(), asked.at)
 
     def faces(self, face: str, visitor: Visitor) -> list[Face]:
         """Who is in the first seconds. Raises gr.Error only."""

@@ -118,7 +118,10 @@ def trial(seen: Trial) -> dict[str, Any]:
         "size": [width, height],
         "crop": polygon(seen.crop),
         "mask": polygon(seen.mask),
-        "message": f"One frame, as it would speak second {seen.second:.1f} of the voice.",
+        "message": (
+            f"One frame, as it would speak second {seen.second:.1f} of the voice. To try another, stop the face video "
+            "there."
+        ),
     }
 
 
