@@ -348,6 +348,7 @@ def test_a_finished_result_outlives_a_cancelled_run_and_a_reload(serve, visit) -
     tab.locator(".offered button").first.click()
     tab.wait_for_selector(SHOWN.format("done"))
     first = tab.get_attribute("[data-part=result]", "src")
+    assert not tab.is_visible("[data-part=against]")  # there is no other yet
     tab.locator(".picks >> text=Best").click()
     tab.click("#run")
     assert wait_for(lambda: tab.locator(".past button").count() == 2)

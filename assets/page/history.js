@@ -24,18 +24,20 @@ function forget(url) {
   store();
 }
 
+const isShown = (value) => finished?.result.url === value.result.url;  // the same result may be another object
+
 function drawHistory() {
   part("history").hidden = !past.length;
   part("past").replaceChildren(...past.map(({ value }) => {
     const card = Object.assign(document.createElement("button"), { type: "button" });
     if (value.thumb) card.append(Object.assign(new Image(96, 96), { src: value.thumb, alt: "" }));
     card.append(...all("span", [value.label]), ...all("small", [value.brief]));
-    card.setAttribute("aria-pressed", String(shown === "done" && finished === value));
+    card.setAttribute("aria-pressed", String(shown === "done" && isShown(value)));
     card.addEventListener("click", () => open(value));
     return card;
   }));
   // Beside the shown result any other may stand, instead of the original.
-  const others = past.filter((run) => run.value !== finished);
+  const others = past.filter((run) => !isShown(run.value));
   part("against-label").hidden = !others.length;
   const choices = [["", "the original"], ...others.map(({ value }) => [value.result.url, value.label])];
   const now = part("against").value;
