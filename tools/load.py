@@ -148,7 +148,7 @@ def power_cut(server: Server, folder: Path, table: Table) -> None:
     (folder / "delivered.mp4").write_bytes(delivered.video)
     cut = welcome(server, 211, folder)
     cut.guest.join("sync", *cut.files, 50, 0, True)
-    next(message for message in cut.guest.heard() if progress_of(message) == "drawing")
+    next(message for message in cut.guest.heard() if progress_of(message).startswith("drawing"))
     home = server.home()
     began = time.monotonic()
     server.kill()

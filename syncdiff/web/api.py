@@ -56,7 +56,8 @@ def add_endpoints(desk: JobService) -> None:
         with closing(desk.run(asked, visitor_of(request))) as items:
             for item in items:
                 if isinstance(item, Result):
-                    item.source.unlink(missing_ok=True)  # nobody is handed it, so nobody would sweep it up
+                    if item.source is not None:  # nobody is handed it, so nobody would sweep it up
+                        item.source.unlink(missing_ok=True)
                     yield str(item.video), public_report(item)
                     return
                 if isinstance(item, Waiting):

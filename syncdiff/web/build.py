@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from html import escape, unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -179,7 +179,7 @@ def values_of(settings: Settings) -> list:
 def show_costs(form: Form, desk: JobService, lengths: gr.JSON, runs: list) -> None:
     """On the presets stands what a run should take. The browser measures its files: nothing is opened here."""
 
-    def tell(lengths: list[float | None], tail: str, correct: bool) -> dict[str, Any]:
+    def tell(lengths: list[float | None], tail: Literal["keep", "trim"], correct: bool) -> dict[str, Any]:
         return presets(desk, lengths, SampleOptions(tail=tail, correct_offset=correct))
 
     costs = gr.JSON(visible=False)
@@ -409,8 +409,8 @@ def watched(desk: JobService, asked: JobRequest, visitor: Visitor, syncnet: obje
 
 def settings_of(asked: JobRequest, options: SampleOptions) -> Settings:
     """What a link to this run may hold: examples by name, never a visitor's file."""
-    face, voice = recognise(Path(asked.face), "face"), recognise(Path(asked.voice), "voice")
-    return Settings(face, voice, options)
+    face, voice = files_of(asked)
+    return Settings(recognise(face, "face"), recognise(voice, "voice"), options)
 
 
 def write_report(result: Result) -> Path:

@@ -73,7 +73,7 @@ class JobRequest:
                 raise InputError(f"The value of {name} is far out of range: give a small number.")
             if name in SWITCHES and value is not None and not isinstance(value, bool):  # "false" would count as a yes
                 raise InputError(f"The value of {name} is neither true nor false: give one of the two.")
-        given = {name: value for name, value in self.options.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in self.options.items() if value is not None}
         return SampleOptions(**given | {name: int(given[name]) for name in NUMBERS if name in given})
 
 
@@ -123,7 +123,7 @@ class JobService:
         with errors_as_sentences(), in_turn(self.looks, visitor):
             return self.look.faces(face)
 
-    def run(self, asked: JobRequest, visitor: Visitor) -> Iterator[Waiting | Running | Result]:
+    def run(self, asked: JobRequest, visitor: Visitor) -> Generator[Waiting | Running | Result, None, None]:
         """One request in a fresh private folder, which is thrown away unless a Result comes of it.
 
         Raises gr.Error only. Closing it gives the place in the line back."""
