@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def variances(pipe: SyncDiffPipeline, film: Film) -> tuple[float, float]:
     if len(seen) < SPREAD:
         raise InputError(f"its face is seen in {len(seen)} frames after the first, and {SPREAD} are needed.")
     frames = seen[np.linspace(0, len(seen) - 1, SPREAD).astype(int)]
-    net, heard = pipe.denoiser, pipe.generator().encode(film.sound)
+    net, heard = pipe.denoiser, cast(Tensor, pipe.generator().encode(film.sound))
 
     def encoded(pictures: Iterable[np.ndarray]) -> Tensor:
         with autocast(pipe.vae.device):
@@ -103,5 +104,6 @@ def evaluate_input_sensitivity(
             missing.append(f"{film.name} is left out: {sentence}")
     if not rows:
         raise InputError(f"No film of {data} could be evaluated. {' '.join(missing)}")
-    told = {"films": len(rows)} | dict(zip(PUBLISHED_4, np.mean(rows, axis=0), strict=True))
-    return write_table(out, NAME, table({"ours": told}, beside, COLUMNS), missing)
+    ours: dict[str, float | None] = {"films": len(rows)}
+    ours.update(zip(PUBLISHED_4, np.mean(rows, axis=0).tolist(), strict=True))
+    return write_table(out, NAME, table({"ours": ours}, beside, COLUMNS), missing)

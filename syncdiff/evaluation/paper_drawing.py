@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import av
 import numpy as np
@@ -23,7 +23,7 @@ from syncdiff.errors import InputError
 from syncdiff.job import Job
 from syncdiff.options import SampleOptions
 from syncdiff.paper import Priors, paste_frame, to_latents, to_pixels
-from syncdiff.paper.generator import FaceFrames
+from syncdiff.paper.generator import FaceFrames, PaperGenerator
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.results import Result
 from syncdiff.training.lrs import Film, PreparedFilm, Utterance, write_whole
@@ -47,7 +47,7 @@ class Task:
         """[N] float32 at 16 kHz. Raises InputError."""
         if self.voice == "matched":
             return own
-        if self.voice == "silence":
+        if self.voice == "silence" or self.stranger is None:
             return np.random.default_rng(0).normal(0, SILENCE_RMS, len(own)).astype(np.float32)
         return sound_of(self.stranger.read().utterance)
 
@@ -59,7 +59,7 @@ def drawn_mask(path: Path) -> np.ndarray:
 
 def draw_together(pipe: SyncDiffPipeline, tasks: Sequence[Task], options: SampleOptions) -> dict[str, str]:
     """Redraw several films in one batch, the paper's profile. Returns why films could not be, by name."""
-    generator, ready, failed = pipe.generator(), [], {}
+    generator, ready, failed = cast(PaperGenerator, pipe.generator()), [], {}
     for task in tasks:
         try:
             film = task.film.read().film()
@@ -82,7 +82,7 @@ def draw_together(pipe: SyncDiffPipeline, tasks: Sequence[Task], options: Sample
 def _plan(film: Film, sound: np.ndarray) -> FramePlan:
     """Every frame with a face box is redrawn, up to the end of the voice."""
     T = max(1, min(len(film.frames), len(sound) * FPS // SAMPLE_RATE))
-    usable = np.isfinite(film.boxes).all(1)
+    usable = np.asarray(np.isfinite(film.boxes).all(1))
     times = np.arange(T) / FPS
     face = FaceFrames(film.frames, film.to_frame, film.boxes, usable)
     return FramePlan(face, np.arange(T), times, times + 0.5 / FPS, usable[:T].astype(np.float32))
@@ -96,8 +96,8 @@ def draw_by_job(job: Job, task: Task, options: SampleOptions) -> dict[str, str]:
             voice = own if task.voice == "matched" else Path(folder) / "voice.wav"
             if task.voice != "matched":
                 soundfile.write(voice, task.sound(sound_of(task.film.read().utterance)), SAMPLE_RATE)
-            result: Result
-            *_, result = job(own, voice, Path(folder) / "made.mp4", options)
+            *_, last = job(own, voice, Path(folder) / "made.mp4", options)
+            result = cast(Result, last)
             times = np.arange(result.frames) / FPS + 0.5 / FPS
             undrawn = [(gap.start <= times) & (times < gap.end) for gap in result.passed_through]
             mask = ~np.any(undrawn, axis=0) if undrawn else np.ones(len(times), bool)

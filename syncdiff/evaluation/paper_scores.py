@@ -37,7 +37,7 @@ def faces_of(images: Sequence[np.ndarray], boxes: np.ndarray, which: np.ndarray)
     """The face boxes [T, 4] cut out of the frames `which` [T] bool, [n, 96, 96, 3] uint8.
 
     Raises InputError where none is left."""
-    cut = [_resized(images[t], *(round(float(v)) for v in boxes[t])) for t in np.flatnonzero(which)]
+    cut = [_resized(images[int(t)], *(round(float(v)) for v in boxes[t])) for t in np.flatnonzero(which)]
     if not cut:
         raise InputError("none of its frames has a face box and was drawn.")
     return np.stack(cut)
@@ -109,7 +109,8 @@ class LipReading:
         prefix = "" if method.startswith("ours") else f"{method}/"
         both = [(row["text"].upper(), self.read[prefix + row["film"]].upper()) for row in rows
                 if row["text"] and prefix + row["film"] in self.read]  # fmt: skip
-        return 100 * jiwer.wer(*(list(words) for words in zip(*both, strict=True))) if both else None
+        said, read = ([pair[i] for pair in both] for i in (0, 1))
+        return 100 * float(jiwer.wer(said, read)) if both else None
 
 
 # --- scoring
@@ -119,7 +120,8 @@ class Scorer:
     """The measures that are installed, on one device, and sentences about those that are not."""
 
     def __init__(self, pipe: SyncDiffPipeline, out: Path, voices: Sequence[Voice], *, lips: bool) -> None:
-        self.pipe, self.out, self.voices, self.lips = pipe, out, voices, lips
+        self.pipe, self.out, self.lips = pipe, out, lips
+        self.voices: Sequence[Voice] = voices
         device = own_device()
         self.net, lpips, inception = syncnet_v2.load(), load_lpips(device), load_inception(device)
         if self.net:
@@ -172,7 +174,7 @@ class Scorer:
         self, row: dict, film: PreparedFilm, stranger: PreparedFilm | None, shown: Film, own: list[np.ndarray]
     ) -> None:
         lips = opening(shown.images) if self.lips else None
-        row["lips r"] = _r(opening(own), lips) if self.lips else None
+        row["lips r"] = None if lips is None else _r(opening(own), lips)
         if "foreign" in self.voices and stranger is not None:
             path, other = self.out / "foreign" / f"{film.name}.mp4", stranger.read()
             row["foreign LSE-C"], row["foreign LSE-D"] = self._lse(path, sound_of(other.utterance))
@@ -181,7 +183,7 @@ class Scorer:
         if "silence" in self.voices:
             path = self.out / "silence" / f"{film.name}.mp4"
             row["silence LSE-C"], _ = self._lse(path, shown.sound)
-            row["silence lips r"] = _r(opening(read_frames(path)), lips) if self.lips else None
+            row["silence lips r"] = None if lips is None else _r(opening(read_frames(path)), lips)
 
     @torch.inference_mode()
     def _reconstructed(self, film: Film) -> list[np.ndarray]:

@@ -56,7 +56,7 @@ def load_inception(device: torch.device) -> Features | str:
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """FID of two sets of features [N, D] (Heusel et al. 2017), by pytorch_fid."""
-    from pytorch_fid.fid_score import calculate_frechet_distance
+    from pytorch_fid.fid_score import calculate_frechet_distance  # pyright: ignore[reportMissingImports]
 
     return float(calculate_frechet_distance(*(f(x) for x in (a, b) for f in (_mean, _covariance))))
 

@@ -58,9 +58,11 @@ class Run:
 
     def draw(self, batch: int) -> None:
         """Whatever of this process's films is not drawn yet, after a line that says how long it takes."""
-        tasks, frames = [], {}
+        tasks: list[Task] = []
+        frames: dict[str, int] = {}
         for film in self.own:
-            missing = [voice for voice in self.scorer.voices if not (self.out / voice / f"{film.name}.mp4").exists()]
+            paths: dict[Voice, Path] = {voice: self.out / voice / f"{film.name}.mp4" for voice in self.scorer.voices}
+            missing = [voice for voice, path in paths.items() if not path.exists()]
             if not missing or self._left_out(film):
                 continue
             try:
@@ -70,7 +72,7 @@ class Run:
                 continue
             stranger = self.stranger(film) if "foreign" in missing else None
             tasks += [
-                Task(film, voice, stranger, self.out / voice / f"{film.name}.mp4")
+                Task(film, voice, stranger, paths[voice])
                 for voice in missing
                 if voice != "foreign" or stranger is not None
             ]
@@ -111,9 +113,9 @@ class Run:
 
     def table(self, beside: Rows, refused: dict[str, str], reading: LipReading | None) -> str:
         """RUN/table.md and .csv once all films are scored; until then how many are to come. Raises InputError."""
-        known = {film.name: self._read(film) for film in self.films}
-        if to_come := [name for name, content in known.items() if content is None]:
-            return f"{len(to_come)} of {len(known)} films are still to be scored, by other processes or another start."
+        known = {film.name: content for film in self.films if (content := self._read(film)) is not None}
+        if to_come := len(self.films) - len(known):
+            return f"{to_come} of {len(self.films)} films are still to be scored, by other processes or another start."
         left_out = refused | {name: content["left out"] for name, content in known.items() if "left out" in content}
         notes = [f"{name} is left out: {why}" for name, why in left_out.items()]
         rows = [row for content in known.values() for row in content.get("rows", [])]
@@ -177,7 +179,7 @@ def _speaker(film: PreparedFilm) -> str:
 
 def _save_features(path: Path, features: dict[str, np.ndarray]) -> None:
     with path.open("wb") as file:
-        np.savez(file, **features)
+        np.savez(file, allow_pickle=False, **features)
 
 
 def _write_films(path: Path, rows: list[dict]) -> None:

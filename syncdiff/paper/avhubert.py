@@ -1,9 +1,8 @@
-"""Speech -> features per video frame, as the paper hears it: the audio path of AV-HuBERT. Knows nothing of pictures.
+"""The paper's speech encoder: the audio path of AV-HuBERT (Shi et al. 2022), one feature a video frame.
 
-AV-HuBERT (Shi et al. 2022) learned from faces and voices together, so its features know what lips do; SyncDiff takes
-the last layer's and trains the top three of twelve layers on (section 3.2). Only the audio half is here: the video half
-of the fused features is zeros, which is what the released model gets when it is given no video. Modules bear the names
-of the released files, so that reading one is a comparison of keys. The weights are Meta's: for non-commercial research.
+AV-HuBERT was pre-trained on faces and voices together. SyncDiff takes the last layer's output and trains the top three
+of twelve layers on (section 3.2). The video half of the fused features is zeros, as in the released model without a
+video. Modules have the names of the released files. The weights are Meta's: for non-commercial research.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from syncdiff.weights import Offer, load_strictly, read_tensors
 
 STACK = 4  # filterbank frames of 10 ms side by side: one per video frame of 40 ms
 RATE = SAMPLE_RATE // HOP // STACK  # 25 Hz
-TAPS, GROUPS = 128, 16  # of the convolution that tells positions apart
+TAPS, GROUPS = 128, 16  # of the positional convolution
 HEAD = 64  # features per attention head, in Base and in Large
 PIECE, CONTEXT = 500, 100  # frames encoded at once, and of those the most that only lend context at either end
 
@@ -57,14 +56,14 @@ _UNUSED = ("feature_extractor_video.", "mask_emb", "label_embs_concat", "final_p
 
 
 def stacked(samples: np.ndarray) -> Tensor:
-    """[N] at 16 kHz, -1..1 -> what the network hears, [T25, STACK * BANDS]; every row has mean 0 and variance 1."""
+    """[N] at 16 kHz, -1..1 -> the encoder's input [T25, STACK * BANDS]; every row has mean 0 and variance 1."""
     bands = log_filterbank(samples)
     bands = F.pad(bands, (0, 0, 0, -len(bands) % STACK))
     return F.layer_norm(bands.reshape(-1, STACK * BANDS), (STACK * BANDS,))
 
 
 class _Attention(nn.Module):
-    """Every frame looks at every frame that `heard` lets it see."""
+    """Self-attention over the frames; `heard` masks the padding."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class _Layer(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Positions from a wide convolution, then the layers; in training each layer is left out now and then."""
+    """Positional convolution, then the layers; in training each layer is left out with probability `layerdrop`."""
 
     def __init__(self, width: int, layers: int, hidden: int, dropout: float, layerdrop: float) -> None:
         super().__init__()
@@ -145,7 +144,7 @@ class AVHubert(ModelMixin, ConfigMixin):
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Frames [B, T25, 104] as `stacked` makes them; lengths [B] where rows are padded, at least 1 frame each.
 
-        What comes out beyond a row's length means nothing; what comes out before does not depend on the padding."""
+        Features beyond a row's length have no meaning; those before it do not depend on the padding."""
         audio = self.feature_extractor_audio["proj"](frames)
         x = self.post_extract_proj(self.layer_norm(torch.cat([audio, torch.zeros_like(audio)], dim=-1)))
         if lengths is None:

@@ -113,7 +113,7 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
             cross_attention_dim=speech_width,
         )
         for layer in _zero_at_first(self.unet):
-            nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.weight), nn.init.zeros_(cast(Tensor, layer.bias))
 
     def forward(self, noisy: Tensor, timestep: Tensor, told: Priors) -> Tensor:
         seen = [noisy, told.masked]  # the order of section 3.4, noise first
@@ -124,10 +124,11 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
         return self.unet(torch.cat(seen, dim=1), timestep, told.speech).sample
 
 
-def _zero_at_first(unet: UNet2DConditionModel) -> list[nn.Module]:
+def _zero_at_first(unet: UNet2DConditionModel) -> list[nn.Conv2d]:
     """The last layer of every residual branch, and of the whole U-Net."""
     blocks = [part.conv2 for part in unet.modules() if isinstance(part, ResnetBlock2D)]
-    return [*blocks, *(p.proj_out for p in unet.modules() if isinstance(p, Transformer2DModel)), unet.conv_out]
+    transformers = [part.proj_out for part in unet.modules() if isinstance(part, Transformer2DModel)]
+    return cast(list[nn.Conv2d], [*blocks, *transformers, unet.conv_out])
 
 
 def paper_schedule() -> DDIMScheduler:

@@ -140,11 +140,11 @@ class PaperGenerator:
             with autocast(self.denoiser.device):
                 guess = self.denoiser(x, t.expand(rows).to(x.device), told).float()
             if isinstance(scheduler, LCMScheduler):  # clean estimate, then noise anew (Song et al. 2023, algorithm 1)
-                x = cast(LCMSchedulerOutput, scheduler.step(guess, int(t), x)).denoised
+                x = cast(Tensor, cast(LCMSchedulerOutput, scheduler.step(guess, int(t), x)).denoised)
                 yield x
                 if t > scheduler.timesteps[-1]:
                     later = scheduler.timesteps[(scheduler.timesteps == t).nonzero()[0, 0] + 1]
-                    x = scheduler.add_noise(x, noise(), later[None])
+                    x = scheduler.add_noise(x, noise(), cast(torch.IntTensor, later[None]))
             else:
                 x = cast(DDIMSchedulerOutput, scheduler.step(guess, int(t), x, eta=0.0)).prev_sample
                 yield x

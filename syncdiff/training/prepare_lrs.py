@@ -18,11 +18,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from diffusers import VQModel
+from torch import nn
 
 from syncdiff.errors import InputError
 from syncdiff.faces import choose, track_faces
@@ -142,7 +144,7 @@ def _boxes(images: Sequence[np.ndarray], record: Path, find: FaceFinder) -> np.n
 def _save(path: Path, array: np.ndarray | None = None, **arrays: np.ndarray) -> None:
     """To a file object: numpy would add its own suffix to a name."""
     with path.open("wb") as file:
-        np.savez(file, **arrays) if array is None else np.save(file, array)
+        np.savez(file, allow_pickle=False, **arrays) if array is None else np.save(file, array)
 
 
 @torch.inference_mode()
@@ -160,7 +162,7 @@ def write_report(out: Path, films: Sequence[Utterance]) -> str:
     rows, counts = [], {"prepared": 0, "refused": 0, "to come": 0}
     for one in films:
         record = out / f"{one.name}.npz"
-        row = {"film": one.name, "state": "to come", "frames": "", "with a face": "", "why": ""}
+        row: dict[str, Any] = {"film": one.name, "state": "to come", "frames": "", "with a face": "", "why": ""}
         if record.exists():
             with np.load(record) as file:
                 boxes = file["boxes"]
@@ -206,7 +208,9 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, metavar="DIR", help="VQ-f4: also write latents")
     args = parser.parse_args()
     try:
-        vae = read_vae(args.vae).to(own_device()).eval() if args.vae else None
+        vae = read_vae(args.vae) if args.vae else None
+        if vae is not None:
+            nn.Module.to(vae, own_device())
         print(prepare(args.corpus, args.out, args.list, finder=args.boxes, vae=vae), flush=True)
     except InputError as sentence:
         sys.exit(str(sentence))

@@ -29,7 +29,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -216,7 +216,8 @@ class DenoisingLoss(nn.Module):
     ) -> Tensor:
         """The loss of a batch of `PaperRows`, encoded."""
         told = Priors(masked, identity, pose, self.tokens(heard, lengths, frame))
-        return self.loss(self.scheduler.add_noise(clean, noise, timestep), noise, timestep, told)
+        noisy = self.scheduler.add_noise(clean, noise, cast(torch.IntTensor, timestep))
+        return self.loss(noisy, noise, timestep, told)
 
     def loss(self, noisy: Tensor, noise: Tensor, timestep: Tensor, told: Priors) -> Tensor:
         return F.mse_loss(self.denoiser(noisy, timestep, told).float(), noise)
@@ -326,7 +327,7 @@ class PaperTrainer:
         (out / "state.partial.pt").replace(out / "state.pt")
         self.average.store(self.learned)
         self.average.copy_to(self.learned)
-        schedule = few_step_schedule() if self.preset.distils else paper_schedule()
+        schedule = cast(DDIMScheduler, few_step_schedule()) if self.preset.distils else paper_schedule()
         pipe = SyncDiffPipeline(self.networks.denoiser, self.networks.speech, schedule, vae)
         pipe.save_pretrained(out / "pipeline")
         self.average.restore(self.learned)
@@ -373,7 +374,7 @@ def train(
     if teacher is None:
         networks = DenoisingLoss(PaperDenoiser(**preset.denoiser), speech, paper_schedule(), preset.tuned)
     else:
-        student = PaperDenoiser.from_config(teacher.config)
+        student = cast(PaperDenoiser, PaperDenoiser.from_config(teacher.config))
         student.load_state_dict(teacher.state_dict())
         networks = ConsistencyLoss(student, speech, paper_schedule(), teacher.to(accelerator.device))
         preset = replace(preset, denoiser={"previous": teacher.config["previous"]})
@@ -442,7 +443,7 @@ def _late(accelerator: Accelerator, limit: float | None) -> bool:
     if limit is None:
         return False
     mine = torch.tensor([time.time() >= limit], device=accelerator.device)
-    return bool(accelerator.gather(mine).any())
+    return bool(cast(Tensor, accelerator.gather(mine)).any())
 
 
 def _list_skipped(skipped: list[tuple[str, str]], path: Path) -> None:

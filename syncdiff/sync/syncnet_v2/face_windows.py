@@ -49,10 +49,9 @@ def jpegs(pictures: Iterable[np.ndarray | av.VideoFrame]) -> Iterator[np.ndarray
     """
     codec = None
     for number, picture in enumerate(pictures):
-        frame = picture
         if isinstance(picture, np.ndarray):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        frame = full_range(frame)
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")  # noqa: PLW2901
+        frame = full_range(picture)
         if codec is None:
             codec = av.CodecContext.create("mjpeg", "w")
             codec.height, codec.width, codec.pix_fmt = frame.height, frame.width, "yuvj420p"
