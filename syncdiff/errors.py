@@ -50,7 +50,8 @@ def disk_errors_as_sentences(*folders: Path) -> Iterator[None]:
             raise
         there = [folder for folder in folders if folder.is_dir()]
         if error.filename:
-            place = Path(os.fsdecode(error.filename)).parent
+            file = Path(os.fsdecode(error.filename)).absolute()
+            place = next((folder for folder in there if file.is_relative_to(folder.absolute())), file.parent)
         else:
             place = min(there, key=lambda folder: shutil.disk_usage(folder).free, default=Path())
         raise DiskError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -161,15 +162,16 @@ def test_what_lay_at_out_is_replaced_only_at_the_very_end(job, short, tmp_path, 
     assert out.read_text() == "before"
     steps.close()
     monkeypatch.setattr("syncdiff.media.ClipWriter.write", full_disk)
-    with pytest.raises(InputError, match=r"The disk is full .*: free some space there"):
+    with pytest.raises(InputError, match=r"The disk is full \((.*)\): free some space there") as caught:
         run(job, *short, out)
+    assert re.search(r"\((.*)\)", str(caught.value))[1] == str(tmp_path)
     assert out.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     assert not any(private_temp.iterdir())
 
 
-def full_disk(*_):
-    raise OSError(errno.ENOSPC, "No space left on device")
+def full_disk(writer, *_):
+    raise OSError(errno.ENOSPC, "No space left on device", str(writer.path))
 
 
 def test_a_corrected_offset_moves_the_sound_of_every_frame(job, short, tmp_path, monkeypatch):
