@@ -28,6 +28,7 @@ from syncdiff.faces.face_alignment_backend import check_files
 from syncdiff.generator import CHUNK, CompactGenerator, DrawnFrame, FaceGenerator
 from syncdiff.geometry import crops
 from syncdiff.media import LIMITS, Clip, ClipWriter, Patch, Speech, Timeline, read_speech, timeline
+from syncdiff.occlusion import mark_covered
 from syncdiff.options import OPTIONS, SampleOptions
 from syncdiff.pipeline import Attention, SyncDiffPipeline
 from syncdiff.progress import Worker, adapted, prefetched
@@ -144,6 +145,7 @@ class Job:
                     cuts.append((crops.cut, crops.align(track, clip.times), CropFile(folder / "upright")))
                 yield from _cut(clip, cuts)
                 judged = JudgeCrops(cuts[-1][1], cuts[-1][2], CropFile(folder / "result"))
+                track = mark_covered(track, judged.source)
             with watch.stage("listening"):
                 yield Progress("listening", 0, 1)
                 features = generator.encode(speech.samples())

@@ -18,6 +18,7 @@ from syncdiff.faces.track import REASONS
 from syncdiff.geometry.crops import WINDOW, S, align, cut
 from syncdiff.media import Clip, open_speech
 from syncdiff.models.speech_encoder import SpeechFeatures, speech_features
+from syncdiff.occlusion import mark_covered
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
@@ -115,6 +116,7 @@ class PreviewClip:
             np.zeros((S, S, 3), np.uint8) if np.isnan(matrix).any() else cut(image, matrix)
             for image, matrix in zip(self.images, to_frame, strict=True)
         ])  # fmt: skip
+        track = mark_covered(track, crops, consecutive=False)
         usable = np.flatnonzero(track.state == OK)
         chosen = int(usable[np.abs(self.times[usable] - at).argmin()])
         one = np.array([chosen])
