@@ -77,6 +77,7 @@ def test_original_and_result_play_in_step(serve, visit, files) -> None:
     assert "3.20" not in text  # the figures are there for whoever asks
     tab.click(".view summary")
     text = tab.inner_text(SHOWN.format("done"))
+    assert tab.locator(".scores tbody th").all_inner_texts()[0].startswith("Confidence")
     for words in ("3.20", "5.60", "sound 40 ms early", "syncdiff-judge", "runs forward and back", "LSE-C", "CPU"):
         assert words in text
     with tab.expect_download() as download:

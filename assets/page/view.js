@@ -13,8 +13,9 @@ function table({ title, rows }) {
   made.createCaption().textContent = title;
   made.className = "scores";
   head.append(document.createElement("td"), ...all("th", ["Original", "Result"]));
+  const body = made.createTBody();
   for (const [name, hint, ...both] of rows) {
-    const row = made.insertRow(), what = document.createElement("th");
+    const row = body.insertRow(), what = document.createElement("th");
     what.scope = "row";
     what.append(name, ...all("small", [hint]));
     row.append(what, ...all("td", both));
