@@ -1,7 +1,7 @@
 # make app    set up .venv once, then open the page on 127.0.0.1 (GRADIO_SERVER_PORT, else 7860)
 # make test   set up, then run the tests          make test ARGS='tests/test_media.py -x'
 # make examples   the comparisons that the page shows first; after new weights
-# make lint   style and import order               make bench   seconds and memory of the whole journey
+# make lint   style, import order, types           make bench   seconds and memory of the whole journey
 #
 # PYTHON  the interpreter to build .venv from; else the first of python3, python3.12, python3.11, python that is 3.11 or
 #         3.12; else uv's 3.12, where uv is installed.
@@ -30,6 +30,7 @@ test: $(venv)/ready-dev
 lint: $(venv)/ready-dev
 	$(python) -m ruff check .
 	$(venv)/bin/lint-imports --no-cache --no-logo
+	$(venv)/bin/basedpyright --pythonpath $(python)
 
 examples: $(venv)/ready
 	$(python) tools/make_examples.py

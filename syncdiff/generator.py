@@ -15,6 +15,7 @@ from syncdiff.conditioning import BaseFaceClip, CropFile, FaceClip, FramePlan, M
 from syncdiff.devices import autocast
 from syncdiff.diffusion import sampler
 from syncdiff.faces import FaceTrack
+from syncdiff.faces.tracker import Backend
 from syncdiff.geometry import crops
 from syncdiff.geometry.crops import WINDOW
 from syncdiff.geometry.reference import with_difference
@@ -50,30 +51,35 @@ class FaceGenerator(Protocol):
     """What a profile offers to a job."""
 
     side: int  # px, of its crops
-    finder: str  # backend that finds its faces
+    finder: Backend  # of faces
     upright: bool  # whether its crops are those that the judge sees and the invisible mark lies in
 
     def cut(self, image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
         """Frame [H, W, 3] and crop -> frame transform [2, 3] -> crop [side, side, 3]."""
+        ...
 
-    def align(self, clip: Clip, track: FaceTrack) -> np.ndarray:
+    def align(self, clip: Clip, track: FaceTrack, /) -> np.ndarray:
         """Crop -> frame transforms [T, 2, 3] of a track; NaN where the face is missing."""
+        ...
 
-    def face_clip(self, clip: Clip, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> BaseFaceClip:
+    def face_clip(self, clip: Clip, track: FaceTrack, to_frame: np.ndarray, crops: CropFile, /) -> BaseFaceClip:
         """The face that a FramePlan refers to."""
+        ...
 
     def encode(self, samples: np.ndarray) -> Any:
         """Voice [N] at 16 kHz -> this profile's speech features."""
+        ...
 
     def generate(self, plan: FramePlan, speech: Any, start: int, *, steps: int, seed: int) -> Iterator[GeneratorStep]:
         """Redraw the CHUNK of output frames that begins at `start`; chunks are asked for in order."""
+        ...
 
 
 class CompactGenerator:
     """Generates any chunk of a job on its own, lanes of frames side by side (`diffusion.sampler`)."""
 
     side = crops.S
-    finder = "mediapipe"
+    finder: Backend = "mediapipe"
     upright = True
     cut = staticmethod(crops.cut)
 

@@ -25,6 +25,7 @@ from syncdiff.conditioning import CropFile, FramePlan
 from syncdiff.errors import CheckpointError, InputError, disk_errors_as_sentences
 from syncdiff.faces import FaceTrack, Spot, at_spot, choose, read_upright, track_faces
 from syncdiff.faces.face_alignment_backend import check_files
+from syncdiff.faces.tracker import Backend
 from syncdiff.generator import CHUNK, CompactGenerator, DrawnFrame, FaceGenerator
 from syncdiff.geometry import crops
 from syncdiff.media import LIMITS, Clip, ClipWriter, Patch, Speech, Timeline, read_speech, timeline
@@ -329,8 +330,8 @@ def _mouth_path(to_frame: np.ndarray, times: np.ndarray, clip: Clip) -> tuple[tu
         if np.isfinite(matrix).all() and (not path or time - path[-1][0] >= MOUTH_SECONDS):
             x, y = (matrix @ middle).tolist()
             across = width * float(np.hypot(*matrix[:, 0]))
-            parts = (x / clip.width, y / clip.height, across / clip.width)
-            path.append((round(time, 3), *(round(part, 4) for part in parts)))
+            x, y, across = (round(part, 4) for part in (x / clip.width, y / clip.height, across / clip.width))
+            path.append((round(time, 3), x, y, across))
     return tuple(path)
 
 
@@ -350,7 +351,7 @@ def _staged(
     return adapted(steps, lambda fraction: Progress(stage, since + round((until - since) * fraction), 100))
 
 
-def _finder(generator: FaceGenerator) -> tuple[str, tuple[str, ...]]:
+def _finder(generator: FaceGenerator) -> tuple[Backend, tuple[str, ...]]:
     """The face finder of a generator, or the shipped one where its files are missing; and notes."""
     if generator.finder == "face-alignment":
         try:
@@ -361,7 +362,7 @@ def _finder(generator: FaceGenerator) -> tuple[str, tuple[str, ...]]:
     return generator.finder, ()
 
 
-def _track(clip: Clip, finder: str, wanted: int | Spot | None) -> Generator[Progress, None, FaceTrack]:
+def _track(clip: Clip, finder: Backend, wanted: int | Spot | None) -> Generator[Progress, None, FaceTrack]:
     """The track of the face that was asked for."""
     steps = track_faces(prefetched((frame.rgb() for frame in clip.frames()), DECODED_AHEAD), finder)
     tracks = yield from adapted(steps, lambda done: Progress("finding the face", done, 2 * len(clip)))

@@ -20,7 +20,7 @@ from diffusers.utils import BaseOutput
 from syncdiff.conditioning import FramePlan
 from syncdiff.devices import autocast, limit_threads
 from syncdiff.errors import InputError
-from syncdiff.generator import CHUNK, CompactGenerator
+from syncdiff.generator import CHUNK, CompactGenerator, FaceGenerator
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.options import OPTIONS, Profile
@@ -76,7 +76,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         Raises InputError where there is none, CheckpointError where a file in it is not what it says."""
         folder = Path(pretrained_model_name_or_path)
         parts = {name: read_network(kind, folder / name) for name, kind in NETWORKS[profile_of(folder)].items()}
-        return cls(**parts, scheduler=read_schedule(folder / "scheduler"))
+        return cls(**parts, scheduler=read_schedule(folder / "scheduler"))  # pyright: ignore[reportArgumentType] -- NETWORKS says which class
 
     @classmethod
     def ready(cls, folder: str | Path = COMPACT, attention: Attention = "auto") -> SyncDiffPipeline:
@@ -126,7 +126,7 @@ class SyncDiffPipeline(DiffusionPipeline):
     def profile(self) -> Profile:
         return "compact" if self.vae is None else "paper"
 
-    def generator(self) -> CompactGenerator | PaperGenerator:
+    def generator(self) -> FaceGenerator:
         """A generator for one job with these components."""
         if self.vae is None:
             return CompactGenerator(self.denoiser, self.speech, self.scheduler)

@@ -16,7 +16,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -159,10 +159,10 @@ class AblatedClip(SourceClip):
         return replace(usual, face=replace(usual.face, build=self.build))
 
 
-def drawn_by_row(row: Row, denoiser: Denoiser, encoder: nn.Module) -> Method:
+def drawn_by_row(row: Row, denoiser: Denoiser, encoder: SpeechEncoder) -> Method:
     """Draws as this row's network was trained to."""
     net = Regressor(denoiser) if row.preset.config.regressor else denoiser
-    generator = CompactGenerator(net.eval(), encoder, compact_schedule())
+    generator = CompactGenerator(cast(Denoiser, net.eval()), encoder, compact_schedule())
 
     def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
         ablated = AblatedClip(clip.name, clip.crops, clip.points, clip.sound, row.preset.build)
@@ -171,7 +171,7 @@ def drawn_by_row(row: Row, denoiser: Denoiser, encoder: nn.Module) -> Method:
     return make
 
 
-def ablate(data: Path, out: Path, encoders: dict[str, nn.Module], names: list[str], updates: int) -> list[dict]:
+def ablate(data: Path, out: Path, encoders: dict[str, Any], names: list[str], updates: int) -> list[dict]:
     """Train and judge row after row. Returns the figures of every clip, first those of an earlier call's other rows."""
     judge, found = JudgeNet.shipped(), _read(out / "ablations.csv", names)
     for name in names:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ Method = Callable[[SourceClip, np.ndarray], np.ndarray]  # a clip and a sound [N
 
 def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Method:
     """The shipped model."""
-    return lambda clip, sound: draw(pipe.generator(), clip, sound, options.steps, options.seed)
+    return lambda clip, sound: draw(cast(CompactGenerator, pipe.generator()), clip, sound, options.steps, options.seed)
 
 
 def draw(generator: CompactGenerator, clip: SourceClip, sound: np.ndarray, steps: int, seed: int = 0) -> np.ndarray:
@@ -98,7 +99,8 @@ def regressed_by(pipe: SyncDiffPipeline, folder: Path) -> Method:
     """One evaluation at the schedule's last timestep, with the pipeline's speech and hints."""
     if not (folder / "config.json").exists():
         raise SystemExit(f"{folder} holds no weights (config.json): --regressor takes the folder that train wrote.")
-    generator = CompactGenerator(Regressor(Denoiser.from_pretrained(folder).eval()), pipe.speech, pipe.scheduler)
+    net = Regressor(Denoiser.from_pretrained(folder).eval())
+    generator = CompactGenerator(cast(Denoiser, net), pipe.speech, pipe.scheduler)
     return lambda clip, sound: draw(generator, clip, sound, steps=1)
 
 

@@ -25,6 +25,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument("--unbroken", action="store_true", help="also the whole minute as one chain")
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
-    generator, rows = SyncDiffPipeline.from_pretrained(args.weights).generator(), []
+    generator, rows = cast(CompactGenerator, SyncDiffPipeline.from_pretrained(args.weights).generator()), []
     for row in drift(generator, args.data, tuple(args.sets), args.seconds, args.steps, args.unbroken):
         rows.append(row)
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)

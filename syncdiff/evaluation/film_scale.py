@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -216,7 +217,7 @@ def evaluate_films(
 ) -> Iterator[dict]:
     """Rows of the table, clip by clip; `look` gets every clip's contact sheet."""
     for path in paths:
-        film, generator = load_film(path, seconds, cache), pipe.generator()
+        film, generator = load_film(path, seconds, cache), cast(CompactGenerator, pipe.generator())
         made = {
             REFERENCES: redrawn(generator, film, film.sound, options, network=False),
             NETWORK: redrawn(generator, film, film.sound, options, network=True),

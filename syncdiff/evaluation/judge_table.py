@@ -79,11 +79,12 @@ def row(name: str, found: Sequence[Examined]) -> str:
     confidence = {kind: np.array([getattr(clip, kind).confidence for clip in found])
                   for kind in ("matched", "foreign", "frozen")}  # fmt: skip
     above = (confidence["matched"][:, None] > confidence["foreign"]).mean()
+    apart = np.mean([(c.matched.distance or 0.0, c.foreign.distance or 0.0) for c in found], axis=0)
     return (
         f"| {name} | {len(found)} | {(own == 0).mean():.0%} / {(np.abs(own) <= 1).mean():.0%} | "
         f"{(wrong == 0).mean():.0%} / {(wrong <= 1).mean():.0%} / {moved.mean():.0%} | "
         f"{' / '.join(f'{values.mean():.3f}' for values in confidence.values())} | {above:.0%} | "
-        f"{np.mean([c.matched.distance for c in found]):.3f} / {np.mean([c.foreign.distance for c in found]):.3f} |"
+        f"{apart[0]:.3f} / {apart[1]:.3f} |"
     )
 
 

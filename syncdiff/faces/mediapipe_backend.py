@@ -1,6 +1,7 @@
 """Faces and their 478 landmarks in one picture, by the networks inside mediapipe 0.10.21."""
 
-# pyright: reportAttributeAccessIssue=false -- mediapipe's protobuf modules and results have no types
+# mediapipe's protobuf modules and results have no types.
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

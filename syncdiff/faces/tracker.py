@@ -30,19 +30,23 @@ MIN_FRAMES = 5  # of a person; fewer are a false alarm, unless the clip itself i
 SAME_PLACE, SAME_SIZE = 0.5, 0.2  # face sizes, and log of the sizes' ratio, within which a face has not moved in a cut
 MAX_STEP = 0.5  # face sizes a face may be from where it was heading one frame later; beyond, the picture was cut
 
+Backend = Literal["mediapipe", "face-alignment"]
+
 
 class Detector(Protocol):
     """Detects faces in one picture."""
 
     def redetect(self, image: np.ndarray, seen: Detection) -> Detection | None:
         """The face that was `seen` in the frame before, if it is still near that place."""
+        ...
 
     def detect(self, image: np.ndarray, known: Sequence[Detection], *, closely: bool) -> list[Detection]:
         """Faces in this picture that are not among the `known`; `closely` finds small ones too, and costs more."""
+        ...
 
 
 def track_faces(
-    images: Iterable[np.ndarray], backend: Literal["mediapipe", "face-alignment"] = "mediapipe"
+    images: Iterable[np.ndarray], backend: Backend = "mediapipe"
 ) -> Generator[int, None, list[FaceTrack]]:
     """Follow the faces in uint8 RGB [H, W, 3] frames. Yields the number of frames done; returns tracks, largest first.
 

@@ -26,7 +26,7 @@ def calibrate_forecast(forecast: np.ndarray) -> np.ndarray:
     0.3, 0.65 for 0.6, 1.0 for 1.2), and closed below MET, or p, b and m would no more be seen; widths by their spread.
     Thickness is forecast with r 0.3 and 0.5 only and moves no further than that justifies.
     """
-    shape = forecast * np.float32(GAINS)
+    shape = forecast * np.array(GAINS, np.float32)
     shape[..., 0] = GAINS[0] * np.maximum(forecast[..., 0] - MET, 0)
     return shape
 

@@ -67,7 +67,7 @@ class SoundWriter:
             self._shape = shape
             self._resampler = av.AudioResampler(format="s16", layout=self.layout, rate=self.rate)
         sound.pts = None  # the resampler would fill gaps by itself, without a limit
-        parts = [part.to_ndarray().reshape(-1, self.channels) for part in self._resampler.resample(sound)]
+        parts = [part.to_ndarray().reshape(-1, self.channels) for part in self._resampler.resample(sound)]  # pyright: ignore[reportOptionalMemberAccess]
         return np.concatenate(parts) if parts else np.zeros((0, self.channels), np.int16)
 
 
@@ -94,7 +94,7 @@ def read_sound(
     writer = None
     try:
         for sound in decode_what_can_be(container, stream, []):
-            at = None if sound.pts is None else float(clock(sound.pts) * stream.time_base)
+            at = None if sound.pts is None else float(clock(sound.pts) * (stream.time_base or 0))
             if start is None or (keep_early and at is not None and not writer):
                 start = at if start is None or at is None else min(start, at)
             place = None if at is None or start is None else at - start
@@ -151,7 +151,7 @@ def mono_channel(path: Path) -> int | None:
         power, mixed = np.zeros(file.channels), 0.0
         for block in file.blocks(65_536, dtype="int16"):
             power += np.square(block.astype(np.float64)).sum(0)
-            sound = av.AudioFrame.from_ndarray(block.reshape(1, -1), format="s16", layout=layout)
+            sound = av.AudioFrame.from_ndarray(block.reshape(1, -1), format="s16", layout=layout)  # pyright: ignore[reportArgumentType] -- int16 is meant
             sound.sample_rate = file.samplerate
             parts = [part.to_ndarray().astype(np.float64) for part in resampler.resample(sound)]
             mixed += sum(float(np.square(part).sum()) for part in parts)

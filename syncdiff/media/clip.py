@@ -122,7 +122,7 @@ class Speech:
             layout = LAYOUTS[file.channels if self.mono_channel is None else 1]
             for block in file.blocks(65_536, dtype="int16", always_2d=True):
                 heard = block if self.mono_channel is None else block[:, self.mono_channel]
-                sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(heard).reshape(1, -1), "s16", layout)
+                sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(heard).reshape(1, -1), "s16", layout)  # pyright: ignore[reportArgumentType] -- int16 is meant
                 sound.sample_rate = file.samplerate
                 for piece in resampler.resample(sound):
                     yield piece.to_ndarray()[0]
@@ -184,10 +184,10 @@ class Clip:
 
     def _from(self, container: av.container.InputContainer, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
         stream = container.streams.video[0]
-        tick = Fraction(1) / (INDEX_RATE * stream.time_base)  # the muxer may choose finer ticks than one a frame
+        tick = Fraction(1) / (INDEX_RATE * (stream.time_base or 1))  # the muxer may choose finer ticks than one a frame
         container.seek(int(first // GOP * GOP * tick), stream=stream)
         for image in container.decode(stream):
-            index = round(image.pts / tick)
+            index = round((image.pts or 0) / tick)
             if index >= first:
                 yield index, image
 

@@ -115,7 +115,7 @@ def _face(job: Job, kind: str) -> dict[str, Any]:
             notes += track_note(sounds, sound_stream, "sound")
         if found.jumps:  # what the header says counts the jumps
             return {**facts, "sound": sound}
-        promised = float(picture.duration * picture.time_base) if picture.duration else 0.0
+        promised = float(picture.duration * (picture.time_base or 0)) if picture.duration else 0.0
         whole = (container.duration or 0) / av.time_base
         heard = (sound["heard"] if sound else 0.0) + lost
         if promised > lost + seconds + SLACK or (not promised and whole > max(lost + seconds, heard) + SLACK):
@@ -155,7 +155,7 @@ def _sound(job: Job, kind: str, found: Scan, index: int, begin: float, **span: A
     with open_container(job, kind) as container:
         report = reporter(job, clock.seconds, begin, 1.0)
         return read_sound(
-            container, container.streams[index], clock, job.name, Path(job.folder), job.limits, report, **span
+            container, container.streams[index], clock, job.name, Path(job.folder), job.limits, report, **span  # pyright: ignore[reportArgumentType]
         )
 
 

@@ -10,6 +10,8 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import av.container
+import av.stream
 
 KEPT_TAGS = ("title", "artist", "album", "comment", "description", "copyright", "date", "creation_time", "genre")
 TEXT_SUBTITLES = ("mov_text", "subrip", "srt", "text", "ass", "ssa", "webvtt")
@@ -63,7 +65,7 @@ def read_extras(container: av.container.InputContainer, picture: int, start: flo
     tags = {key: known[key] for key in KEPT_TAGS if known.get(key)}
     chapters = []
     for chapter in container.chapters()[:MAX_CHAPTERS]:
-        ends = [float(chapter[edge] * chapter["time_base"]) - start for edge in ("start", "end")]
+        ends = [float(chapter[edge] * chapter["time_base"]) - start for edge in ("start", "end")]  # pyright: ignore[reportOperatorIssue]
         if ends[0] < ends[1] and ends[1] > 0:
             chapters.append((max(0.0, ends[0]), ends[1], _clean(chapter["metadata"].get("title", ""))))
     streams = list(container.streams.subtitles)

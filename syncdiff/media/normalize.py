@@ -89,7 +89,7 @@ class FrameNormalizer:
         pictures = []
         while True:
             try:
-                pictures.append(self._tagged((graph or self._graph).vpull()))
+                pictures.append(self._tagged((graph or self._graph).vpull()))  # pyright: ignore[reportOptionalMemberAccess]
             except (av.error.BlockingIOError, av.error.EOFError):
                 return pictures
 

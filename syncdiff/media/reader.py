@@ -76,7 +76,9 @@ def read_clip(
 def read_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Generator[float, None, Speech]:
     """As open_speech, but yields how far it is, 0..1."""
     facts, home = yield from _intake("voice", path, folder, limits)
-    return replace(_speech(home, facts["sound"]), notes=tuple(facts["notes"]))
+    speech = _speech(home, facts["sound"])
+    assert speech is not None  # else the worker had refused it
+    return replace(speech, notes=tuple(facts["notes"]))
 
 
 def _speech(home: Path, sound: dict[str, Any] | None) -> Speech | None:
@@ -108,7 +110,7 @@ def _intake(
         finally:
             process.kill()
             process.wait()
-            process.stdout.close()
+            process.stdout.close()  # pyright: ignore[reportOptionalMemberAccess]
         whole = True
         return facts, home
     finally:
@@ -140,9 +142,9 @@ def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[bytes]
     """Whole lines until the process ends or the time is up."""
     rest = b""
     with selectors.DefaultSelector() as waiting:
-        waiting.register(process.stdout, selectors.EVENT_READ)
+        waiting.register(process.stdout, selectors.EVENT_READ)  # pyright: ignore[reportArgumentType]
         while (left := deadline - time.monotonic()) > 0:
-            if not waiting.select(left) or not (block := os.read(process.stdout.fileno(), 65_536)):
+            if not waiting.select(left) or not (block := os.read(process.stdout.fileno(), 65_536)):  # pyright: ignore[reportOptionalMemberAccess]
                 return
             *lines, rest = (rest + block).split(b"\n")
             yield from lines

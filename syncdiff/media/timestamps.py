@@ -99,7 +99,7 @@ def scan(
     rows = {stream.index: _Packets(stream) for stream in streams}
     order: list[int] = []
     only_order = container.format.name == "avi"  # its presentation times are ffmpeg's guess
-    found = Scan({stream.index: StreamClock(stream.time_base) for stream in streams})
+    found = Scan({stream.index: StreamClock(stream.time_base or Fraction(1, 1000)) for stream in streams})
     packets = container.demux(*streams)
     while len(order) < MAX_PACKETS:
         try:

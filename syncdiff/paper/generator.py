@@ -16,6 +16,7 @@ from torch import Tensor
 from syncdiff.conditioning import BaseFaceClip, CropFile, FramePlan
 from syncdiff.devices import autocast
 from syncdiff.faces import OK, FaceTrack
+from syncdiff.faces.tracker import Backend
 from syncdiff.generator import CHUNK, DrawnFrame, GeneratorStep
 from syncdiff.media import Clip, Patch
 from syncdiff.models.speech_encoder import token_window
@@ -46,7 +47,7 @@ class PaperGenerator:
     """Generates the frames of one job, chunk after chunk in order, or those of several films side by side."""
 
     side = frames.SIDE
-    finder = "face-alignment"  # section 4.2: S3FD's boxes
+    finder: Backend = "face-alignment"  # section 4.2: S3FD's boxes
     upright = False  # squares of whole faces: judge and mark look at the upright crops beside them
     cut = staticmethod(frames.cut)
 

@@ -67,15 +67,19 @@ class Judge(Protocol):
     @property
     def name(self) -> str:
         """What its figures are called."""
+        ...
 
-    def view(self, crop: np.ndarray) -> np.ndarray:
+    def view(self, crop: np.ndarray, /) -> np.ndarray:
         """Face crop, uint8 [S,S,3] -> the part of it that this judge looks at."""
+        ...
 
-    def see(self, views: Iterable[np.ndarray]) -> np.ndarray:
+    def see(self, views: Iterable[np.ndarray], /) -> np.ndarray:
         """T views at 25 fps, read one after another -> [T-4,D]; window v is frames v .. v+4."""
+        ...
 
-    def hear(self, samples: np.ndarray) -> np.ndarray:
+    def hear(self, samples: np.ndarray, /) -> np.ndarray:
         """Samples [N] -> [N // 640 - 4, D]; window v is the sound of frames v .. v+4."""
+        ...
 
 
 def score(

@@ -294,7 +294,7 @@ def _mirror() -> np.ndarray:
     outer, inner = list(OUTER_LIPS), list(INNER_LIPS)
 
     def reflect(
-        ring: list[int],
+        ring: Sequence[int],
     ) -> list[int]:  # both rings start at the right corner and reach the left one after half the way
         half = len(ring) // 2
         return [(half - i) % len(ring) for i in range(len(ring))]

@@ -372,8 +372,8 @@ def train(
             kept = {name: net.state_dict() for name, net in nets.items()}
             torch.save(kept | {"optimizer": optimizer.state_dict(), "step": step}, out / "state.partial.pt")
             (out / "state.partial.pt").replace(out / "state.pt")
-            average.module.save_pretrained(out / "speech")
-    return average.module
+            average.module.save_pretrained(out / "speech")  # pyright: ignore[reportCallIssue]
+    return average.module  # pyright: ignore[reportReturnType]
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def _record(folder: Path, component: str, counters: dict[str, str], note: str) -
     """What the headers say of a network's training: a run's counters and the note, or what finished weights say."""
     if (folder / "state.pt").exists():
         state = torch.load(folder / "state.pt", weights_only=True, mmap=True)
-        return {name: state[key] for key, name in counters.items()} | {"note": note}
+        return {**{name: state[key] for key, name in counters.items()}, "note": note}
     with safe_open(next((folder / component).glob("*.safetensors")), framework="pt") as file:
         return json.loads(file.metadata()["record"])
 

@@ -287,11 +287,11 @@ def train(
         losses.append(loss.item())
         if step % CHECK_EVERY == 0 or done >= 1:
             _save_state(folder / "state.pt", parts, step, minutes)
-            _log(folder / "log.csv", step, float(np.mean(losses)), check(average.module.eval(), held))
+            _log(folder / "log.csv", step, float(np.mean(losses)), check(average.module.eval(), held))  # pyright: ignore[reportArgumentType]
             losses.clear()
         if done >= 1:
             break
-    return Trained(average.module.eval(), step, minutes)
+    return Trained(average.module.eval(), step, minutes)  # pyright: ignore[reportArgumentType]
 
 
 def check(judge: JudgeNet, clips: Sequence[JudgeClip]) -> dict[str, float]:

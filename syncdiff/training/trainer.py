@@ -75,7 +75,7 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(
             model, torch.optim.AdamW(model.parameters(), config.lr, weight_decay=0.01, betas=(0.9, 0.99))
         )
-        self.average = Denoiser.from_config(model.config).to(accelerator.device)
+        self.average = Denoiser.from_config(model.config).to(accelerator.device)  # pyright: ignore[reportAttributeAccessIssue]
         self.average.load_state_dict(accelerator.unwrap_model(self.model).state_dict())  # alike in all processes by now
         self.objective = Objective(compact_schedule(), self.reader)
         self.began = time.time()

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -126,7 +126,7 @@ def either(*ways: tuple[str, str, Callable[[], Any]]) -> tuple:
 
 def video_slot(label: str, elem_id: str, height: int = 160, *, webcam: bool = False) -> gr.Video:
     """`format` stays None: else gradio would run ffmpeg on the raw upload before anyone has looked at it."""
-    sources = ["upload", "webcam"] if webcam else ["upload"]
+    sources: list[Literal["upload", "webcam"]] = ["upload", "webcam"] if webcam else ["upload"]
     return gr.Video(
         sources=sources, include_audio=True, label=label, show_label=False, height=height, buttons=[], elem_id=elem_id
     )
@@ -169,7 +169,7 @@ def how_well(presets: dict[str, Any]) -> dict[str, Any]:
         1, MOST_STEPS, SampleOptions().steps, step=1, label="Steps a frame", show_label=False, container=False,
         buttons=[], elem_id="steps",
     )  # fmt: skip
-    steps.preprocess = lambda value: value  # what is out of range gets our sentence, not gradio's
+    steps.preprocess = lambda value: value  # what is out of range gets our sentence, not gradio's  # pyright: ignore[reportAttributeAccessIssue]
     return {
         "steps": steps,
         "presets": row,

@@ -109,6 +109,7 @@ def sound_seconds(file: Path) -> float | None:
 
 def set_link_preview() -> None:
     """Title, sentence and picture that other sites show for a link to the page, in place of gradio's own."""
+    env: Any
     env, name = gradio.routes.templates.env, "frontend/index.html"
     source = env.loader.get_source(env, name)[0]
     source = re.sub(r'<meta\s+(property="og:|name="twitter:)[^>]*/>', "", source)

@@ -201,9 +201,9 @@ def verdict(source: Scores, now: Scores) -> str:
         return f"Sync: not scored. {_because(now)}."
     if not source.scorable:
         return f"Sync: not rated. The original has nothing to compare with: {_because(source).lower()}."
-    if source.confidence < FAINT or not source.steady:
+    if (source.confidence or 0) < FAINT or not source.steady:
         return "Sync: not rated. In the original, lips and sound hardly agree, so there is nothing to compare with."
-    ratio = now.confidence / source.confidence
+    ratio = (now.confidence or 0) / (source.confidence or 1)
     if ratio < CLEARLY:
         return "Sync: poor. Another voice would fit these lips as well."
     if ratio < AS_CLOSE:
@@ -217,7 +217,7 @@ def in_step(result: Result) -> dict[str, Any]:
     An offset between lips that follow no better than a stranger's would say nothing, and is not told."""
     source, now = result.source_scores, result.result_scores
     told, correctable = [], False
-    follows = now.scorable and (not source.scorable or now.confidence >= CLEARLY * source.confidence)
+    follows = now.scorable and (not source.scorable or (now.confidence or 0) >= CLEARLY * (source.confidence or 0))
     if follows and now.out_of_step:
         told.append(f"In the result the lips come {_apart(now.out_of_step)}.")
         if result.options.correct_offset:
