@@ -74,7 +74,7 @@ class JobRequest:
             if name in SWITCHES and value is not None and not isinstance(value, bool):  # "false" would count as a yes
                 raise InputError(f"The value of {name} is neither true nor false: give one of the two.")
         given: dict[str, Any] = {name: value for name, value in self.options.items() if value is not None}
-        return SampleOptions(**given | {name: int(given[name]) for name in NUMBERS if name in given})
+        return SampleOptions(**given | {name: int(given[name]) for name in NUMBERS if name in given})  # pyright: ignore[reportArgumentType]
 
 
 def _whole(value: Any) -> bool:
