@@ -146,7 +146,7 @@ class Job:
                     cuts.append((crops.cut, crops.align(track, clip.times), CropFile(folder / "upright")))
                 yield from _cut(clip, cuts)
                 judged = JudgeCrops(cuts[-1][1], cuts[-1][2], CropFile(folder / "result"))
-                track = mark_covered(track, judged.source)
+                track = mark_covered(track, judged.source)  # pyright: ignore[reportArgumentType]
             with watch.stage("listening"):
                 yield Progress("listening", 0, 1)
                 features = generator.encode(speech.samples())

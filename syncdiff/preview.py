@@ -116,7 +116,7 @@ class PreviewClip:
             np.zeros((S, S, 3), np.uint8) if np.isnan(matrix).any() else cut(image, matrix)
             for image, matrix in zip(self.images, to_frame, strict=True)
         ])  # fmt: skip
-        track = mark_covered(track, crops, consecutive=False)
+        track = mark_covered(track, crops, consecutive=False)  # pyright: ignore[reportArgumentType]
         usable = np.flatnonzero(track.state == OK)
         chosen = int(usable[np.abs(self.times[usable] - at).argmin()])
         one = np.array([chosen])
