@@ -22,6 +22,11 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=bool(listed.get("avx512_bf16") or listed.get("amx_bf16")))
 
 
+def best_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def usable_cores(cgroup: Path = CGROUP) -> int:
     """Cores that this process may really use: its affinity, and the quota of its control group, rounded up."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -54,6 +54,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:  # n
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if any(item.get_closest_marker("gpu") for item in items):
+        import torch
+
+        skip = pytest.mark.skip(reason="no CUDA GPU: what runs on one was NOT tested")
+        for item in items:
+            if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+                item.add_marker(skip)
     if CHROMIUM is None:
         skip = pytest.mark.skip(reason="no Chromium on PATH: the page was NOT tested in a browser")
         for item in items:

@@ -167,6 +167,9 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         distill.train(tmp_path, tmp_path / "cut", tmp_path, steps=4, save_every=2)
     monkeypatch.setattr(Segments, "batch", made)
-    resumed = distill.train(tmp_path, tmp_path / "cut", tmp_path, steps=4, save_every=2)
+    given = [str(tmp_path), str(tmp_path / "cut"), "--teacher", str(tmp_path), "--steps", "4"]
+    monkeypatch.setattr("sys.argv", ["distill", *given])
+    distill.main()
+    resumed = SpeechEncoder.from_pretrained(tmp_path / "cut" / "speech").state_dict()
     for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+        assert torch.equal(value, resumed[name]), name

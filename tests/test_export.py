@@ -24,7 +24,7 @@ def records(folder: Path) -> dict[str, dict]:
 def test_each_file_tells_of_its_own_training(tmp_path, monkeypatch):
     speech, net, out = tmp_path / "speech", tmp_path / "net", tmp_path / "out"
     SpeechEncoder(width=16, layers=1).save_pretrained(speech / "speech")
-    torch.save({"step": 7}, speech / "state.pt")
+    torch.save({"update": 7, "samples": 112}, speech / "state.pt")
     denoiser = Denoiser(widths=(16, 32), speech_width=16)
     denoiser.save_pretrained(net / "denoiser")
     torch.save({"update": 5, "samples": 160}, net / "state.pt")
@@ -32,7 +32,7 @@ def test_each_file_tells_of_its_own_training(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["ship", str(speech), str(net), str(out), *notes])
     export.main()
     assert records(out) == {
-        "speech": {"updates": 7, "note": "heard"},
+        "speech": {"updates": 7, "samples": 112, "note": "heard"},
         "denoiser": {"updates": 5, "samples": 160, "note": "drawn"},
     }
     again = Denoiser.from_pretrained(out / "denoiser")
@@ -41,10 +41,10 @@ def test_each_file_tells_of_its_own_training(tmp_path, monkeypatch):
 
     newer = tmp_path / "newer"
     SpeechEncoder(width=16, layers=2).save_pretrained(newer / "speech")
-    torch.save({"step": 9}, newer / "state.pt")
+    torch.save({"update": 9, "samples": 144}, newer / "state.pt")
     monkeypatch.setattr("sys.argv", ["export", str(newer), str(out), str(out), "--speech-note", "heard again"])
     export.main()  # beside a denoiser that stays as it is
-    assert records(out)["speech"] == {"updates": 9, "note": "heard again"}
+    assert records(out)["speech"] == {"updates": 9, "samples": 144, "note": "heard again"}
     assert records(out)["denoiser"] == {"updates": 5, "samples": 160, "note": "drawn"}
     same = Denoiser.from_pretrained(out / "denoiser").state_dict()
     assert all(torch.equal(same[name], weight) for name, weight in again.state_dict().items())

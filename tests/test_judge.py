@@ -1,9 +1,11 @@
 """Training the judge: the loss against a naive loop, augmentation that keeps time, and a run that can be broken off."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 torch = pytest.importorskip("torch")
 from torch.nn import functional as F  # noqa: E402
@@ -104,6 +106,20 @@ def test_a_broken_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: p
         assert torch.equal(one, other)
 
 
+def test_the_command_writes_a_judge_that_tells_its_making(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "read_clips", lambda *_: (talking_squares(2), talking_squares(1)))
+    monkeypatch.setattr(training.torch, "set_num_threads", lambda _: None)
+    given = [str(tmp_path / name) for name in ("data", "judge.safetensors")]
+    given += ["--steps", "1", "--runs", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["judge", *given])
+    training.main()
+    assert JudgeNet.load(tmp_path / "judge.safetensors").name == "syncdiff-judge"
+    with safe_open(tmp_path / "judge.safetensors", framework="pt") as file:
+        record = json.loads(file.metadata()["record"])
+    assert (record["steps_done"], record["clips"]) == (1, 2)
+    assert str(tmp_path) not in record["command"]
+
+
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
@@ -144,10 +160,6 @@ def test_shipped_judge_on_the_examples(shipped: JudgeNet) -> None:
 
 @pytest.mark.weights
 def test_shipped_judge_is_small_and_tells_its_making(shipped: JudgeNet) -> None:
-    import json
-
-    from safetensors import safe_open
-
     path = ASSETS / "weights" / "judge" / "judge.safetensors"
     assert path.stat().st_size < 2_000_000
     assert shipped.name == "syncdiff-judge"

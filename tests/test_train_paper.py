@@ -304,16 +304,15 @@ def test_fewer_gpus_give_the_same_batch():
 
 
 @pytest.mark.parametrize("change", ["parts", "checkpointing"])
-def test_accumulated_and_checkpointed_gradients_are_the_whole_batchs(data, nets, change):
+def test_accumulated_and_checkpointed_gradients_are_the_whole_batchs(data, nets, change, tmp_path):
     torch.manual_seed(0)
     speech = AVHubert(width=64, layers=2, hidden=64, dropout=0.0, layerdrop=0.0)
     net, batch = stirred(PaperDenoiser(**TINY.denoiser)), rows(data, TINY)[0]
     batch.pop("skipped")
     gradients = []
     for other in (False, True):
-        trainer = PaperTrainer(
-            DenoisingLoss(deepcopy(net), deepcopy(speech), paper_schedule(), 1), TINY, Accelerator(cpu=True)
-        )
+        networks = DenoisingLoss(deepcopy(net), deepcopy(speech), paper_schedule(), 1)
+        trainer = PaperTrainer(tmp_path, networks, TINY, Accelerator(cpu=True))
         trainer.optimizer.step = trainer.optimizer.zero_grad = lambda: None
         parts = [batch]
         if other and change == "parts":
@@ -433,11 +432,11 @@ def test_the_scaler_of_half_precision_is_kept(data, nets, tmp_path):
     trainers = []
     for scale in (2.0**10, 2.0**16):
         networks = DenoisingLoss(PaperDenoiser(**TINY.denoiser), deepcopy(nets[0]), paper_schedule(), 1)
-        trainers.append(PaperTrainer(networks, TINY, Accelerator(cpu=True)))
+        trainers.append(PaperTrainer(tmp_path, networks, TINY, Accelerator(cpu=True)))
         trainers[-1].accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         trainers[-1].accelerator.scaler.scale(torch.ones(()))
-    trainers[0].save(tmp_path, nets[1])
-    trainers[1].resume(tmp_path / "state.pt")
+    trainers[0].save(nets[1])
+    trainers[1].resume()
     assert trainers[1].accelerator.scaler.get_scale() == 2.0**10
 
 

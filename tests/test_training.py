@@ -18,7 +18,7 @@ from syncdiff.evaluation import ablate
 from syncdiff.geometry.crops import WINDOW
 from syncdiff.geometry.warp import anchor_of
 from syncdiff.models import pixel_codec, speech_encoder
-from syncdiff.models.denoiser import Conditioning
+from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.training import data, distill, prepare, train
 from syncdiff.training.landmark_net import LandmarkNet
@@ -168,22 +168,28 @@ def test_training_cut_off_goes_on_as_if_it_had_not_been(prepared, tmp_path, monk
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path):
+def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path, monkeypatch):
     encoder = SpeechEncoder(width=32, layers=1).eval()
     preset = replace(train.PRESETS["tiny"], share={"heads": 1.0}, updates=3, helper_updates=2)
     train.train(prepared, tmp_path / "out", encoder, preset)
     assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["update"] == 3
-    average = train.train(prepared, tmp_path / "out", encoder, replace(preset, updates=5))
+    encoder.save_pretrained(tmp_path / "speech")
+    monkeypatch.setitem(train.PRESETS, "tiny", replace(preset, updates=5))
+    given = [str(prepared), str(tmp_path / "out"), "--speech", str(tmp_path / "speech"), "--preset", "tiny"]
+    monkeypatch.setattr("sys.argv", ["train", *given])
+    train.main()
     assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["update"] == 5
     assert (tmp_path / "out" / "sheet-000005.png").exists()
     shape = (1, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
     told = Conditioning(
         *(torch.zeros(shape) for _ in range(3)), torch.zeros(1, 8, 32), torch.zeros(1, 2, 5), torch.ones(shape)
     )
-    again = type(average).from_pretrained(tmp_path / "out" / "denoiser").eval()
+    again = Denoiser.from_pretrained(tmp_path / "out" / "denoiser").eval()
+    average = Denoiser.from_config(again.config).eval()
+    average.load_state_dict(torch.load(tmp_path / "out" / "state.pt", weights_only=True)["average"])
     with torch.inference_mode():
         t = torch.tensor([999])
-        assert torch.allclose(again(torch.ones(shape), t, told), average.eval()(torch.ones(shape), t, told), atol=1e-5)
+        assert torch.allclose(again(torch.ones(shape), t, told), average(torch.ones(shape), t, told), atol=1e-5)
 
 
 def test_ablate_trains_and_judges_rows(prepared, tmp_path, monkeypatch):
@@ -194,7 +200,7 @@ def test_ablate_trains_and_judges_rows(prepared, tmp_path, monkeypatch):
         config = replace(preset.config, chained=0)
         rows[name] = replace(ablate.ROWS[name], preset=replace(small, denoiser=tiny.denoiser, config=config))
     monkeypatch.setattr(ablate, "ROWS", rows)
-    monkeypatch.setattr(ablate, "SETS", ("heads",))
+    monkeypatch.setattr(ablate, "ABLATION", ("heads",))
     monkeypatch.setattr(ablate, "CLIPS", 1)
     encoders = {"facial-informative": SpeechEncoder(width=32, layers=1).eval(), "log mel": ablate.LogMel()}
     found = ablate.ablate(prepared, tmp_path / "out", encoders, list(rows), updates=2)
@@ -211,7 +217,7 @@ def test_ablate_trains_and_judges_rows(prepared, tmp_path, monkeypatch):
 def test_log_mel_stands_in_an_encoders_place():
     mel = torch.randn(1, 80, 11)
     features = ablate.LogMel()(mel)
-    assert features.shape == (1, 5, ablate.LogMel.config.width)
+    assert features.shape == (1, 5, ablate.LogMel.config["width"])
     assert features[0, 2, :80] * speech_encoder.MEL_STD + speech_encoder.MEL_MEAN == pytest.approx(
         mel[0, :, 4], abs=1e-5
     )

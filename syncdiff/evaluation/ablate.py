@@ -24,9 +24,11 @@ from torch import Tensor, nn
 
 from syncdiff.audio.mel import MELS
 from syncdiff.conditioning import BuildInputs, FrameInputs, FramePlan, warped_inputs
+from syncdiff.devices import best_device
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.evaluation.baselines import Method, Regressor, SourceClip, draw
 from syncdiff.evaluation.evaluate import evaluate
+from syncdiff.evaluation.reports import markdown, means, write_csv
 from syncdiff.generator import CompactGenerator
 from syncdiff.geometry.crops import S, mouth_mask
 from syncdiff.geometry.interior import Interior
@@ -35,10 +37,11 @@ from syncdiff.geometry.reference import FaceView
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import MEL_MEAN, MEL_STD, SpeechEncoder
 from syncdiff.sync.judge import JudgeNet
+from syncdiff.training.sets import ABLATION, without
 from syncdiff.training.train import Preset, train
 from syncdiff.training.trainer import TrainConfig
 
-SETS, CLIPS = ("val-grid-multi", "val-voxceleb2", "val-hdtf"), 2  # whom the rows are judged on: so many of each set
+CLIPS = 2  # of each set, that the rows are judged on
 GREY = 128  # where nothing of a mouth is shown
 WIDTHS, BATCH, CHAINED = (32, 64, 128), 16, 5  # half the product's batch: more updates of as many samples
 COLUMNS = (
@@ -56,11 +59,7 @@ COLUMNS = (
 class LogMel(nn.Module):
     """Two frames of log mel in an encoder's place: 50 Hz, no forecast."""
 
-    @dataclass
-    class Config:
-        width: int = 2 * MELS
-
-    config, rate, device, dtype = Config(), 50, torch.device("cpu"), torch.float32
+    config, rate, device, dtype = {"width": 2 * MELS}, 50, torch.device("cpu"), torch.float32
 
     def forward(self, mel: Tensor) -> Tensor:
         mel = ((mel - MEL_MEAN) / MEL_STD).transpose(1, 2)
@@ -139,8 +138,8 @@ ROWS = {
     "distilled": Row("plain: audio features", _plain(), "distilled"),
     "log mel, whole previous": Row("plain: neither", _plain(bottleneck=WHOLE), "log mel"),
     "as the product": Row("bent", _bent()),
-    "without rendered heads": Row("bent: data", _bent({"grid-s1": 0.4, "puppets": 0.6})),
-    "without puppets": Row("bent: data", _bent({"grid-s1": 0.5, "rendered": 0.5})),
+    "without rendered heads": Row("bent: data", _bent(without("rendered"))),
+    "without puppets": Row("bent: data", _bent(without("puppets"))),
     "sync loss 0.02": Row("bent: losses", _bent(sync=0.02)),
     "sync loss 0.1": Row("bent: losses", _bent(sync=0.1)),
     "L1 regressor": Row("bent: losses", _bent(regressor=True, chained=0, pose_dropout=1.0), steps=1),
@@ -173,14 +172,14 @@ def drawn_by_row(row: Row, denoiser: Denoiser, encoder: SpeechEncoder) -> Method
 
 def ablate(data: Path, out: Path, encoders: dict[str, Any], names: list[str], updates: int) -> list[dict]:
     """Train and judge row after row. Returns the figures of every clip, first those of an earlier call's other rows."""
-    judge, found = JudgeNet.shipped(), _read(out / "ablations.csv", names)
+    judge, found = JudgeNet.shipped().to(best_device()), _read(out / "ablations.csv", names)
     for name in names:
         row, folder = ROWS[name], out / name.replace(" ", "-")
         encoder = encoders[row.features]
         preset = replace(row.preset, updates=updates)
         denoiser = train(data, folder, encoder, preset, helpers=out / "helpers" / row.features.replace(" ", "-"))
         samples = torch.load(folder / "state.pt", weights_only=True, mmap=True)["samples"]
-        for figures in evaluate({name: drawn_by_row(row, denoiser, encoder)}, judge, data, SETS, CLIPS):
+        for figures in evaluate({name: drawn_by_row(row, denoiser, encoder)}, judge, data, ABLATION, CLIPS):
             found.append({"group": row.group, "samples": samples, **figures})
             print(figures, flush=True)
         write(found, out)
@@ -199,17 +198,12 @@ def _read(path: Path, anew: list[str]) -> list[dict]:
 
 def write(found: list[dict], out: Path) -> None:
     """OUT/ablations.csv, clip by clip, and OUT/ablations.md, the means."""
-    with (out / "ablations.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(k for row in found for k in row)))
-        writer.writeheader()
-        writer.writerows(found)
-    lines = ["| group | row | samples | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 3) + "|"]
+    write_csv(out / "ablations.csv", found)
+    lines = []
     for name in dict.fromkeys(row["maker"] for row in found):
         here = [row for row in found if row["maker"] == name]
-        known = ([row[c] for row in here if row.get(c) is not None] for c in COLUMNS)
-        cells = " | ".join(f"{np.mean(k):.2f}" if k else "-" for k in known)
-        lines.append(f"| {here[0]['group']} | {name} | {here[0]['samples']} | {cells} |")
-    (out / "ablations.md").write_text("\n".join(lines) + "\n")
+        lines.append([here[0]["group"], name, here[0]["samples"], *means(here, COLUMNS)])
+    (out / "ablations.md").write_text(markdown(["group", "row", "samples", *COLUMNS], lines) + "\n")
 
 
 def main() -> None:

@@ -20,8 +20,6 @@ jitter      second difference of landmarks against the source's
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,14 +31,15 @@ import torch
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.diffusion import sampler
 from syncdiff.evaluation.baselines import SourceClip, draw
-from syncdiff.evaluation.evaluate import SETS
 from syncdiff.evaluation.metrics import colour_shift, jitter, joint, read_lips, seam, sharpness
+from syncdiff.evaluation.reports import markdown, means, shown, write_csv
 from syncdiff.generator import CompactGenerator
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.sync.scoring import correlation, lip_opening
 from syncdiff.training.data import load_crops, load_set
 from syncdiff.training.prepare import FPS
+from syncdiff.training.sets import HELD_OUT
 from syncdiff.weights.folders import COMPACT
 
 BLOCK = 10 * FPS  # frames
@@ -127,35 +126,27 @@ def drift(
 def table(rows: list[dict]) -> str:
     """Markdown: the mean over the clips, block by block."""
     clips = len({r["clip"] for r in rows})
-    lines = [f"| drawn ({clips} clips) | seconds | {' | '.join(FIGURES)} |", "|---" * (len(FIGURES) + 2) + "|"]
+    lines = []
     for way, start in dict.fromkeys((r["drawn"], r["from"]) for r in rows):
         here = [r for r in rows if (r["drawn"], r["from"]) == (way, start)]
-        known = [[r[f] for r in here if r[f] is not None] for f in FIGURES]
-        cells = " | ".join(f"{np.mean(k):.2f}" if k else "-" for k in known)
-        lines.append(f"| {way} | {start} to {start + BLOCK // FPS} | {cells} |")
-    return "\n".join(lines)
+        lines.append([way, f"{start} to {start + BLOCK // FPS}", *means(here, FIGURES)])
+    return markdown([f"drawn ({clips} clips)", "seconds", *FIGURES], lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("sets", nargs="*", default=SETS)
+    parser.add_argument("sets", nargs="*", default=HELD_OUT)
     parser.add_argument("--weights", type=Path, default=COMPACT)
     parser.add_argument("--steps", type=int, default=SampleOptions.steps)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--unbroken", action="store_true", help="also the whole minute as one chain")
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
-    generator, rows = cast(CompactGenerator, SyncDiffPipeline.from_pretrained(args.weights).generator()), []
-    for row in drift(generator, args.data, tuple(args.sets), args.seconds, args.steps, args.unbroken):
-        rows.append(row)
-        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
+    generator = cast(CompactGenerator, SyncDiffPipeline.ready(args.weights).generator())
+    rows = shown(drift(generator, args.data, tuple(args.sets), args.seconds, args.steps, args.unbroken))
     print(table(rows))
-    if args.csv:
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    write_csv(args.csv, rows)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ come out (see `tables`).
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from syncdiff.audio import SAMPLE_RATE
+from syncdiff.devices import best_device
 from syncdiff.errors import InputError
 from syncdiff.evaluation.baselines import (
     Method,
@@ -39,7 +39,7 @@ from syncdiff.evaluation.input_sensitivity import evaluate_input_sensitivity
 from syncdiff.evaluation.metrics import closure, jitter, lip_distance, psnr, read_lips, sharpness, ssim
 from syncdiff.evaluation.paper_results import Table
 from syncdiff.evaluation.protocol import evaluate_as_published
-from syncdiff.evaluation.reports import BENT, FROZEN, LEFT, NEAREST, OURS, REGRESSOR, headline, table
+from syncdiff.evaluation.reports import BENT, FROZEN, LEFT, NEAREST, OURS, REGRESSOR, headline, shown, table, write_csv
 from syncdiff.geometry.mouth_shape import SpeakerScale, lip_shape
 from syncdiff.job import Job
 from syncdiff.options import OPTIONS, SampleOptions
@@ -49,9 +49,9 @@ from syncdiff.sync.scoring import best_lag, correlation, lip_opening, lip_width,
 from syncdiff.training.data import ClipRecord, load_crops, load_set
 from syncdiff.training.lrs import own_device
 from syncdiff.training.prepare import FPS
+from syncdiff.training.sets import HELD_OUT
 from syncdiff.weights.folders import COMPACT
 
-SETS = ("val-grid-multi", "val-voxceleb2", "val-hdtf", "val-elospheres", "val-retalking", "val-rendered")
 CLOSING = 1  # place of the lip closing curve among the visemes of the corpus
 LOOKS = 10  # frames of a clip on the contact sheet
 
@@ -166,7 +166,7 @@ def as_published(args: argparse.Namespace) -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("sets", nargs="*", default=SETS)
+    parser.add_argument("sets", nargs="*", default=HELD_OUT)
     parser.add_argument("--weights", type=Path, default=COMPACT)
     parser.add_argument("--steps", type=int, help="as the weights' profile has it")
     parser.add_argument("--limit", type=int, help="clips per set")
@@ -188,24 +188,18 @@ def main() -> None:
     args = parser.parse_args()
     if args.protocol:
         sys.exit(as_published(args))
-    pipe, sheet = SyncDiffPipeline.from_pretrained(args.weights), Sheet()
+    pipe, sheet = SyncDiffPipeline.ready(args.weights), Sheet()
     makers = {OURS: sheet.watching(drawn_by(pipe, SampleOptions(steps=args.steps or SampleOptions.steps)))}
     if args.regressor:
         makers[REGRESSOR] = regressed_by(pipe, args.regressor)
     if not args.alone:
         makers |= {BENT: bent_by(pipe), LEFT: left_alone, FROZEN: frozen, NEAREST: nearest_by(pipe)}
-    rows = []
-    for row in evaluate(makers, JudgeNet.shipped(), args.data, tuple(args.sets), args.limit):
-        rows.append(row)
-        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
+    judge = JudgeNet.shipped().to(best_device())
+    rows = shown(evaluate(makers, judge, args.data, tuple(args.sets), args.limit))
     print(headline(rows), table(rows), sep="\n\n")
     if args.sheet:
         sheet.write(args.sheet)
-    if args.csv:
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)))
-            writer.writeheader()
-            writer.writerows(rows)
+    write_csv(args.csv, rows)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ sees, jitter over the film's, and how far lips move under silence (over the film
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +28,7 @@ from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.errors import InputError
 from syncdiff.evaluation.metrics import LIPS, SSIM, jitter, read_landmarks
-from syncdiff.evaluation.reports import table
+from syncdiff.evaluation.reports import shown, table, write_csv
 from syncdiff.faces import OK, FaceTrack, choose, track_faces
 from syncdiff.generator import CHUNK, CompactGenerator
 from syncdiff.geometry.crops import LIP_BOX, WINDOW, S, align, cut
@@ -250,16 +248,10 @@ def main() -> None:
         if args.sheets:
             cv2.imwrite(str(args.sheets / f"{film.set}-{film.name}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
-    pipe, rows = SyncDiffPipeline.from_pretrained(args.weights), []
-    for row in evaluate_films(pipe, paths, SampleOptions(steps=args.steps), args.seconds, args.cache, look):
-        rows.append(row)
-        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
+    pipe = SyncDiffPipeline.ready(args.weights)
+    rows = shown(evaluate_films(pipe, paths, SampleOptions(steps=args.steps), args.seconds, args.cache, look))
     print(table(rows))
-    if args.csv:
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)))
-            writer.writeheader()
-            writer.writerows(rows)
+    write_csv(args.csv, rows)
 
 
 if __name__ == "__main__":

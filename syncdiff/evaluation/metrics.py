@@ -17,12 +17,6 @@ from syncdiff.geometry.crops import FEATHER, LIP_BOX, WINDOW, mouth_mask
 # Wang et al. 2004: a Gaussian of sigma 1.5 over 11 px.
 SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
 
-# Held-out people by how they were filmed; rendered heads stand apart.
-GROUPS = {
-    "GRID": ("val-grid-multi",),
-    "laboratory": ("val-elospheres",),
-    "ordinary": ("val-voxceleb2", "val-hdtf", "val-retalking"),
-}
 LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)  # outer contour
 
 

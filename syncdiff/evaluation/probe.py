@@ -15,7 +15,6 @@ has not.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -25,17 +24,19 @@ import numpy as np
 import torch
 
 from syncdiff.audio.mel import log_mel
-from syncdiff.evaluation.metrics import GROUPS
+from syncdiff.devices import best_device
+from syncdiff.evaluation.reports import markdown, places, write_csv
 from syncdiff.geometry.mouth_shape import SpeakerScale
 from syncdiff.models.speech_encoder import SpeechEncoder, encode_speech, speech_features
 from syncdiff.sync.scoring import correlation
 from syncdiff.training.data import ClipRecord, load_set
-from syncdiff.training.distill import FILMED, SETS, TeacherStates, lip_tracks
+from syncdiff.training.distill import TeacherStates, lip_tracks
 from syncdiff.training.lip_heads import ConvHead, fit_head, forecast, per_frame
 from syncdiff.training.prepare import FPS
+from syncdiff.training.sets import GROUPS, PERSON_WEIGHT, SPEECH_SHARE
 from syncdiff.weights.folders import COMPACT
 
-HELD_OUT = tuple(name for group in GROUPS.values() for name in group)
+STRANGERS = tuple(name for group in GROUPS.values() for name in group)
 LAGS = 2  # frames to either side
 OPENING, WIDTH = 0, 3  # places in a lip shape (`mouth_shape.SPANS`)
 LOG_MEL, TEACHER, OURS, FORECAST = "log mel", "teacher", "ours", "our forecast, no fit"
@@ -114,21 +115,17 @@ def late(rows: list[Read]) -> float | None:
 def table(rows: list[Read]) -> str:
     """Markdown: r (at the best lag), means over clips, per set, per group of several sets and over all."""
     kinds = list(dict.fromkeys(r.features for r in rows))
-    sets = list(dict.fromkeys(r.set for r in rows))
-    places = {name: [name] for name in sets}
-    places |= {name: group for name, group in GROUPS.items() if sum(s in group for s in sets) > 1}
-    places["all"] = sets
-    lines = [f"| lip | people | clips | {' | '.join(kinds)} | late | spread |", "|---" * (len(kinds) + 5) + "|"]
+    lines = []
     for what in ("opening", "width"):
-        for place, some in places.items():
+        for place, some in places(r.set for r in rows).items():
             here = [r for r in rows if r.what == what and r.set in some]
             cells = [_cell([r for r in here if r.features == kind]) for kind in kinds]
             last = [r for r in here if r.features == kinds[-1]]
             found = late(last) if last else None
             cells.append("-" if found is None else f"{found:+.2f}")
             cells.append(f"{np.mean([r.spread for r in last]):.2f}" if last else "-")
-            lines.append(f"| {what} | {place} | {len({(r.set, r.clip) for r in here})} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            lines.append([what, place, len({(r.set, r.clip) for r in here}), *cells])
+    return markdown(["lip", "people", "clips", *kinds, "late", "spread"], lines)
 
 
 def _cell(rows: list[Read]) -> str:
@@ -138,7 +135,7 @@ def _cell(rows: list[Read]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("sets", nargs="*", default=HELD_OUT)
+    parser.add_argument("sets", nargs="*", default=STRANGERS)
     parser.add_argument("--speech", type=Path, default=COMPACT / "speech")
     parser.add_argument("--teacher", type=Path, metavar="MODEL.bin")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where the teacher's states are kept: OUT/teacher")
@@ -146,25 +143,22 @@ def main() -> None:
     args = parser.parse_args()
     if args.teacher and not args.cache:
         parser.error("--teacher needs --cache, a folder for its states (distill's OUT/teacher)")
-    encoder = SpeechEncoder.from_pretrained(args.speech).eval()
-    train = [r for name in FILMED for r in load_set(args.data, name)]
+    encoder = SpeechEncoder.from_pretrained(args.speech).to(best_device()).eval()
+    train = [r for name in PERSON_WEIGHT for r in load_set(args.data, name)]
     test = [r for name in args.sets for r in load_set(args.data, name)]
     if not train or not test:
-        sys.exit(f"{args.data} holds no prepared clips of {', '.join(FILMED)} or of {', '.join(args.sets)}.")
+        sys.exit(f"{args.data} holds no prepared clips of {', '.join(PERSON_WEIGHT)} or of {', '.join(args.sets)}.")
     both = [*train, *test]
     kinds: dict[str, Iterable[np.ndarray]] = {LOG_MEL: map(mel_steps, both)}
     if args.teacher:
-        voices = [*train, *(r for name in SETS if name not in FILMED for r in load_set(args.data, name)[::8])]
+        heard = [name for name in SPEECH_SHARE if name not in PERSON_WEIGHT]
+        voices = [*train, *(r for name in heard for r in load_set(args.data, name)[::8])]
         kinds[TEACHER] = map(TeacherStates(args.teacher, voices, args.cache).of, both)
     kinds[OURS] = (encode_speech(encoder, r.sound / np.float32(32768)).numpy() for r in both)
     rows = [row for name, states in kinds.items() for row in probe(name, states, train, test)]
     rows += forecast_rows(encoder, test)
     print(table(rows))
-    if args.csv:
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(asdict(rows[0])))
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
+    write_csv(args.csv, [asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""The tables of `evaluate`: the README's, with the aims beside, and everything, set by set. Markdown."""
+"""Tables of the evaluations as Markdown and CSV; those of `evaluate`: the README's, with the aims, and set by set."""
 
 from __future__ import annotations
 
+import csv
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from syncdiff.evaluation.metrics import GROUPS
+from syncdiff.training.sets import GROUPS
 
 # Makers, as the rows name them.
 OURS, LEFT, FROZEN, NEAREST, BENT, REGRESSOR = (
@@ -15,21 +19,53 @@ OURS, LEFT, FROZEN, NEAREST, BENT, REGRESSOR = (
 )  # fmt: skip
 
 
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table of cells that are written as they are."""
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def write_csv(path: Path | None, rows: Sequence[dict]) -> None:
+    """Rows under all columns that any of them has; nothing where no path was given."""
+    if path is None:
+        return
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def shown(rows: Iterable[dict]) -> list[dict]:
+    """All rows, each printed to stderr as it comes: an evaluation takes minutes."""
+    found = []
+    for row in rows:
+        found.append(row)
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
+    return found
+
+
+def places(sets: Iterable[str]) -> dict[str, Sequence[str]]:
+    """What a table has a row for: every set, every group of which there are several sets, and all."""
+    known = list(dict.fromkeys(sets))
+    groups = {name: group for name, group in GROUPS.items() if sum(s in group for s in known) > 1}
+    return {name: [name] for name in known} | groups | {"all": known}
+
+
 def table(rows: list[dict]) -> str:
     """Markdown: the mean of every column, per maker, per set, per group of several sets, and over all clips."""
     columns = [c for c in dict.fromkeys(c for r in rows for c in r) if c not in ("maker", "set", "clip", "frames")]
-    lines = ["| maker | set | clips | " + " | ".join(columns) + " |", "|---" * (len(columns) + 3) + "|"]
-    sets = list(dict.fromkeys(r["set"] for r in rows))
-    places = {name: [name] for name in sets}
-    places |= {name: group for name, group in GROUPS.items() if sum(s in group for s in sets) > 1}
-    places["all"] = sets
+    lines = []
     for maker in dict.fromkeys(r["maker"] for r in rows):
-        for name, some in places.items():
+        for name, some in places(r["set"] for r in rows).items():
             here = [r for r in rows if r["maker"] == maker and r["set"] in some]
-            means = (_mean(here, c) for c in columns)
-            cells = " | ".join("-" if m is None else f"{m:.2f}" for m in means)
-            lines.append(f"| {maker} | {name} | {len(here)} | {cells} |")
-    return "\n".join(lines)
+            lines.append([maker, name, len(here), *means(here, columns)])
+    return markdown(["maker", "set", "clips", *columns], lines)
+
+
+def means(rows: list[dict], columns: Iterable[str]) -> list[str]:
+    """Cells: the mean of every column over the rows that have it, "-" where none has."""
+    found = (_mean(rows, column) for column in columns)
+    return ["-" if mean is None else f"{mean:.2f}" for mean in found]
 
 
 def _mean(rows: list[dict], column: str) -> float | None:
@@ -83,10 +119,7 @@ def headline(rows: list[dict]) -> str:
     """Markdown: our model over the groups of people, beside the aims and what it must beat."""
     groups = {name: [r for r in rows if r["set"] in sets] for name, sets in GROUPS.items()}
     ours = {name: [r for r in here if r["maker"] == OURS] for name, here in groups.items()}
-    lines = [
-        "| | " + " | ".join(f"{name} ({len(here)} clips)" for name, here in ours.items()) + " | aim GRID / ordinary |",
-        "|---" * (len(groups) + 2) + "|",
-    ]
+    head, lines = ["", *(f"{name} ({len(here)} clips)" for name, here in ours.items()), "aim GRID / ordinary"], []
     for title, cell, aim in HEADLINE:
         cells = []
         for name, here in groups.items():
@@ -94,5 +127,5 @@ def headline(rows: list[dict]) -> str:
             values: dict[str, Any] = {k: _Means([r for r in here if r["maker"] == v]) for k, v in ALIASES.items()}
             values["on_time"] = f"{sum(abs(lag) <= 1 for lag in lags)} of {len(lags)}" if lags else "-"
             cells.append(cell.format(**values))
-        lines.append(f"| {title} | " + " | ".join(cells) + f" | {aim} |")
-    return "\n".join(lines)
+        lines.append([title, *cells, aim])
+    return markdown(head, lines)

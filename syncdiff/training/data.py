@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import av
 import cv2
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import BuildInputs, FrameInputs, condition, warped_inputs
+from syncdiff.errors import InputError
 from syncdiff.geometry.crops import WINDOW, S
 from syncdiff.geometry.moments import moment_costs
 from syncdiff.geometry.mouth_shape import SHAPE, lip_shape
@@ -94,23 +94,24 @@ class ClipRecord:
         return np.linalg.norm(self.points[:, _AT[a]] - self.points[:, _AT[b]], axis=-1) / eyes
 
 
-def load_set(root: Path, name: str) -> list[ClipRecord]:
-    """Every prepared clip of a set, sorted by name."""
-    folder = root / name
-    people = {}
+def people_in(folder: Path) -> dict[Path, str]:
+    """The records of a prepared set, sorted by name, and who each is of: its own name where identities.tsv has none."""
+    known = {}
     if (folder / "identities.tsv").exists():
         with (folder / "identities.tsv").open(newline="") as file:
-            people = {row["clip"]: row["identity"] for row in csv.DictReader(file, delimiter="\t")}
+            known = {row["clip"]: row["identity"] for row in csv.DictReader(file, delimiter="\t")}
+    records = (path for path in sorted(folder.glob("*.npz")) if ".partial" not in path.name)
+    return {path: known.get(path.stem, path.stem) for path in records}
+
+
+def load_set(root: Path, name: str) -> list[ClipRecord]:
+    """Every prepared clip of a set, sorted by name."""
     records = []
-    for path in sorted(folder.glob("*.npz")):
-        if ".partial" in path.name:
-            continue
+    for path, who in people_in(root / name).items():
         with np.load(path) as file:
             points, visemes = (file[k].astype(np.float32) if k in file else None for k in ("points", "visemes"))
             good = file.get("good")
-            records.append(
-                ClipRecord(name, path.stem, people.get(path.stem, path.stem), file["sound"], points, visemes, good)
-            )
+            records.append(ClipRecord(name, path.stem, who, file["sound"], points, visemes, good))
     return records
 
 
@@ -125,9 +126,12 @@ def load_crops(root: Path, records: Sequence[ClipRecord]) -> tuple[np.ndarray, n
         partial = target.with_suffix(".partial.npy")
         pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (int(starts[-1]), S, S, 3))
         for record, start in zip(records, starts, strict=False):
-            with av.open(str(root / record.set / f"{record.name}.mp4")) as container:
-                for i, frame in enumerate(container.decode(video=0)):
-                    pixels[start + i] = frame.to_ndarray(format="rgb24")
+            film = cv2.VideoCapture(str(root / record.set / f"{record.name}.mp4"))  # bit for bit as PyAV decodes it
+            for i in range(len(record)):
+                read, frame = film.read()
+                if not read:
+                    raise InputError(f"{root / record.set / record.name}.mp4 has {i} frames; expected {len(record)}.")
+                pixels[start + i] = frame[..., ::-1]
         pixels.flush()
         partial.rename(target)
     return np.load(target, mmap_mode="r"), starts

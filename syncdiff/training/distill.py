@@ -15,10 +15,10 @@ a batch's seed is its number. The learning rate falls only in the last fifth, so
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +29,16 @@ from torch.nn import functional as F
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.audio.mel import HOP, log_mel
+from syncdiff.devices import autocast, best_device
 from syncdiff.geometry.mouth_shape import SHAPE, SpeakerScale
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.training.data import ClipRecord, load_set
 from syncdiff.training.lip_heads import HEADS, LipTrack, correlation_loss, fit_head, forecast, importance, per_frame
+from syncdiff.training.loop import Average, Run, ahead
 from syncdiff.training.prepare import FPS
+from syncdiff.training.sets import PERSON_WEIGHT, SPEECH_SHARE
 from syncdiff.training.teacher import RATE, teacher_in
 
-FILMED = {"addresses": 2.0, "grid-more": 1.0, "grid-s1": 6.0}  # sets of filmed people: what one person weighs
-SHARE = {"addresses": 0.14, "grid-more": 0.06, "grid-s1": 0.1, "rendered": 0.1, "puppets": 0.2, "speech": 0.4}
-SETS = tuple(SHARE)  # a batch's segments are of these sets, in these shares; within a set people are drawn evenly
 POSITIONS = 200  # states of the piece that the teacher hears at a time: four seconds
 COMPONENTS, TAUGHT = 300, 96  # principal components of the teacher's states: that the heads see, the student learns
 SILENT = 0.05  # share of the segments whose sound is taken away
@@ -122,17 +122,17 @@ def lip_tracks(records: list[ClipRecord], states: list[np.ndarray]) -> tuple[lis
     for record, lips, mine in zip(records, lip_shapes(records), states, strict=True):
         who = record.set if record.identity == record.name else f"{record.set} {record.identity}"
         tracks.append(LipTrack(per_frame(mine, len(lips)), lips, record.good, who))
-        weight[who] = FILMED[record.set]
+        weight[who] = PERSON_WEIGHT[record.set]
     return tracks, weight
 
 
 def lessons(data: Path, teacher: Path, folder: Path) -> list[Lesson]:
     """Everything that can be learned from the prepared sets; what is slow to make is kept in `folder`."""
-    sets = {name: records for name in SETS if (records := load_set(data, name))}
-    voices = [r for name, some in sets.items() for r in (some if name in FILMED else some[::8])]
+    sets = {name: records for name in SPEECH_SHARE if (records := load_set(data, name))}
+    voices = [r for name, some in sets.items() for r in (some if name in PERSON_WEIGHT else some[::8])]
     hear = TeacherStates(teacher, voices, folder)
     heard = [pair for records in sets.values() for pair in zip(records, hear.of_set(records), strict=True)]
-    filmed = [(record, mine) for record, mine in heard if record.set in FILMED]
+    filmed = [(record, mine) for record, mine in heard if record.set in PERSON_WEIGHT]
     tracks, weight = lip_tracks(*map(list, zip(*filmed, strict=True)))
     heads = _heads(tracks, weight, folder / "heads.pt")
     lips = {(record.set, record.name): track.lips for (record, _), track in zip(filmed, tracks, strict=True)}
@@ -148,8 +148,8 @@ def lessons(data: Path, teacher: Path, folder: Path) -> list[Lesson]:
 def _heads(tracks: list[LipTrack], weight: dict[str, float], path: Path) -> Sequence[nn.Module]:
     if not path.exists():
         torch.save([fit_head(kind, tracks, weight, i).state_dict() for i, kind in enumerate(HEADS)], path)
-    heads = [kind(COMPONENTS).eval() for kind in HEADS]
-    for head, state in zip(heads, torch.load(path, weights_only=True), strict=True):
+    heads = [kind(COMPONENTS).to(best_device()).eval() for kind in HEADS]
+    for head, state in zip(heads, torch.load(path, weights_only=True, map_location="cpu"), strict=True):
         head.load_state_dict(state)
     return heads
 
@@ -213,15 +213,18 @@ class Batch:
     curves: Tensor  # [B, T25, CURVES]
     drawn: Tensor  # [B, T25] 1 where `curves` were
 
+    def to(self, device: torch.device) -> Batch:
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
 
 class Segments:
-    """Random stretches of sound with their targets."""
+    """Random stretches of sound with their targets, of sets in the shares of sets.toml; people are drawn evenly."""
 
     def __init__(self, lessons: list[Lesson]) -> None:
         self.lessons = lessons
-        sets = {name: [i for i, x in enumerate(lessons) if x.record.set == name] for name in SHARE}
+        sets = {name: [i for i, x in enumerate(lessons) if x.record.set == name] for name in SPEECH_SHARE}
         self.sets = {name: some for name, some in sets.items() if some}
-        chance = np.array([SHARE[name] for name in self.sets])
+        chance = np.array([SPEECH_SHARE[name] for name in self.sets])
         self.chance = chance / chance.sum()
         self.people = {
             name: list({x: [i for i in some if lessons[i].record.identity == x]
@@ -282,6 +285,7 @@ def _at(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def losses(encoder: SpeechEncoder, heads: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
     """Teacher: squared error. Lips, told and filmed: smooth L1 and one less the correlation. Curves: Huber."""
+    weigh = importance().to(batch.mel.device)
     features = encoder(batch.mel).float()
     error = ((heads["teacher"](features) - batch.teacher) ** 2).mean(-1)
     out = {"teacher": (error * batch.valid).sum() / batch.valid.sum().clamp_min(1)}
@@ -290,9 +294,9 @@ def losses(encoder: SpeechEncoder, heads: nn.ModuleDict, batch: Batch) -> dict[s
     voiced = (spoken.sum(1) > 0).float()
     weight = spoken + (1 - voiced)[:, None]  # a silent segment counts whole: its lips rest
     for name, target, mask in (("told", batch.lips, weight), ("filmed", batch.filmed, batch.seen * spoken)):
-        error = F.smooth_l1_loss(shape, target, reduction="none", beta=0.5) @ importance()
+        error = F.smooth_l1_loss(shape, target, reduction="none", beta=0.5) @ weigh
         rows = (mask.sum(1) > 0).float() * voiced
-        follow = correlation_loss(shape, target, mask) @ importance()
+        follow = correlation_loss(shape, target, mask) @ weigh
         out[name] = 3 * (error * mask).sum() / mask.sum().clamp_min(1) + (follow * rows).sum() / rows.sum().clamp_min(1)
     here = heads["curves"](features.unflatten(1, (-1, 2)).mean(2))
     error = F.huber_loss(here, batch.curves, reduction="none", delta=0.2).sum(-1) * batch.drawn * spoken
@@ -323,9 +327,18 @@ def train(
     lr: float = 1e-3,
     save_every: int = 100,
     weights: dict[str, float] = WEIGHTS,
+    *,
+    hours: float = math.inf,
+    until: float = math.inf,
+    workers: int = 1,
 ) -> SpeechEncoder:
-    """Train to `steps` updates, resuming OUT/state.pt; the encoder (moving average) is saved to OUT/speech."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Train to `steps` updates or for `hours`, resuming OUT/state.pt; returns the moving average, saved in OUT/speech.
+
+    Args:
+        until: by time.time(), when to stop for now and be gone on with later.
+        workers: that make batches.
+    """
+    place = best_device()
     segments = Segments(lessons(data, teacher, out / "teacher"))
     torch.manual_seed(0)
     model = SpeechEncoder()
@@ -333,47 +346,39 @@ def train(
         begin_with(model, start)
     width = model.config["width"]
     heads = nn.ModuleDict({"teacher": nn.Linear(width, TAUGHT), "curves": nn.Linear(width, CURVES)})
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
-    nets = {"model": model, "heads": heads, "average": average}
+    model.to(place), heads.to(place)  # pyright: ignore[reportArgumentType]
+    average = Average(model, 0.995)
     params = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(params, lr, weight_decay=0.02, betas=(0.9, 0.98))
-    step = 0
-    if (out / "state.pt").exists():
-        state = torch.load(out / "state.pt", weights_only=True)
-        for name, net in nets.items():
-            net.load_state_dict(state[name])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-    ahead = ThreadPoolExecutor(1)  # the next batch is made while this one is learned; its seed is its number
-    coming = ahead.submit(segments.batch, np.random.default_rng([step]))
-    began, sums = time.time(), {}
-    while step < steps:
+    run = Run(out, {"model": model, "heads": heads, "average": average, "optimizer": optimizer})
+    run.resume()
+
+    def save() -> None:
+        run.save()
+        average.module.save_pretrained(out / "speech")
+
+    def make(number: int) -> Batch:
+        return segments.batch(np.random.default_rng([number]))
+
+    batches = ahead(make, range(run.update, steps), workers)
+    while run.update < steps and run.seconds < hours * 3600 and time.time() < until:
+        done = max(run.update / steps, run.seconds / (hours * 3600))
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 100, 5 * (1 - step / steps))
-        batch = coming.result()
-        coming = ahead.submit(segments.batch, np.random.default_rng([step + 1]))
-        with torch.autocast("cpu", torch.bfloat16):
+            group["lr"] = lr * min(1, (run.update + 1) / 100, 5 * (1 - done))
+        batch = next(batches).to(place)
+        with autocast(place):
             parts = losses(model, heads, batch)
         optimizer.zero_grad()
         torch.stack([weights[k] * v for k, v in parts.items()]).sum().backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
-        average.update_parameters(model)
-        step += 1
-        sums = {k: sums.get(k, 0) + v.item() for k, v in parts.items()}
-        if step % 50 == 0:
-            means = {k: round(v / 50, 4) for k, v in sums.items()}
-            line = {"step": step, **means, "seconds": round(time.time() - began, 1)}
-            print(line, flush=True)
-            with (out / "log.csv").open("a") as log:
-                log.write(",".join(str(v) for v in line.values()) + "\n")
-            sums = {}
-        if step % save_every == 0 or step == steps:
-            kept = {name: net.state_dict() for name, net in nets.items()}
-            torch.save(kept | {"optimizer": optimizer.state_dict(), "step": step}, out / "state.partial.pt")
-            (out / "state.partial.pt").replace(out / "state.pt")
-            average.module.save_pretrained(out / "speech")  # pyright: ignore[reportCallIssue]
-    return average.module  # pyright: ignore[reportReturnType]
+        run.step(BATCH, {name: part.item() for name, part in parts.items()})
+        average.step(model, run.update)
+        if run.update % save_every == 0:
+            save()
+    batches.close()
+    save()
+    return average.module
 
 
 def main() -> None:

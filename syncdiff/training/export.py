@@ -24,11 +24,11 @@ from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.weights.folders import COMPACT, ship
 
 
-def _record(folder: Path, component: str, counters: dict[str, str], note: str) -> dict[str, object]:
+def _record(folder: Path, component: str, note: str) -> dict[str, object]:
     """What the headers say of a network's training: a run's counters and the note, or what finished weights say."""
     if (folder / "state.pt").exists():
         state = torch.load(folder / "state.pt", weights_only=True, mmap=True)
-        return {**{name: state[key] for key, name in counters.items()}, "note": note}
+        return {"updates": state["update"], "samples": state["samples"], "note": note}
     with safe_open(next((folder / component).glob("*.safetensors")), framework="pt") as file:
         return json.loads(file.metadata()["record"])
 
@@ -43,8 +43,8 @@ def main() -> None:
     parser.add_argument("--mean-with", type=Path, metavar="DENOISER", help="folder of the weights it went on from")
     args = parser.parse_args()
     records = {
-        "speech": _record(args.speech, "speech", {"step": "updates"}, args.speech_note),
-        "denoiser": _record(args.net, "denoiser", {"update": "updates", "samples": "samples"}, args.note),
+        "speech": _record(args.speech, "speech", args.speech_note),
+        "denoiser": _record(args.net, "denoiser", args.note),
     }
     encoder = SpeechEncoder.from_pretrained(args.speech / "speech")
     denoiser = Denoiser.from_pretrained(args.net / "denoiser")

@@ -7,27 +7,26 @@ that `data.split_of` gives to "judge". A sixteenth of those people is held back 
 from __future__ import annotations
 
 import argparse
-import csv
 import shlex
 import sys
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from syncdiff.audio.mel import log_mel
+from syncdiff.devices import autocast, best_device
 from syncdiff.sync.judge import FPS, FRAME_SAMPLES, WINDOW, JudgeConfig, JudgeNet
 from syncdiff.sync.scoring import REACH, Scores, score
 from syncdiff.training import data
+from syncdiff.training.loop import Average, Run, write_line
+from syncdiff.training.sets import JUDGE
 
 RATE = 16000
 CHECK_EVERY = 100  # steps
@@ -255,25 +254,23 @@ def train(
     run: JudgeTraining | None = None,
 ) -> Trained:
     """Train a judge; `folder` keeps the log and the state a broken run goes on from."""
-    run = run or JudgeTraining()
+    run, place = run or JudgeTraining(), best_device()
     torch.manual_seed(run.seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    judge = JudgeNet(config).to(memory_format=torch.channels_last)  # a third faster on a CPU  # pyright: ignore[reportCallIssue]
-    average = AveragedModel(judge, multi_avg_fn=get_ema_multi_avg_fn(run.average), use_buffers=True)
-    hint = LipReading(judge.config.features)
+    judge = JudgeNet(config).to(place)
+    judge.to(memory_format=torch.channels_last)  # a third faster on a CPU  # pyright: ignore[reportCallIssue]
+    average = Average(judge, run.average)
+    hint = LipReading(judge.config.features).to(place)
     optimizer = torch.optim.AdamW([*judge.parameters(), *hint.parameters()], run.rate, weight_decay=run.decay)
     parts = {"judge": judge, "hint": hint, "average": average, "optimizer": optimizer}
-    first, minutes = _resume(folder / "state.pt", parts)
-    step = first
-    began = time.monotonic() - 60 * minutes
-    losses: list[float] = []
-    for step, (mouths, mel, lips) in enumerate(batches(learn, judge.config, run, first), start=first + 1):
-        minutes = (time.monotonic() - began) / 60
-        done = max(step / run.steps, minutes / run.minutes)
+    state = Run(folder, parts, CHECK_EVERY)
+    state.resume()
+    for batch in batches(learn, judge.config, run, state.update):
+        mouths, mel, lips = (part.to(place) for part in batch)
+        done = max((state.update + 1) / run.steps, state.seconds / 60 / run.minutes)
         optimizer.param_groups[0]["lr"] = run.rate * min(1, done / 0.05, max(0.0, (1 - done) / 0.4))
-        torch.manual_seed(run.seed * 1_000_003 + step)  # dropout too has a seed of its own each step
+        torch.manual_seed(run.seed * 1_000_003 + state.update + 1)  # dropout too has a seed of its own each step
         judge.train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(place):
             video, audio = judge.look(mouths), judge.listen(mel)
         video, audio = video.float(), audio.float()
         scale = judge.scale.exp().clamp(max=40)
@@ -283,15 +280,16 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(judge.parameters(), 5.0)
         optimizer.step()
-        average.update_parameters(judge)
-        losses.append(loss.item())
-        if step % CHECK_EVERY == 0 or done >= 1:
-            _save_state(folder / "state.pt", parts, step, minutes)
-            _log(folder / "log.csv", step, float(np.mean(losses)), check(average.module.eval(), held))  # pyright: ignore[reportArgumentType]
-            losses.clear()
+        logged = state.step(len(mouths), {"loss": loss.item()})
+        average.step(judge, state.update)
+        if logged or done >= 1:
+            state.save()
+            found = {"update": state.update} | check(average.module, held)
+            print(found, flush=True)
+            write_line(folder / "held.csv", found)
         if done >= 1:
             break
-    return Trained(average.module.eval(), step, minutes)  # pyright: ignore[reportArgumentType]
+    return Trained(average.module, state.update, state.seconds / 60)
 
 
 def check(judge: JudgeNet, clips: Sequence[JudgeClip]) -> dict[str, float]:
@@ -311,32 +309,6 @@ def _score(judge: JudgeNet, picture: JudgeClip, sound: JudgeClip) -> Scores:
     return score((cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB) for grey in picture.crops), sound.samples, judge)
 
 
-def _resume(path: Path, parts: dict[str, Any]) -> tuple[int, float]:
-    """Bring every part back to where a broken run left it. Returns the steps and minutes already done."""
-    if not path.exists():
-        return 0, 0.0
-    state = torch.load(path, weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return state["step"], state["minutes"]
-
-
-def _save_state(path: Path, parts: dict[str, Any], step: int, minutes: float) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save({"step": step, "minutes": minutes} | {name: part.state_dict() for name, part in parts.items()}, partial)
-    partial.replace(path)
-
-
-def _log(path: Path, step: int, loss: float, checked: dict[str, float]) -> None:
-    row = {"step": step, "loss": loss, **checked}
-    print("  ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def _without_folders(argument: str) -> str:
     """An absolute path's last part: a record that is shipped names no folder of the machine that trained."""
     return Path(argument).name if Path(argument).is_absolute() else argument
@@ -347,7 +319,7 @@ def main() -> None:
     parser.add_argument("shards", type=Path, help="what syncdiff.training.prepare wrote")
     parser.add_argument("out", type=Path, help="the judge's weights, *.safetensors")
     parser.add_argument("--runs", type=Path, default=Path("runs/judge"), help="log, and the state to go on from")
-    parser.add_argument("--sets", nargs="+", default=["puppets", "rendered", "grid-s1"])
+    parser.add_argument("--sets", nargs="+", default=JUDGE[::-1])
     parser.add_argument("--steps", type=int, default=JudgeTraining.steps)
     parser.add_argument("--minutes", type=float, default=JudgeTraining.minutes)
     parser.add_argument("--threads", type=int, default=1)

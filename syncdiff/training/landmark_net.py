@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from syncdiff.devices import autocast, best_device
 from syncdiff.models import pixel_codec
 from syncdiff.training.data import LIPS, FaceBatch, TalkingFaces
 
@@ -50,22 +51,24 @@ def train_or_load(
     rate: float,
     decay: float,
 ) -> Net:
-    """A small network for the denoiser's losses, frozen: read from `path`, or trained now on true frames.
+    """A small network for the denoiser's losses, frozen: read from `path`, or trained now on true frames. It comes on
+    the GPU where there is one.
 
     Args:
         loss: of windows [B, 3, 80, 96] and the batch they are from. Noise is added to the pixels, as the network will
             read rough estimates.
         rate: the highest of a one-cycle schedule.
     """
+    net.to(best_device())
     if path.exists():
-        net.load_state_dict(torch.load(path, weights_only=True))
+        net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
         return net.eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, updates)
     for update in range(1, updates + 1):
         batch = faces.batch(64, np.random.default_rng([seed, update]))
-        x = F.pixel_shuffle(pixel_codec.encode(batch.clean), pixel_codec.FACTOR)
-        found = loss(x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1) * 0.2, batch)
+        x = F.pixel_shuffle(pixel_codec.encode(batch.clean), pixel_codec.FACTOR).to(best_device())
+        found = loss(x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1, device=x.device) * 0.2, batch)
         optimizer.zero_grad(), found.backward(), optimizer.step(), schedule.step()
         if update % 100 == 0:
             print(f"{path.stem} {update}: {found.item():.3f}", flush=True)
@@ -78,8 +81,8 @@ def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LandmarkNet:
     reader = LandmarkNet()
 
     def loss(windows: Tensor, batch: FaceBatch) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(windows.device):
             points, _ = reader(windows)
-        return F.l1_loss(points.float(), torch.from_numpy(batch.landmarks))
+        return F.l1_loss(points.float(), torch.from_numpy(batch.landmarks).to(windows.device))
 
     return train_or_load(reader, out / "reader.pt", faces, loss, updates, seed=7, rate=2e-3, decay=0.01)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from syncdiff.devices import best_device
 from syncdiff.geometry.mouth_shape import SHAPE
 
 WINDOW, BATCH = 64, 32  # frames of a training window, windows of an update
@@ -93,11 +94,12 @@ def fit_head(
     steps: int = 500,
     lr: float = 2e-3,
 ) -> nn.Module:
-    """A head trained on windows of people drawn by `weight`; the loss is smooth L1 and correlation."""
+    """A head trained with smooth L1 and correlation on windows of people drawn by `weight`, on the GPU if any."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     size = tracks[0].states.shape[1]
-    head = kind(size)
+    place = best_device()
+    head, weigh = kind(size).to(place), importance().to(place)
     optimizer = torch.optim.AdamW(head.parameters(), lr, weight_decay=0.05)
     people = list(dict.fromkeys(track.person for track in tracks))
     clips = {who: [track for track in tracks if track.person == who] for who in people}
@@ -115,10 +117,10 @@ def fit_head(
             part = slice(start, start + WINDOW)
             n = len(track.lips[part])
             states[row, :n], lips[row, :n], valid[row, :n] = track.states[part], track.lips[part], track.valid[part]
-        x, y, seen = (torch.from_numpy(a) for a in (states, lips, valid))
+        x, y, seen = (torch.from_numpy(a).to(place) for a in (states, lips, valid))
         made = head(x + NOISE * torch.randn_like(x))
-        error = F.smooth_l1_loss(made, y, reduction="none", beta=0.5) @ importance()
-        loss = (error * seen).sum() / seen.sum() + (correlation_loss(made, y, seen) @ importance()).mean()
+        error = F.smooth_l1_loss(made, y, reduction="none", beta=0.5) @ weigh
+        loss = (error * seen).sum() / seen.sum() + (correlation_loss(made, y, seen) @ weigh).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -128,5 +130,5 @@ def fit_head(
 @torch.inference_mode()
 def forecast(heads: Sequence[nn.Module], states: np.ndarray) -> np.ndarray:
     """States [T, D] of per_frame() -> the mean of the heads' forecasts [T, SHAPE] float32."""
-    x = torch.from_numpy(states)[None]
-    return torch.stack([head(x)[0] for head in heads]).mean(0).numpy()
+    x = torch.from_numpy(states)[None].to(next(heads[0].parameters()).device)
+    return torch.stack([head(x)[0] for head in heads]).mean(0).cpu().numpy()

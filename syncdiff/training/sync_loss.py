@@ -44,6 +44,6 @@ def train_matcher(
     def loss(windows: Tensor, batch: FaceBatch) -> Tensor:
         with torch.no_grad():
             features = reader(windows)[1][-1]
-        return matcher(features, torch.from_numpy(batch.speech))
+        return matcher(features, torch.from_numpy(batch.speech).to(windows.device))
 
     return train_or_load(matcher, out / "matcher.pt", faces, loss, updates, seed=8, rate=1e-3, decay=0.05)

@@ -12,9 +12,9 @@ it.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+import time
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from importlib.util import find_spec
@@ -30,6 +30,7 @@ from torch import Tensor
 
 from syncdiff.audio.mel import log_mel
 from syncdiff.conditioning import BuildInputs, warped_inputs
+from syncdiff.devices import best_device
 from syncdiff.diffusion import sampler
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.errors import InputError
@@ -39,15 +40,13 @@ from syncdiff.models.speech_encoder import SpeechEncoder, token_window
 from syncdiff.training.data import ClipRecord, TalkingFaces
 from syncdiff.training.distill import augment, equalise
 from syncdiff.training.landmark_net import LandmarkNet, train_reader
+from syncdiff.training.loop import ahead
 from syncdiff.training.prepare import FPS
+from syncdiff.training.sets import DENOISER_SHARE
 from syncdiff.training.sync_loss import SyncMatcher, train_matcher
 from syncdiff.training.train_paper import PAPER_PRESETS, run_paper
 from syncdiff.training.trainer import TrainConfig, Trainer
 from syncdiff.weights.folders import read_network
-
-# Of a batch's rows. People who talk as people do count most: two minutes of ten of them taught the forecast more than
-# twenty minutes of one (docs/training-log.md).
-SHARE = {"addresses": 0.4, "grid-more": 0.1, "grid-s1": 0.1, "rendered": 0.1, "puppets": 0.3}
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,13 @@ class Preset:
     """One row of the table below: everything that decides what comes out."""
 
     denoiser: dict = field(default_factory=dict)  # Denoiser's arguments
-    share: dict[str, float] = field(default_factory=lambda: dict(SHARE))
+    share: dict[str, float] = field(default_factory=lambda: dict(DENOISER_SHARE))
     batch: int = 32
     updates: int = 100_000
     save_every: int = 300
     helper_updates: int = 800  # of the landmark network, and of the matcher where there is a sync loss
     hearings: int = 3  # times every sound is encoded: once clean, then augmented
-    workers: int = 1  # threads that make batches
+    workers: int = 1  # that make batches
     build: BuildInputs = warped_inputs
     config: TrainConfig = field(default_factory=TrainConfig)
 
@@ -107,7 +106,8 @@ def cached_features(encoder: SpeechEncoder, tokens: int, hearings: int, cache: P
                 versions = [sound] + [augment(sound, np.resize(other, len(sound)), rng) for _ in range(hearings - 1)]
                 mel = torch.stack([log_mel(torch.from_numpy(np.ascontiguousarray(v))) for v in versions])
                 mel = torch.cat([mel[:1], equalise(mel[1:], rng)])
-                out[:, starts[i] : starts[i + 1]] = encoder(mel)[:, : lengths[i]].half().numpy()
+                features = encoder.to(best_device())(mel.to(best_device()))
+                out[:, starts[i] : starts[i + 1]] = features[:, : lengths[i]].half().cpu().numpy()
             out.flush()
             partial.rename(path)
         heard = np.load(path, mmap_mode="r")
@@ -154,7 +154,8 @@ def new_denoiser(encoder: SpeechEncoder, preset: Preset, start: Path | None) -> 
     model = Denoiser(speech_width=encoder.config["width"], **preset.denoiser).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if start is not None:
         model.load_state_dict(read_network(Denoiser, start).state_dict())
-    model.unet.set_attn_processor(AttnProcessor())  # on a CPU the fused kernel's backward took a quarter of an update
+    if best_device().type == "cpu":  # the fused kernel's backward took a quarter of an update there
+        model.unet.set_attn_processor(AttnProcessor())
     return model
 
 
@@ -166,6 +167,7 @@ def train(
     hours: float = 24.0,
     helpers: Path | None = None,
     start: Path | None = None,
+    until: float = math.inf,
 ) -> Denoiser:
     """Train until `preset.updates` or for `hours`, whichever ends first; returns the moving average.
 
@@ -174,6 +176,7 @@ def train(
         out: where the run lives; one that was cut off goes on from there.
         helpers: where the encoded sounds and the losses' networks live, for runs that share an encoder; else `out`.
         start: folder of a denoiser whose weights the run begins with.
+        until: by time.time(), when to stop for now and be gone on with later.
     """
     helpers = helpers or out
     half = "fp16" if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() else "bf16"
@@ -190,48 +193,34 @@ def train(
         seen = TalkingFaces(data, preset.share, hear, split="generator")
         reader, matcher = train_helpers(seen, helpers, preset, model)
     torch.manual_seed(accelerator.process_index)  # again: a helper trained just now has used the dice
-    learner = Trainer(model, preset.config, accelerator, reader, matcher)
+    learner = Trainer(out, model, preset.config, accelerator, reader, matcher)
     faces = TalkingFaces(data, preset.share, hear, build=preset.build)
-    chained = preset.config.chained
+    chained, run = preset.config.chained, learner.run
     held = faces.batch(12, np.random.default_rng(99)).encoded()
-    if (out / "state.pt").exists():
-        learner.resume(out / "state.pt")
+    learner.resume()
 
     def make(number: int) -> tuple[Tensor, Conditioning]:
         return faces.mixed(preset.batch, chained, accelerator.process_index, number).encoded()
 
     def save() -> None:
-        learner.save(out / "state.pt")
+        learner.save()
         learner.average.save_pretrained(out / "denoiser")
         shown = (part.to(accelerator.device) for part in held)
-        sheet(learner.average.eval(), *shown, out / f"sheet-{learner.update:06d}.png")
+        sheet(learner.average.eval(), *shown, out / f"sheet-{run.update:06d}.png")
 
     def spent() -> float:
         """Seconds by the main process's clock, for all: so they learn at one rate and stop together."""
-        return float(broadcast(torch.tensor([learner.seconds], device=accelerator.device)))
+        seconds = run.seconds if time.time() < until else math.inf
+        return float(broadcast(torch.tensor([seconds], device=accelerator.device)))
 
-    sums: dict[str, float] = {}
-    ahead = ThreadPoolExecutor(preset.workers)  # makes batches meanwhile; a batch's seed is its number
-    coming = deque(ahead.submit(make, learner.update + i) for i in range(preset.workers))
-    while learner.update < preset.updates and (seconds := spent()) < hours * 3600:
-        coming.append(ahead.submit(make, learner.update + preset.workers))
-        progress = max(learner.update / preset.updates, seconds / (hours * 3600))
-        for name, value in learner.learn(*coming.popleft().result(), progress).items():
-            sums[name] = sums.get(name, 0.0) + value / 50
-        if not accelerator.is_main_process:
-            continue
-        if learner.update % 50 == 0:
-            means = {name: round(value, 5) for name, value in sums.items()}
-            line = {"update": learner.update, "samples": learner.samples, **means, "seconds": round(seconds)}
-            print(line, flush=True)
-            with (out / "log.csv").open("a") as log:
-                rows = [line.values()] if log.tell() else [line, line.values()]
-                log.writelines(",".join(map(str, row)) + "\n" for row in rows)
-            accelerator.log(line, step=learner.update)
-            sums = {}
-        if learner.update % preset.save_every == 0:
+    batches = ahead(make, range(run.update, preset.updates), preset.workers)
+    while run.update < preset.updates and (seconds := spent()) < hours * 3600:
+        line = learner.learn(*next(batches), max(run.update / preset.updates, seconds / (hours * 3600)))
+        if line:
+            accelerator.log(line, step=run.update)
+        if accelerator.is_main_process and run.update % preset.save_every == 0:
             save()
-    ahead.shutdown(cancel_futures=True)
+    batches.close()
     if accelerator.is_main_process:
         save()
     accelerator.end_training()

@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -36,7 +35,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from diffusers import DDIMScheduler, VQModel
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -46,8 +44,9 @@ from syncdiff.paper import VQ_F4_AT, PaperDenoiser, Priors, few_step_schedule, m
 from syncdiff.paper.avhubert import OFFERS, AVHubert
 from syncdiff.paper.denoiser import DISTILLED_STEPS, TRAIN_STEPS
 from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.training.loop import Average, Run
 from syncdiff.training.lrs import UNREADABLE, PreparedFilm, prepared
-from syncdiff.weights import fetch, load_strictly, read_tensors
+from syncdiff.weights import fetch
 from syncdiff.weights.folders import read_network
 
 LOGGED = 50  # updates between two lines of OUT/log.csv
@@ -273,18 +272,18 @@ class ConsistencyLoss(DenoisingLoss):
 
 
 class PaperTrainer:
-    """The networks with their optimiser, moving average and counters; one update, and state to resume from."""
+    """The networks with their optimiser, moving average and run; one update, and state to resume from."""
 
-    def __init__(self, networks: DenoisingLoss, preset: PaperPreset, accelerator: Accelerator) -> None:
+    def __init__(self, out: Path, networks: DenoisingLoss, preset: PaperPreset, accelerator: Accelerator) -> None:
         self.networks, self.preset, self.accelerator = networks.to(accelerator.device).train(), preset, accelerator
         self.learned = [p for p in networks.parameters() if p.requires_grad]
-        self.average = EMAModel(self.learned, decay=preset.ema)
-        self.average.to(accelerator.device)
+        self.both = nn.ModuleDict({"denoiser": networks.denoiser, "speech": networks.speech})
+        self.average = Average(self.both, preset.ema)
         self.model, self.optimizer = accelerator.prepare(networks, torch.optim.AdamW(self.learned, preset.lr))
-        self.update, self.samples, self.elapsed = 0, 0, 0.0
+        self.run = Run(out, {"networks": networks, "optimizer": self.optimizer, "average": self.average}, LOGGED)
 
-    def learn(self, parts: list[dict[str, Tensor]]) -> float:
-        """One update from this process's parts of a batch, of equal size; returns its mean loss here."""
+    def learn(self, parts: list[dict[str, Tensor]]) -> None:
+        """One update from this process's parts of a batch, of equal size."""
         total = 0.0
         for part in parts:
             last = part is parts[-1]
@@ -295,42 +294,24 @@ class PaperTrainer:
             total += loss.item()
         self.accelerator.clip_grad_norm_(self.learned, self.preset.clip)
         self.optimizer.step(), self.optimizer.zero_grad()
-        self.average.step(self.learned)
-        self.update, self.samples = self.update + 1, self.samples + self.preset.batch
-        return total
+        self.run.step(self.preset.batch, {"loss": total}, log=self.accelerator.is_main_process)
+        self.average.step(self.both, self.run.update)
 
-    def state(self) -> dict[str, Any]:
-        scaler = self.accelerator.scaler
-        return {
-            "networks": self.networks.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state_dict(),
-            "scaler": scaler.state_dict() if scaler else None,  # of fp16: without it the first updates would overflow
-            "update": self.update,
-            "samples": self.samples,
-            "elapsed": self.elapsed,
-        }
-
-    def resume(self, path: Path) -> None:
+    def resume(self) -> None:
         """Raises CheckpointError for a state of another preset."""
-        state = read_tensors(path)
-        load_strictly(self.networks, state["networks"], path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average.load_state_dict(state["average"])
-        self.average.to(self.accelerator.device)
-        if self.accelerator.scaler and state["scaler"]:
+        state = self.run.resume()
+        if self.accelerator.scaler and state.get("scaler"):
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.update, self.samples, self.elapsed = state["update"], state["samples"], state["elapsed"]
 
-    def save(self, out: Path, vae: VQModel) -> None:
-        torch.save(self.state(), out / "state.partial.pt")
-        (out / "state.partial.pt").replace(out / "state.pt")
-        self.average.store(self.learned)
-        self.average.copy_to(self.learned)
+    def save(self, vae: VQModel) -> None:
+        scaler = self.accelerator.scaler
+        self.run.save(scaler=scaler.state_dict() if scaler else None)  # of fp16: else the first updates would overflow
         schedule = cast(DDIMScheduler, few_step_schedule()) if self.preset.distils else paper_schedule()
-        pipe = SyncDiffPipeline(self.networks.denoiser, self.networks.speech, schedule, vae)
-        pipe.save_pretrained(out / "pipeline")
-        self.average.restore(self.learned)
+        average = cast(nn.ModuleDict, self.average.module)
+        pipe = SyncDiffPipeline(
+            cast(PaperDenoiser, average["denoiser"]), cast(AVHubert, average["speech"]), schedule, vae
+        )
+        pipe.save_pretrained(self.run.folder / "pipeline")
 
 
 def train(
@@ -380,14 +361,13 @@ def train(
         preset = replace(preset, denoiser={"previous": teacher.config["previous"]})
     if checkpointing:
         networks.denoiser.unet.enable_gradient_checkpointing()
-    trainer = PaperTrainer(networks, preset, accelerator)
-    if (out / "state.pt").exists():
-        trainer.resume(out / "state.pt")
+    trainer = PaperTrainer(out, networks, preset, accelerator)
+    trainer.resume()
     first, own = accelerator.process_index * at_once * passes, at_once * passes
     data_rows = PaperRows(found.films, preset, range(first, first + own))
     ended = _run(trainer, data_rows, vae, out, hours=hours, passes=passes, workers=workers)
     if accelerator.is_main_process:
-        trainer.save(out, vae)
+        trainer.save(vae)
         print(ended, flush=True)
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -398,14 +378,14 @@ def _run(
     trainer: PaperTrainer, data: PaperRows, vae: VQModel, out: Path, *, hours: float | None, passes: int, workers: int
 ) -> str:
     """Updates until the end; returns why the run ends."""
-    preset, accelerator, began = trainer.preset, trainer.accelerator, time.time() - trainer.elapsed
-    limit, losses = None if hours is None else time.time() + hours * 3600, deque(maxlen=LOGGED)
-    if trainer.update >= preset.updates:
+    preset, accelerator, run = trainer.preset, trainer.accelerator, trainer.run
+    limit = None if hours is None else time.time() + hours * 3600
+    if run.update >= preset.updates:
         return f"Nothing to do: {out} has all {preset.updates} updates already."
     batches = DataLoader(
         data,
         batch_size=None,
-        sampler=range(trainer.update, preset.updates),
+        sampler=range(run.update, preset.updates),
         num_workers=workers,
         prefetch_factor=2 if workers else None,
         worker_init_fn=_one_thread,
@@ -414,17 +394,14 @@ def _run(
         if "failed" in batch:
             raise InputError(batch["failed"])
         if _late(accelerator, limit):
-            return (f"Stopped {hours} hours after the start (--hours), after update {trainer.update} of "
+            return (f"Stopped {hours} hours after the start (--hours), after update {run.update} of "
                     f"{preset.updates}: the same command goes on from there.")  # fmt: skip
         _list_skipped(batch.pop("skipped"), out / "skipped.tsv")
-        torch.manual_seed(1_000_003 * trainer.update + accelerator.process_index)  # dropout: goes on as it would have
+        torch.manual_seed(1_000_003 * run.update + accelerator.process_index)  # dropout: goes on as it would have
         parts = list(_split(batch, passes, accelerator.device))
-        losses.append(trainer.learn([encoded(vae, part) for part in parts]))
-        trainer.elapsed = time.time() - began
-        if accelerator.is_main_process and trainer.update % LOGGED == 0:
-            _log(trainer, float(np.mean(losses)), out / "log.csv")
-        if accelerator.is_main_process and trainer.update % preset.save_every == 0:
-            trainer.save(out, vae)
+        trainer.learn([encoded(vae, part) for part in parts])
+        if accelerator.is_main_process and run.update % preset.save_every == 0:
+            trainer.save(vae)
     return f"Done: all {preset.updates} updates."
 
 
@@ -453,15 +430,6 @@ def _list_skipped(skipped: list[tuple[str, str]], path: Path) -> None:
         print(f"Left out, as they cannot be read:\n{lines}", file=sys.stderr, end="", flush=True)
         with path.open("a") as file:
             file.write(lines)
-
-
-def _log(trainer: PaperTrainer, loss: float, path: Path) -> None:
-    line = {"update": trainer.update, "samples": trainer.samples, "loss": round(loss, 5)}
-    line["seconds"] = round(trainer.elapsed)
-    print(line, flush=True)
-    with path.open("a") as log:
-        rows = [line.values()] if log.tell() else [line, line.values()]
-        log.writelines(",".join(map(str, row)) + "\n" for row in rows)
 
 
 # --- files that are given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.training.data import chain_link
 from syncdiff.training.landmark_net import LandmarkNet
+from syncdiff.training.loop import Average, Run
 from syncdiff.training.sync_loss import SyncMatcher
 
 
@@ -58,10 +58,11 @@ def corrupt_conditioning(conditioning: Conditioning, own: Tensor, config: TrainC
 
 
 class Trainer:
-    """The denoiser with its moving average, optimiser, counters, and the last frames of its chains."""
+    """The denoiser with its moving average, optimiser, run, and the last frames of its chains."""
 
     def __init__(
         self,
+        out: Path,
         model: Denoiser,
         config: TrainConfig,
         accelerator: Accelerator,
@@ -70,23 +71,25 @@ class Trainer:
     ) -> None:
         self.config, self.accelerator, self.reader = config, accelerator, reader.to(accelerator.device)
         self.matcher = matcher and matcher.to(accelerator.device)
-        self.update, self.samples, self.mask = 0, 0, pixel_codec.latent_mask().to(accelerator.device)
+        self.mask = pixel_codec.latent_mask().to(accelerator.device)
         self.own = torch.zeros(config.chained, *self.mask.shape[1:], device=accelerator.device)
+        self.ema = Average(model, config.ema)
         self.model, self.optimizer = accelerator.prepare(
             model, torch.optim.AdamW(model.parameters(), config.lr, weight_decay=0.01, betas=(0.9, 0.99))
         )
-        self.average = Denoiser.from_config(model.config).to(accelerator.device)  # pyright: ignore[reportAttributeAccessIssue]
-        self.average.load_state_dict(accelerator.unwrap_model(self.model).state_dict())  # alike in all processes by now
+        self.learned = accelerator.unwrap_model(self.model)
+        self.ema.module.to(accelerator.device)
+        self.ema.load_state_dict(self.learned.state_dict())  # alike in all processes by now
+        self.run = Run(out, {"model": self.learned, "average": self.ema, "optimizer": self.optimizer})
         self.objective = Objective(compact_schedule(), self.reader)
-        self.began = time.time()
 
     @property
-    def seconds(self) -> float:
-        """Training time of this run so far, resumed parts included."""
-        return time.time() - self.began
+    def average(self) -> Denoiser:
+        """The moving average."""
+        return self.ema.module
 
-    def learn(self, clean: Tensor, conditioning: Conditioning, progress: float) -> dict[str, float]:
-        """One update.
+    def learn(self, clean: Tensor, conditioning: Conditioning, progress: float) -> dict[str, float] | None:
+        """One update; returns the line of the log after it, if there is one.
 
         Args:
             clean: [B, C, h, w].
@@ -94,10 +97,10 @@ class Trainer:
         """
         config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr * min(1.0, (self.update + 1) / 200, max(0.02, (1 - progress) / 0.4))
+            group["lr"] = config.lr * min(1.0, (self.run.update + 1) / 200, max(0.02, (1 - progress) / 0.4))
         clean, conditioning = clean.to(self.accelerator.device), conditioning.to(self.accelerator.device)
         with self.accelerator.autocast():
-            beginning = [row for row in range(len(self.own)) if chain_link(row, self.update)[1] == 0]
+            beginning = [row for row in range(len(self.own)) if chain_link(row, self.run.update)[1] == 0]
             self.own[beginning] = 0
             seen = corrupt_conditioning(conditioning, self.own, config)
             if config.regressor:
@@ -114,12 +117,11 @@ class Trainer:
         if torch.isfinite(norm):  # one bad batch must not end a night's run: its update is left out
             self.optimizer.step()
         self.optimizer.zero_grad()
-        self.update, self.samples = self.update + 1, self.samples + len(clean) * self.accelerator.num_processes
-        with torch.no_grad():
-            decay = min(config.ema, self.update / (self.update + 10))
-            learned = self.accelerator.unwrap_model(self.model).parameters()
-            torch._foreach_lerp_(list(self.average.parameters()), list(learned), 1 - decay)
-        return {name: term.item() for name, term in terms.items()}
+        found = {name: term.item() for name, term in terms.items()}
+        samples, main = len(clean) * self.accelerator.num_processes, self.accelerator.is_main_process
+        line = self.run.step(samples, found, log=main)
+        self.ema.step(self.learned, self.run.update)
+        return line
 
     def regress(self, clean: Tensor, conditioning: Conditioning) -> tuple[dict[str, Tensor], Tensor]:
         """Mean absolute error of the frame predicted at the last timestep from zeros, with the objective's weights."""
@@ -129,33 +131,21 @@ class Trainer:
         error = (estimate - clean).abs() * self.objective.pixel_weight.to(clean.device)
         return {"pixels": error.mean()}, estimate
 
-    def save(self, path: Path) -> None:
-        state = {
-            "model": self.accelerator.unwrap_model(self.model).state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "update": self.update,
-            "samples": self.samples,
-            "elapsed": self.seconds,
-            "own": self.own.cpu(),
-            "dice": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
-        }
-        partial = path.with_suffix(".partial.pt")
-        torch.save(state, partial)
-        partial.replace(path)
+    def save(self) -> None:
+        """Everything that `resume` brings back."""
+        dice = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+        self.run.save(own=self.own.cpu(), dice=dice)
 
-    def resume(self, path: Path) -> None:
+    def resume(self) -> None:
         """Everything as it was, to the states of the random generators.
 
         Those and the chains' last frames are kept of the main process: the others throw new dice and begin new chains.
         """
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.update, self.samples, self.began = state["update"], state["samples"], time.time() - state["elapsed"]
+        state = self.run.resume()
+        if not state:
+            return
         if not self.accelerator.is_main_process:
-            torch.manual_seed(self.update * self.accelerator.num_processes + self.accelerator.process_index)
+            torch.manual_seed(self.run.update * self.accelerator.num_processes + self.accelerator.process_index)
             return
         self.own = state["own"].to(self.accelerator.device)
         torch.set_rng_state(state["dice"][0])

@@ -1,0 +1,155 @@
+"""What every training loop has: batches made ahead, a moving average, a log, and a state to go on from."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import cv2
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from syncdiff.weights import load_strictly, read_tensors
+
+T = TypeVar("T")
+Net = TypeVar("Net", bound=nn.Module)
+
+
+class Average(Generic[Net]):
+    """Exponential moving average of what a network learns: at update n the old one keeps min(decay, n / (n + 10)).
+
+    `module` is a network of its own, in eval mode; frozen parameters are shared with the one that learns.
+    """
+
+    def __init__(self, network: Net, decay: float) -> None:
+        frozen = {id(p): p for p in network.parameters() if not p.requires_grad}
+        self._frozen = {name for name, p in network.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        self.decay, self.module = decay, copy.deepcopy(network, dict(frozen)).eval()
+        self.learned = [p.requires_grad_(False) for p in self.module.parameters() if id(p) not in frozen]
+
+    @torch.no_grad()
+    def step(self, network: nn.Module, update: int) -> None:
+        """Take in the weights, and the running statistics, that the network has after update `update` (1, 2, ...)."""
+        share = 1 - min(self.decay, update / (update + 10))
+        torch._foreach_lerp_(self.learned, [p for p in network.parameters() if p.requires_grad], share)
+        for mine, theirs in zip(self.module.buffers(), network.buffers(), strict=True):
+            mine.lerp_(theirs, share) if mine.is_floating_point() else mine.copy_(theirs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Without what is frozen."""
+        return {name: value for name, value in self.module.state_dict().items() if name not in self._frozen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        rest = {name: value for name, value in self.module.state_dict().items() if name in self._frozen}
+        self.module.load_state_dict(rest | state)
+
+
+class Run:
+    """A training run in a folder: it counts updates and samples, keeps the time, logs, and saves its state.
+
+    FOLDER/state.pt has the state of every part, `update`, `samples` and `elapsed` (seconds, earlier parts of the run
+    included). FOLDER/log.csv has a line every `every` updates: the means of the terms since the line before.
+
+    Args:
+        parts: what has a state_dict and a load_state_dict, by the name that it has in the state.
+    """
+
+    def __init__(self, folder: Path, parts: dict[str, Any], every: int = 50) -> None:
+        self.folder, self.parts, self.every = folder, parts, every
+        self.update, self.samples, self.began = 0, 0, time.time()
+        self._sums: dict[str, float] = {}
+        self._counted = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, resumed parts included."""
+        return time.time() - self.began
+
+    def resume(self) -> dict[str, Any]:
+        """Bring every part to where FOLDER/state.pt left it; the whole state, empty where there is none.
+
+        Raises CheckpointError for a damaged state and for one of other networks.
+        """
+        path = self.folder / "state.pt"
+        if not path.exists():
+            return {}
+        state = read_tensors(path)
+        for name, part in self.parts.items():
+            if isinstance(part, nn.Module):
+                load_strictly(part, state[name], path)
+            else:
+                part.load_state_dict(state[name])
+        self.update, self.samples, self.began = state["update"], state["samples"], time.time() - state["elapsed"]
+        return state
+
+    def save(self, **more: Any) -> None:
+        """Write FOLDER/state.pt, whole or not at all."""
+        counted = {"update": self.update, "samples": self.samples, "elapsed": self.seconds}
+        state = {name: part.state_dict() for name, part in self.parts.items()} | counted | more
+        torch.save(state, self.folder / "state.partial.pt")
+        (self.folder / "state.partial.pt").replace(self.folder / "state.pt")
+
+    def step(self, samples: int, terms: dict[str, float], *, log: bool = True) -> dict[str, float] | None:
+        """Count one update; returns the line that was logged after it, if one was.
+
+        Args:
+            log: False in all but one of several processes.
+        """
+        self.update, self.samples, self._counted = self.update + 1, self.samples + samples, self._counted + 1
+        self._sums = {name: self._sums.get(name, 0.0) + value for name, value in terms.items()}
+        if self.update % self.every:
+            return None
+        means = {name: round(value / self._counted, 5) for name, value in self._sums.items()}
+        line = {"update": self.update, "samples": self.samples, **means, "seconds": round(self.seconds)}
+        self._sums, self._counted = {}, 0
+        if log:
+            print(line, flush=True)
+            write_line(self.folder / "log.csv", line)
+        return line
+
+
+def write_line(path: Path, line: dict[str, Any]) -> None:
+    """Add a line to a CSV file; the first brings the head."""
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, line)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(line)
+
+
+def ahead(make: Callable[[int], T], numbers: range, workers: int = 1) -> Generator[T, None, None]:
+    """make(number) for every number, in order, made while the ones before are used.
+
+    One worker is a thread: the networks leave a core to it. More are processes, since threads would wait for Python's
+    lock; they start as copies of this one, and must not touch the GPU.
+    """
+    if workers > 1:
+        many = {"num_workers": workers, "prefetch_factor": 2, "multiprocessing_context": "fork"}
+        many["worker_init_fn"] = lambda _: cv2.setNumThreads(1)
+        many["generator"] = torch.Generator()  # its seed is else drawn from the run's own dice
+        yield from DataLoader(_Numbered(make), batch_size=None, sampler=numbers, **many)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming: deque = deque()
+        for number in numbers:
+            coming.append(pool.submit(make, number))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+class _Numbered(torch.utils.data.Dataset):
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self.make = make
+
+    def __getitem__(self, number: int) -> Any:
+        return self.make(number)
