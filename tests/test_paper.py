@@ -431,7 +431,8 @@ def in_the_second_frame(updates: Iterator[Progress | Result]) -> None:
     """Work until three of the second frame's 20 steps are done, then close."""
     with closing(updates):
         for update in updates:
-            if getattr(update, "stage", None) == "drawing" and update.done == 23:
+            progress = getattr(update, "progress", update)  # the page's job wraps it
+            if isinstance(progress, Progress) and progress.stage == "drawing" and progress.done == 23:
                 return
     pytest.fail("it ended before")
 
