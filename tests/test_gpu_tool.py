@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from syncdiff.training.lip_heads import ConvHead
 from tests import test_teacher
 from tools import gpu
 
+ROOT = Path(__file__).resolve().parent.parent
 FRAMES = 60
 CLIPS = {"addresses": 3, "grid-s1": 2, "puppets": 2, "speech": 2}
 
@@ -117,6 +120,23 @@ def test_what_cannot_be_packed_or_unpacked_is_told_in_a_sentence(prepared, tmp_p
         gpu.unpack([tmp_path], tmp_path / "data")
     with pytest.raises(InputError, match="lacks pieces"):
         gpu.join(tmp_path, tmp_path / "joined")
+
+
+def test_the_script_needs_no_package_that_the_machine_lacks():
+    """PyAV, mediapipe and the page's packages are not there, and nothing can be fetched."""
+    missing = ("av", "mediapipe", "gradio", "c2pa", "face_alignment", "moviepy", "spaces")
+    code = f"""
+import sys
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+def lacking(name, path=None, target=None):
+    return None if name.split(".")[0] in {missing} else find(name, path, target)
+PathFinder.find_spec = lacking
+import tools.gpu
+print(type(sys.modules["av"].__loader__).__name__, [m for m in {missing[1:]} if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "Absent []", done.stderr[-2000:]
 
 
 def test_the_whole_run_in_two_calls(prepared, teacher, tmp_path, monkeypatch):

@@ -34,16 +34,12 @@ from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain, zip_longest
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import soundfile
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-if find_spec("av") is None:  # imported by modules whose functions that read films nothing here calls
-    sys.modules["av"] = ModuleType("av")
-    sys.modules["av.filter"] = ModuleType("av.filter")
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.devices import best_device
@@ -61,6 +57,7 @@ from syncdiff.training.sets import DENOISER_SHARE, SPEECH_SHARE
 from syncdiff.training.teacher import first_layers
 from syncdiff.training.train_paper import PAPER_PRESETS
 from syncdiff.weights.folders import COMPACT
+from tools import without_av  # noqa: F401 -- before the package, which imports PyAV
 
 MIB = 2**20
 PIECE = 2 * MIB  # of the teacher, so that it fits into what a folder has left

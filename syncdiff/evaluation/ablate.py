@@ -172,7 +172,8 @@ def drawn_by_row(row: Row, denoiser: Denoiser, encoder: SpeechEncoder) -> Method
 
 def ablate(data: Path, out: Path, encoders: dict[str, Any], names: list[str], updates: int) -> list[dict]:
     """Train and judge row after row. Returns the figures of every clip, first those of an earlier call's other rows."""
-    judge, found = JudgeNet.shipped().to(best_device()), _read(out / "ablations.csv", names)
+    shipped, found = JudgeNet.shipped(), _read(out / "ablations.csv", names)
+    judge = shipped and shipped.to(best_device())
     for name in names:
         row, folder = ROWS[name], out / name.replace(" ", "-")
         encoder = encoders[row.features]

@@ -99,7 +99,7 @@ def regressed_by(pipe: SyncDiffPipeline, folder: Path) -> Method:
     """One evaluation at the schedule's last timestep, with the pipeline's speech and hints."""
     if not (folder / "config.json").exists():
         raise SystemExit(f"{folder} holds no weights (config.json): --regressor takes the folder that train wrote.")
-    net = Regressor(Denoiser.from_pretrained(folder).to(pipe.device).eval())
+    net = Regressor(Denoiser.from_pretrained(folder).to(pipe.device).eval())  # pyright: ignore[reportArgumentType]
     generator = CompactGenerator(cast(Denoiser, net), pipe.speech, pipe.scheduler)
     return lambda clip, sound: draw(generator, clip, sound, steps=1)
 

@@ -194,7 +194,7 @@ def main() -> None:
         makers[REGRESSOR] = regressed_by(pipe, args.regressor)
     if not args.alone:
         makers |= {BENT: bent_by(pipe), LEFT: left_alone, FROZEN: frozen, NEAREST: nearest_by(pipe)}
-    judge = JudgeNet.shipped().to(best_device())
+    judge = (found := JudgeNet.shipped()) and found.to(best_device())
     rows = shown(evaluate(makers, judge, args.data, tuple(args.sets), args.limit))
     print(headline(rows), table(rows), sep="\n\n")
     if args.sheet:

@@ -143,7 +143,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.teacher and not args.cache:
         parser.error("--teacher needs --cache, a folder for its states (distill's OUT/teacher)")
-    encoder = SpeechEncoder.from_pretrained(args.speech).to(best_device()).eval()
+    encoder = SpeechEncoder.from_pretrained(args.speech).to(best_device()).eval()  # pyright: ignore[reportArgumentType]
     train = [r for name in PERSON_WEIGHT for r in load_set(args.data, name)]
     test = [r for name in args.sets for r in load_set(args.data, name)]
     if not train or not test:

@@ -48,7 +48,7 @@ def places(sets: Iterable[str]) -> dict[str, Sequence[str]]:
     """What a table has a row for: every set, every group of which there are several sets, and all."""
     known = list(dict.fromkeys(sets))
     groups = {name: group for name, group in GROUPS.items() if sum(s in group for s in known) > 1}
-    return {name: [name] for name in known} | groups | {"all": known}
+    return {**{name: [name] for name in known}, **groups, "all": known}
 
 
 def table(rows: list[dict]) -> str:
