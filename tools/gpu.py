@@ -41,6 +41,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools import without_av  # noqa: F401 -- before the package, whose modules import PyAV
+
+# isort: split
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.devices import best_device
 from syncdiff.diffusion import sampler
@@ -57,7 +60,6 @@ from syncdiff.training.sets import DENOISER_SHARE, SPEECH_SHARE
 from syncdiff.training.teacher import first_layers
 from syncdiff.training.train_paper import PAPER_PRESETS
 from syncdiff.weights.folders import COMPACT
-from tools import without_av  # noqa: F401 -- before the package, which imports PyAV
 
 MIB = 2**20
 PIECE = 2 * MIB  # of the teacher, so that it fits into what a folder has left
