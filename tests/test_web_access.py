@@ -108,7 +108,7 @@ def test_several_faces_are_offered_and_the_chosen_one_is_redrawn(serve, visit, f
 def test_a_link_fills_the_form_and_a_copied_link_does_it_again(serve, visit) -> None:
     pipe = FakePipeline()
     url = serve(pipe)
-    tab = visit(f"{url}?example=speaker-2&preset=best&seed=7")
+    tab = visit(f"{url}?example=speaker-2&preset=slow&seed=7")
     tab.wait_for_selector(SHOWN.format("ready"))
     assert "Speaker 2, set white · Best · seed 7" in tab.inner_text("[data-part=settings]")
     tab.wait_for_selector("#face video")
@@ -118,7 +118,7 @@ def test_a_link_fills_the_form_and_a_copied_link_does_it_again(serve, visit) -> 
     assert (face.name, voice.name, options.steps, options.seed) == ("speaker-2.mp4", "voice-white.wav", 8, 7)
     tab.click("[data-part=copy]")
     tab.wait_for_selector("[data-part=copy]:has-text('Copied')")
-    assert tab.evaluate("navigator.clipboard.readText()") == f"{url}?example=speaker-2&preset=best&seed=7"
+    assert tab.evaluate("navigator.clipboard.readText()") == f"{url}?example=speaker-2&preset=slow&seed=7"
     tab.goto(f"{url}?example=speaker-2&seed=7&tail=trim&label=no")
     tab.wait_for_selector("[data-part=settings]:has-text('the rest cut off · no label, if you promise')")
     tab.wait_for_selector("#face video")
@@ -141,8 +141,8 @@ def test_the_costs_follow_the_files_and_the_slider_its_marks(serve, visit) -> No
     before = tab.inner_text("#preset")
     tab.locator(".pick-row >> text=By the river").click()
     assert wait_for(lambda: tab.inner_text("#preset") != before)
-    tab.locator("#preset >> text=Best").click()
-    assert wait_for(lambda: tab.input_value("#steps input[type=number]") == "8")
+    tab.locator("#preset >> text=Slow").click()
+    assert wait_for(lambda: tab.input_value("#steps input[type=number]") == "4")
     tab.fill("#steps input[type=number]", "1")
     tab.keyboard.press("Tab")
-    tab.wait_for_selector("#preset [aria-pressed=true]:has-text('Draft')")
+    tab.wait_for_selector("#preset [aria-pressed=true]:has-text('Standard')")

@@ -95,13 +95,13 @@ def test_time_in_words(seconds: float, words: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        (Settings("speaker-2", "speaker-2", SampleOptions(2, 7)), "example=speaker-2&preset=standard&seed=7"),
+        (Settings("speaker-2", "speaker-2", SampleOptions(1, 7)), "example=speaker-2&preset=standard&seed=7"),
         (
-            Settings("speaker-2", "speaker-1", SampleOptions(PRESETS["Best"])),
-            "face=speaker-2&voice=speaker-1&preset=best&seed=0",
+            Settings("speaker-2", "speaker-1", SampleOptions(PRESETS["Slow"])),
+            "face=speaker-2&voice=speaker-1&preset=slow&seed=0",
         ),
         (Settings(None, None, SampleOptions(5, 3)), "steps=5&seed=3"),
-        (Settings("speaker-3", None, SampleOptions(1)), "face=speaker-3&preset=draft&seed=0"),
+        (Settings("speaker-3", None, SampleOptions(2)), "face=speaker-3&steps=2&seed=0"),
         (Settings(options=SampleOptions(tail="trim")), "preset=standard&seed=0&tail=trim"),
         (
             Settings("speaker-1", "speaker-1", SampleOptions(correct_offset=True, label=False)),
@@ -125,7 +125,7 @@ def test_an_address_that_asks_for_nothing_restores_nothing() -> None:
         ({"example": "nobody"}, "asks for the example 'nobody': there is speaker-1, speaker-2 or speaker-3"),
         ({"face": "../../etc/passwd"}, "asks for the example '../../etc/passwd'"),
         ({"voice": "<script>" * 20}, r"asks for the example '(<script>){5}\.\.\.'"),
-        ({"preset": "turbo"}, "asks for the preset 'turbo': there is draft, standard or best"),
+        ({"preset": "turbo"}, "asks for the preset 'turbo': there is standard or slow"),
         ({"seed": "-1"}, "asks for seed '-1': give a whole number"),
         ({"seed": "9999999999"}, "The seed is 9999999999: choose 0 to"),
         ({"seed": "9" * 5000}, "give a whole number"),

@@ -210,7 +210,7 @@ def presets(desk: JobService, lengths: list[float | None], options: SampleOption
     of = f"{shown:.0f} s of video" if voice else f"{USUAL:.0f} s of voice"
     return {
         "label": "Quality",
-        "note": f"Steps a frame, and the time for {of}",
+        "note": f"Time for {of}; more steps measured no better",
         "items": items,
         "chosen": str(options.steps),
     }

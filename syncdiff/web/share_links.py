@@ -9,7 +9,7 @@ from syncdiff.errors import InputError
 from syncdiff.options import SampleOptions
 from syncdiff.web.examples import examples
 
-PRESETS = {"Draft": 1, "Standard": SampleOptions().steps, "Best": 8}  # steps a frame
+PRESETS = {"Standard": SampleOptions().steps, "Slow": 4}  # steps a frame
 FILES = ("face", "voice")
 SWITCHES = {"correct": "correct_offset", "label": "label"}  # in the address -> in SampleOptions
 LONGEST = 40  # letters of a value that are shown back
@@ -32,7 +32,7 @@ def preset_of(steps: int | None) -> str | None:
 
 
 def query(settings: Settings) -> str:
-    """'example=malik&preset=best&seed=7&tail=trim': the same settings always alike, what is seldom turned only then."""
+    """'example=malik&preset=slow&seed=7&tail=trim': the same settings always alike, what is seldom turned only then."""
     options, usual = settings.options, SampleOptions()
     pairs: dict[str, object] = {}
     if settings.face and settings.face == settings.voice:
