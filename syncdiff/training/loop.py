@@ -11,10 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import cv2
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from syncdiff.weights import load_strictly, read_tensors
 
@@ -126,30 +124,15 @@ def write_line(path: Path, line: dict[str, Any]) -> None:
 
 
 def ahead(make: Callable[[int], T], numbers: range, workers: int = 1) -> Generator[T, None, None]:
-    """make(number) for every number, in order, made while the ones before are used.
+    """make(number) for every number, in order, made in threads while the ones before are used.
 
-    One worker is a thread: the networks leave a core to it. More are processes, since threads would wait for Python's
-    lock; they start as copies of this one, and must not touch the GPU.
+    Threads, not forked processes: a fork of a process whose networks have run waits for locks of threads that it lacks.
     """
-    if workers > 1:
-        many = {"num_workers": workers, "prefetch_factor": 2, "multiprocessing_context": "fork"}
-        many["worker_init_fn"] = lambda _: cv2.setNumThreads(1)
-        many["generator"] = torch.Generator()  # its seed is else drawn from the run's own dice
-        yield from DataLoader(_Numbered(make), batch_size=None, sampler=numbers, **many)
-        return
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         coming: deque = deque()
         for number in numbers:
             coming.append(pool.submit(make, number))
-            if len(coming) > 1:
+            if len(coming) > workers:
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
-
-
-class _Numbered(torch.utils.data.Dataset):
-    def __init__(self, make: Callable[[int], Any]) -> None:
-        self.make = make
-
-    def __getitem__(self, number: int) -> Any:
-        return self.make(number)
