@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 _SETS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 
 
-def _column(key: str) -> dict[str, float]:
+def _column(key: str) -> dict[str, Any]:
     return {name: uses[key] for name, uses in _SETS.items() if key in uses}
 
 
