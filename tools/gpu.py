@@ -375,7 +375,7 @@ def main(given: list[str] | None = None) -> None:
     running.add_argument("--start", type=Path, metavar="WEIGHTS", help="weights to begin with: assets/weights")
     running.add_argument("--preset", choices=train.PRESETS, default="compact-gpu")
     running.add_argument("--paper", choices=PAPER_PRESETS, default="paper", help="whose U-Net is timed")
-    running.add_argument("--workers", type=int, default=12, help="processes that make batches")
+    running.add_argument("--workers", type=int, default=12, help="threads that make batches")
     joining = verbs.add_parser("join", help="the pieces of the results")
     joining.add_argument("results", type=Path)
     joining.add_argument("folder", type=Path)
