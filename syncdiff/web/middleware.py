@@ -182,8 +182,7 @@ class Page(gr.Blocks):
         if block_fn.api_visibility == "public":  # what a program leaves out at the end keeps its default
             inputs = [*inputs, *(part.value for part in block_fn.inputs[len(inputs) :])]
         try:
-            if not self.mcp_server_obj:  # whose clients can only name links; gradio asks no private address for them
-                traverse(inputs, _refuse_link, is_file_obj_with_meta)
+            traverse(inputs, _refuse_link, is_file_obj_with_meta)
             return await super().preprocess_data(block_fn, inputs, *more, **named)
         except gr.Error:
             raise
