@@ -311,7 +311,7 @@ def test_nothing_is_made_of_a_visitors_files_without_the_tick(serve, visit, file
     tab.uncheck("#agreed input")
     tab.click("#run")
     tab.wait_for_selector("[data-part=message]:has-text('Has everyone')")
-    assert tab.evaluate("document.activeElement.closest('#agreed.wanted') !== null")  # the tick is what is pointed at
+    tab.wait_for_function("document.activeElement.closest('#agreed.wanted') !== null")  # the tick is pointed at
     assert pipe.calls == []
     tab.check("#agreed input")
     tab.click("#run")
@@ -350,7 +350,7 @@ def test_a_finished_result_outlives_a_cancelled_run_and_a_reload(serve, visit) -
     tab.wait_for_selector(SHOWN.format("done"))
     first = tab.get_attribute("[data-part=result]", "src")
     assert not tab.is_visible("[data-part=against]")  # there is no other yet
-    tab.locator(".picks >> text=Best").click()
+    tab.locator(".picks >> text=Slow").click()
     tab.click("#run")
     assert wait_for(lambda: tab.locator(".past button").count() == 2)
     tab.select_option("[data-part=against]", first)  # result against result
@@ -536,7 +536,7 @@ def test_a_program_can_cancel(serve, files) -> None:
     )
     assert wait_for(lambda: len(pipe.folders) == 1)
     job.cancel()
-    assert wait_for(lambda: not pipe.folders[0].exists(), 2.0)
+    assert wait_for(lambda: not pipe.folders[0].exists(), 10.0)
 
 
 def test_no_foreign_file_gets_in_or_out(serve, tmp_path) -> None:

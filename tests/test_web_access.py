@@ -110,7 +110,7 @@ def test_a_link_fills_the_form_and_a_copied_link_does_it_again(serve, visit) -> 
     url = serve(pipe)
     tab = visit(f"{url}?example=speaker-2&preset=slow&seed=7")
     tab.wait_for_selector(SHOWN.format("ready"))
-    assert "Speaker 2, set white · Best · seed 7" in tab.inner_text("[data-part=settings]")
+    assert "Speaker 2, set white · Slow · seed 7" in tab.inner_text("[data-part=settings]")
     tab.wait_for_selector("#face video")
     tab.click("#run")
     tab.wait_for_selector(SHOWN.format("done"))

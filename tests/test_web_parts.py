@@ -77,7 +77,7 @@ def test_the_presets_say_what_each_costs_for_these_files() -> None:
             item["cost"] for item in build.presets(desk, [video, photo, sound, None], SampleOptions(**options))["items"]
         ]
 
-    assert len(set(costs(20.0, None, 20.0))) == 3
+    assert len(set(costs(20.0, None, 20.0))) == len(PRESETS)
     assert costs(600.0, None, 4.0) == costs(600.0, None, 600.0) != costs(4.0, None, 600.0)
     assert costs(600.0, None, 4.0, tail="trim") != costs(600.0, None, 4.0)
     assert costs(None, 0, 60.0) == costs(None, 0, 60.0)
