@@ -487,6 +487,16 @@ def test_a_photo_takes_the_place_of_the_video_on_a_phone(serve, visit, files, tm
     assert sideways(tab) == 0
 
 
+def test_a_program_can_cancel(serve, files) -> None:
+    pipe = FakePipeline(steps=200, pause=0.05)
+    job = Client(serve(pipe), verbose=False).submit(
+        handle_file(files.face), handle_file(files.voice), 2, 7, True, api_name="/sync"
+    )
+    assert wait_for(lambda: len(pipe.folders) == 1)
+    job.cancel()
+    assert wait_for(lambda: not pipe.folders[0].exists(), 10.0)
+
+
 def test_the_endpoint_answers_a_program(serve, files, tmp_path) -> None:
     pipe = FakePipeline()
     client = Client(serve(pipe), verbose=False, download_files=tmp_path / "downloads")
@@ -527,16 +537,6 @@ def test_a_program_must_say_that_everybody_agreed_and_can_have_a_video_checked(s
     named = client.view_api(return_format="dict")["named_endpoints"]
     assert sorted(named) == ["/sync", "/verify"]
     assert "Lip synchronisation" in json.dumps(named["/sync"])
-
-
-def test_a_program_can_cancel(serve, files) -> None:
-    pipe = FakePipeline(steps=200, pause=0.05)
-    job = Client(serve(pipe), verbose=False).submit(
-        handle_file(files.face), handle_file(files.voice), 2, 7, True, api_name="/sync"
-    )
-    assert wait_for(lambda: len(pipe.folders) == 1)
-    job.cancel()
-    assert wait_for(lambda: not pipe.folders[0].exists(), 10.0)
 
 
 def test_no_foreign_file_gets_in_or_out(serve, tmp_path) -> None:

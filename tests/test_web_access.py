@@ -115,7 +115,7 @@ def test_a_link_fills_the_form_and_a_copied_link_does_it_again(serve, visit) -> 
     tab.click("#run")
     tab.wait_for_selector(SHOWN.format("done"))
     face, voice, _, options = pipe.calls[0]
-    assert (face.name, voice.name, options.steps, options.seed) == ("speaker-2.mp4", "voice-white.wav", 8, 7)
+    assert (face.name, voice.name, options.steps, options.seed) == ("speaker-2.mp4", "voice-white.wav", 4, 7)
     tab.click("[data-part=copy]")
     tab.wait_for_selector("[data-part=copy]:has-text('Copied')")
     assert tab.evaluate("navigator.clipboard.readText()") == f"{url}?example=speaker-2&preset=slow&seed=7"

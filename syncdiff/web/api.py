@@ -43,7 +43,7 @@ def add_endpoints(desk: JobService) -> None:
         Args:
             face: video (mp4, mov, mkv, webm, avi, ts) or photo (png, jpeg, webp) that shows a face, up to 10 minutes.
             voice: sound file (wav, mp3, flac, ogg, m4a, aac), or a video whose sound is the voice, in any language.
-            steps: denoising steps a frame, 1 to 50; 2 by default. More is slower.
+            steps: denoising steps a frame, 1 to 50; 1 by default. More is slower.
             seed: 0 to 2147483647; the same seed makes the same video.
             consent: true if everyone seen or heard has agreed to this use; required.
             tail: where the voice is shorter than the video, keep (the default) or trim the rest of it.
