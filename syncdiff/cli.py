@@ -431,7 +431,7 @@ def syncnet(problems: list[str]) -> str:
 
     try:
         return (
-            f"{syncnet_v2.find()}: LSE-C and LSE-D are told"
+            f"{syncnet_v2.find()}: LSE-C and LSE-D are measured"
             if syncnet_v2.load()
             else f"none. {syncnet_v2.how_to_get()}"
         )

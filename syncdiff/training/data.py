@@ -35,7 +35,7 @@ LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
 _AT = {index: place for place, index in enumerate(KEPT)}
 
 CHAIN = 16  # frames that a chain of own previous frames goes on for, as a lane of the sampler does
-LIPS_NOISE = 0.4  # px, standard deviation, on the lip shapes that are told: in use they are a forecast
+LIPS_NOISE = 0.4  # px, standard deviation, on the lip shapes that are given: in use they are a forecast
 NEAR = (2, 11)  # frames away is the one whose jaw the hint shows: in use it is its own, which here would tell too much
 MOMENTS = 8  # moments of which the best serves, as in use
 TWO_MOMENTS = 0.3  # how often the two best are mixed, as where one hands over to the other

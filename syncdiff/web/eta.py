@@ -1,4 +1,4 @@
-"""How long a run takes: before it begins, and while it goes on. Seconds and frames; knows no files and no page."""
+"""Estimates of how long a job takes, before it begins and while it runs, from frames and past jobs."""
 
 import threading
 import time
@@ -11,11 +11,11 @@ from syncdiff.results import Progress, Result
 
 RATE = 25.0  # frames a second, where nothing better is known
 USUAL = 4.0  # seconds of a file whose length is unknown
-# Seconds a frame that `make bench ARGS=--short` measured for each stage (1280x720, two cores, 2 steps). Of the drawing
-# an evaluation takes 15 ms, as the network was measured alone, and 2 of 18 frames are warm-up. Only where the page
+# Seconds a frame that `make bench ARGS=--short` measured for each stage (1280x720, two cores, 1 step). Of the drawing
+# an evaluation takes 6 ms, as the network was measured alone, and 2 of 18 frames are warm-up. Only where the page
 # begins: after every run, its own seconds count more.
-SECONDS = {"reading": 0.011, "finding the face": 0.023, "listening": 0.001, "drawing": 0.039, "scoring": 0.001}
-EVALUATION = 0.017
+SECONDS = {"reading": 0.012, "finding the face": 0.013, "listening": 0.001, "drawing": 0.049, "scoring": 0.001}
+EVALUATION = 0.007
 START = 1.0  # seconds that every run takes, however short
 TRUST = 0.5  # weight of the newest run
 
