@@ -9,33 +9,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
-import shutil
 import signal
 import sys
-import tempfile
-import tomllib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import syncdiff
+from syncdiff.doctor import doctor
 from syncdiff.errors import disk_errors_as_sentences
 from syncdiff.server_tmpdir import command_tmpdir
 
 if TYPE_CHECKING:
+    from syncdiff.job import Job
     from syncdiff.pipeline import Attention
-from syncdiff.weights.folders import COMPACT
-
-PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors", "av", "soundfile", "mediapipe",
-            "face-alignment")  # fmt: skip
-
+    from syncdiff.sync.syncnet_v2 import SyncNet
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # Steps of Progress that one video frame counts in each stage that goes frame by frame; drawing depends on --steps.
@@ -82,7 +74,7 @@ def stop_signals_raise() -> Iterator[None]:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m syncdiff", description="Give a face video a new voice, and score it.")
-    top.add_argument("--version", action="version", version=f"syncdiff {version()}")
+    top.add_argument("--version", action="version", version=f"syncdiff {syncdiff.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     one = commands.add_parser("sync", help="redraw the lips of a face video so that they speak a voice")
@@ -132,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print one JSON object")
 
     three = commands.add_parser("doctor", help="what this machine has, and whether it is enough")
-    three.set_defaults(run=doctor)
+    three.set_defaults(run=lambda _: doctor())
     return top
 
 
@@ -142,9 +134,9 @@ def sync(arguments: argparse.Namespace) -> int:
     from syncdiff.weights.folders import chosen
 
     weights, profile = chosen(arguments.weights, arguments.profile)
-    given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index}
-    given |= {"correct_offset": arguments.correct_offset}
-    given["tail"] = "trim" if arguments.trim else None
+    tail = "trim" if arguments.trim else None
+    given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index, "tail": tail}
+    given["correct_offset"] = arguments.correct_offset
     options = OPTIONS[profile](**{name: value for name, value in given.items() if value is not None})
     for path in (arguments.face, arguments.voice):
         refuse_address(path)
@@ -165,21 +157,24 @@ def sync(arguments: argparse.Namespace) -> int:
         report = result.report() | {"video": str(out)}
         del report["source"]  # none is left
         print(json.dumps(report))
-        return 0
-    seconds = ", ".join(f"{stage} {took:.1f} s" for stage, took in result.seconds.items())
-    print(f"{out}: {result.frames} frames ({seconds}; peak memory {result.peak_memory_mib:.0f} MiB)")
-    for gap in result.passed_through:
-        print(f"{gap.start:.1f} to {gap.end:.1f} s is left as it was: {gap.reason}")
-    for note in result.notes:
-        print(note)
-    print(f"source: {in_words(result.source_scores)}")
-    print(f"result: {in_words(result.result_scores)}")
-    for what, faces in (("source", result.source_lse), ("result", result.result_lse)):
-        for face in faces:
-            print(f"{what}: {in_words(face)}")
-    if result.lse_needs:
-        print(result.lse_needs)
+    else:
+        print("\n".join(summary(result, out)))
     return 0
+
+
+def summary(result: syncdiff.Result, out: Path) -> Iterator[str]:
+    """The lines that `sync` prints about the result at `out`."""
+    seconds = ", ".join(f"{stage} {took:.1f} s" for stage, took in result.seconds.items())
+    yield f"{out}: {result.frames} frames ({seconds}; peak memory {result.peak_memory_mib:.0f} MiB)"
+    for gap in result.passed_through:
+        yield f"{gap.start:.1f} to {gap.end:.1f} s is left as it was: {gap.reason}"
+    yield from result.notes
+    yield f"source: {in_words(result.source_scores)}"
+    yield f"result: {in_words(result.result_scores)}"
+    yield from (f"source: {in_words(face)}" for face in result.source_lse)
+    yield from (f"result: {in_words(face)}" for face in result.result_lse)
+    if result.lse_needs:
+        yield result.lse_needs
 
 
 def batch(arguments: argparse.Namespace) -> int:
@@ -191,7 +186,7 @@ def batch(arguments: argparse.Namespace) -> int:
     options = SampleOptions(**{name: value for name, value in given.items() if value is not None})
     job = load()
 
-    def make(film: Film) -> Any:
+    def make(film: Film) -> syncdiff.Result:
         out = checked_out(film.out, (film.face, film.voice))
         with command_tmpdir():
             return last_of(job(film.face, film.voice, out, options))
@@ -200,19 +195,20 @@ def batch(arguments: argparse.Namespace) -> int:
 
 
 def score(arguments: argparse.Namespace) -> int:
-    with command_tmpdir():
-        return _score(arguments)
-
-
-def _score(arguments: argparse.Namespace) -> int:
     from syncdiff.sync import syncnet_v2
     from syncdiff.weights import ask_on_terminal
 
     refuse_address(arguments.video)
-    fetched = syncnet_v2.fetch_weights(ask_on_terminal) if arguments.fetch else None
-    net = syncnet_v2.load(arguments.syncnet or fetched)
-    if arguments.video.is_dir():
-        return score_folder(arguments, net)
+    with command_tmpdir():
+        fetched = syncnet_v2.fetch_weights(ask_on_terminal) if arguments.fetch else None
+        net = syncnet_v2.load(arguments.syncnet or fetched)
+        return (score_folder if arguments.video.is_dir() else score_video)(arguments, net)
+
+
+def score_video(arguments: argparse.Namespace, net: SyncNet | None) -> int:
+    """The judge's score of one video, and LSE where SyncNet is there."""
+    from syncdiff.sync import syncnet_v2
+
     with closing(load().score(arguments.video)) as items:
         scores = last(items, quiet=arguments.quiet, steps_per_frame=STEPS_PER_FRAME)
     found, needed = (), syncnet_v2.how_to_get()
@@ -225,13 +221,13 @@ def _score(arguments: argparse.Namespace) -> int:
     if arguments.json:
         told = {"lse": [asdict(face) for face in found]} if found else {"lse": None, "lse_needs": needed}
         print(json.dumps(asdict(scores) | told))
-        return 0
-    print(in_words(scores))
-    print("\n".join(map(in_words, found)) or needed)
+    else:
+        print(in_words(scores))
+        print("\n".join(map(in_words, found)) or needed)
     return 0
 
 
-def score_folder(arguments: argparse.Namespace, net: Any) -> int:
+def score_folder(arguments: argparse.Namespace, net: SyncNet | None) -> int:
     """LSE of every video, and their mean."""
     from syncdiff.sync import syncnet_v2
 
@@ -270,11 +266,12 @@ def verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def load(weights: Path = COMPACT, attention: Attention = "auto") -> Any:
-    """A job runner, on the GPU where there is one."""
+def load(weights: Path | None = None, attention: Attention = "auto") -> Job:
+    """A job with the weights in a folder, by default the shipped ones, on the GPU where there is one."""
     from syncdiff.job import Job
+    from syncdiff.weights.folders import COMPACT
 
-    return Job.ready(weights, attention, source_copy=False)
+    return Job.ready(weights or COMPACT, attention, source_copy=False)
 
 
 def refuse_address(path: Path) -> None:
@@ -351,6 +348,7 @@ def stage_bar(first: Any, steps_per_frame: int | None) -> Any:
 
 
 def in_words(scores: syncdiff.Scores) -> str:
+    """One line: the figures and whose they are, or why there are none."""
     if not scores.scorable:
         return f"{scores.reason} ({scores.judge})"
     confidence, distance = ("LSE-C", "LSE-D") if "LSE" in scores.judge else ("confidence", "distance")
@@ -358,101 +356,3 @@ def in_words(scores: syncdiff.Scores) -> str:
         f"{confidence} {scores.confidence:.2f}, {distance} {scores.distance:.2f}, "
         f"offset {scores.offset_frames:+d} frames at 25 fps ({scores.judge})"
     )
-
-
-def doctor(_: argparse.Namespace) -> int:
-    """Tell what is here; the last line is the verdict."""
-    problems: list[str] = []
-    facts = {
-        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        "packages": packages(problems),
-        "cores": f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}",
-        "device": device(problems),
-        "weights": weights(problems),
-        "syncnet": syncnet(problems),
-        "webcam": webcam(),
-        "temp": temp(problems),
-    }
-    if not (3, 11) <= sys.version_info[:2] < (3, 13):
-        problems.append("Python 3.11 or 3.12 is needed")
-    for name, fact in facts.items():
-        print(f"{name:9} {fact}")
-    print(f"verdict   {'not ready: ' + '; '.join(problems) if problems else 'ready'}")
-    return 1 if problems else 0
-
-
-def version() -> str:
-    """Of the installed package, or of the checkout's pyproject.toml."""
-    with suppress(metadata.PackageNotFoundError):
-        return metadata.version("syncdiff")
-    return tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["version"]
-
-
-def packages(problems: list[str]) -> str:
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            problems.append(f"{name} is not installed")
-    return ", ".join(found)
-
-
-def device(problems: list[str]) -> str:
-    """The device and the attention that runs on it."""
-    try:
-        import torch
-    except ImportError as error:
-        problems.append(f"torch cannot be loaded ({error})")
-        return "unknown"
-    where = f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cpu"
-    faster = "; xformers is installed" if find_spec("xformers") else ""
-    return f"{where}, {torch.get_num_threads()} threads, attention by torch's scaled_dot_product_attention{faster}"
-
-
-def weights(problems: list[str]) -> str:
-    """The shipped files, and the record of its training that a file carries in its header."""
-    from safetensors import safe_open
-
-    lines = []
-    for path in sorted(COMPACT.rglob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get("record", "{}"))
-        told = ", ".join(f"{key} {value}" for key, value in record.items() if not isinstance(value, (list, dict)))
-        lines.append(f"{path.relative_to(COMPACT)} {path.stat().st_size / 1e6:.1f} MB{': ' if told else ''}{told}")
-    if not (COMPACT / "model_index.json").exists():
-        problems.append(f"there are no weights in {COMPACT}")
-    return f"\n{'':10}".join(lines) or "none"
-
-
-def syncnet(problems: list[str]) -> str:
-    """Whether LSE can be told: its weights need not be here, but what is here must be the released file."""
-    from syncdiff.sync import syncnet_v2
-
-    try:
-        return (
-            f"{syncnet_v2.find()}: LSE-C and LSE-D are measured"
-            if syncnet_v2.load()
-            else f"none. {syncnet_v2.how_to_get()}"
-        )
-    except syncdiff.InputError as sentence:
-        problems.append(str(sentence))
-        return "another file"
-
-
-def webcam() -> str:
-    missing = [tool for tool in ("ffmpeg", "ffprobe") if not shutil.which(tool)]
-    if missing:
-        return f"off on the page: {' and '.join(missing)} not on PATH (nothing else needs them)"
-    return "on: ffmpeg and ffprobe are on PATH"
-
-
-def temp(problems: list[str]) -> str:
-    try:
-        with tempfile.TemporaryFile() as file:
-            file.write(bytes(2**20))
-    except OSError as error:
-        problems.append(f"nothing can be written to the temp folder ({error.strerror})")
-        return "not writable"
-    folder = tempfile.gettempdir()
-    return f"{folder}, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free"

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from syncdiff import job
 from syncdiff.cli import main
+from syncdiff.doctor import PACKAGES
 from syncdiff.errors import InputError
 from syncdiff.options import SampleOptions
 from syncdiff.results import Progress
@@ -307,12 +308,10 @@ def test_nothing_is_fetched_without_a_yes(pipe, tmp_path, monkeypatch, capsys) -
 
 
 def test_doctor_ends_with_a_verdict(capsys, monkeypatch, tmp_path) -> None:
-    from syncdiff import cli
-
-    monkeypatch.setattr(cli, "COMPACT", tmp_path)
+    monkeypatch.setattr("syncdiff.weights.folders.COMPACT", tmp_path)
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"record": json.dumps({"steps": 700, "seen": [1]})})
-    monkeypatch.setattr(cli, "PACKAGES", (*cli.PACKAGES, "no-such-package"))
-    monkeypatch.setattr(cli.shutil, "which", lambda name: None)
+    monkeypatch.setattr("syncdiff.doctor.PACKAGES", (*PACKAGES, "no-such-package"))
+    monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr("syncdiff.sync.syncnet_v2.weights.find", lambda path=None: None)
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()

@@ -1,0 +1,111 @@
+"""What this machine has for syncdiff, and whether it is enough: `python -m syncdiff doctor`.
+
+Every fact is one function: it returns the line to print, and adds what is missing to `problems`. torch is imported
+inside them, since it may be what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from importlib.util import find_spec
+
+from syncdiff.errors import InputError
+
+PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors", "av", "soundfile", "mediapipe",
+            "face-alignment")  # fmt: skip
+
+
+def doctor() -> int:
+    """Print one line a fact, the verdict last. Returns the exit code: 0 for ready, 1 for not."""
+    problems: list[str] = []
+    for find in (python, packages, cores, device, weights, syncnet, webcam, temp):
+        try:
+            fact = find(problems)
+        except ImportError as error:
+            problems.append(str(error))
+            fact = "unknown"
+        print(f"{find.__name__:9} {fact}")
+    print(f"verdict   {'not ready: ' + '; '.join(dict.fromkeys(problems)) if problems else 'ready'}")
+    return 1 if problems else 0
+
+
+def python(problems: list[str]) -> str:
+    if not (3, 11) <= sys.version_info[:2] < (3, 13):
+        problems.append("Python 3.11 or 3.12 is needed")
+    return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+
+
+def packages(problems: list[str]) -> str:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            problems.append(f"{name} is not installed")
+    return ", ".join(found)
+
+
+def cores(_: list[str]) -> str:
+    return str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+
+
+def device(_: list[str]) -> str:
+    """The device and the attention that runs on it."""
+    import torch
+
+    where = f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cpu"
+    faster = "; xformers is installed" if find_spec("xformers") else ""
+    return f"{where}, {torch.get_num_threads()} threads, attention by torch's scaled_dot_product_attention{faster}"
+
+
+def weights(problems: list[str]) -> str:
+    """The shipped files, and the record of its training that a file carries in its header."""
+    from safetensors import safe_open
+
+    from syncdiff.weights.folders import COMPACT
+
+    lines = []
+    for path in sorted(COMPACT.rglob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get("record", "{}"))
+        told = ", ".join(f"{key} {value}" for key, value in record.items() if not isinstance(value, (list, dict)))
+        lines.append(f"{path.relative_to(COMPACT)} {path.stat().st_size / 1e6:.1f} MB{': ' if told else ''}{told}")
+    if not (COMPACT / "model_index.json").exists():
+        problems.append(f"there are no weights in {COMPACT}")
+    return f"\n{'':10}".join(lines) or "none"
+
+
+def syncnet(problems: list[str]) -> str:
+    """Whether LSE can be measured. SyncNet's weights need not be here; what is here must be the released file."""
+    from syncdiff.sync import syncnet_v2
+
+    try:
+        here = syncnet_v2.load() is not None
+    except InputError as sentence:
+        problems.append(str(sentence))
+        return "another file"
+    return f"{syncnet_v2.find()}: LSE-C and LSE-D are measured" if here else f"none. {syncnet_v2.how_to_get()}"
+
+
+def webcam(_: list[str]) -> str:
+    missing = [tool for tool in ("ffmpeg", "ffprobe") if not shutil.which(tool)]
+    if missing:
+        return f"off on the page: {' and '.join(missing)} not on PATH (nothing else needs them)"
+    return "on: ffmpeg and ffprobe are on PATH"
+
+
+def temp(problems: list[str]) -> str:
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(2**20))
+    except OSError as error:
+        problems.append(f"nothing can be written to the temp folder ({error.strerror})")
+        return "not writable"
+    folder = tempfile.gettempdir()
+    return f"{folder}, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free"
