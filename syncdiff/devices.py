@@ -1,8 +1,12 @@
-"""Devices, precision and threads that networks run with."""
+"""Devices, precision, threads and memory of this process."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -52,3 +56,15 @@ def limit_threads() -> None:
     """Let torch use no more threads than there are usable cores: more would wait for each other."""
     if torch.get_num_threads() > usable_cores():
         torch.set_num_threads(usable_cores())
+
+
+def free_memory() -> None:
+    """Hand freed memory back: glibc keeps what a stage has used, which grows with the clip and would add up."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_memory_mib() -> float:
+    """The most memory that this process has had in use since it started, MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)

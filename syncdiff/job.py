@@ -7,34 +7,32 @@ file, crops lie in a file of the private job folder.
 
 from __future__ import annotations
 
-import ctypes
-import resource
-import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from syncdiff.audio.silence import pauses
 from syncdiff.conditioning import CropFile, FramePlan
+from syncdiff.devices import free_memory, peak_memory_mib
+from syncdiff.drawing import DECODED_AHEAD, Cut, Drawing, JudgeCrops, cut_crops
 from syncdiff.errors import CheckpointError, InputError, disk_errors_as_sentences
 from syncdiff.faces import FaceTrack, Spot, at_spot, choose, read_upright, track_faces
 from syncdiff.faces.face_alignment_backend import check_files
 from syncdiff.faces.tracker import Backend
-from syncdiff.generator import CHUNK, CompactGenerator, DrawnFrame, FaceGenerator
+from syncdiff.generator import CompactGenerator, FaceGenerator
 from syncdiff.geometry import crops
-from syncdiff.media import LIMITS, Clip, ClipWriter, Patch, Speech, Timeline, read_speech, timeline
+from syncdiff.media import LIMITS, Clip, ClipWriter, Speech, Timeline, read_speech, timeline
 from syncdiff.occlusion import mark_covered
 from syncdiff.options import OPTIONS, SampleOptions
 from syncdiff.pipeline import Attention, SyncDiffPipeline
-from syncdiff.progress import Worker, adapted, prefetched
+from syncdiff.progress import adapted, prefetched
 from syncdiff.provenance import Watermark, credentials, label, sign
-from syncdiff.results import Progress, Result, Stage, Stopwatch
+from syncdiff.results import Progress, Result, Stage, Stopwatch, correction_note, mouth_path, offset_notes
 from syncdiff.server_tmpdir import JOB_PREFIX, RESULT_PREFIX, locked_tmpdir
 from syncdiff.sync import syncnet_v2
 from syncdiff.sync.judge import JudgeNet
@@ -49,22 +47,9 @@ NO_SYNCNET = (
     "then fetches them."
 )
 RESULT_LIMITS = replace(LIMITS, bytes=2**50, seconds=86_400.0)  # a result may be larger and longer than an upload
-DECODED_AHEAD = 4  # frames that a thread decodes while one is searched or cut
-NOTICED_OFFSET = 1.0  # 25ths of a s between a film's lips and its sound that are worth a note
-MOUTH_SECONDS = 0.2  # from one row of `Result.mouth` to the next
 TEST_PASS_SECONDS = 30.0  # at the most, drawn only to find the offset that is corrected
 
-Cut = Callable[[np.ndarray, np.ndarray], np.ndarray]  # frame [H, W, 3] and transform [2, 3] -> crop [side, side, 3]
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class JudgeCrops:
-    """Upright crops of source and result, by frame number, as the judge sees them in either profile."""
-
-    to_frame: np.ndarray  # [T, 2, 3] crop px -> px of the source's frames
-    source: CropFile
-    result: CropFile
 
 
 class Job:
@@ -144,21 +129,21 @@ class Job:
                 cuts: list[tuple[Cut, np.ndarray, CropFile]] = [(generator.cut, to_frame, source)]
                 if not generator.upright:
                     cuts.append((crops.cut, crops.align(track, clip.times), CropFile(folder / "upright")))
-                yield from _cut(clip, cuts)
+                yield from cut_crops(clip, cuts)
                 judged = JudgeCrops(cuts[-1][1], cuts[-1][2], CropFile(folder / "result"))
                 track = mark_covered(track, judged.source)  # pyright: ignore[reportArgumentType]
             with watch.stage("listening"):
                 yield Progress("listening", 0, 1)
-                features = generator.encode(speech.samples())
+                drawing = Drawing(generator, clip, generator.encode(speech.samples()), judged)
                 yield Progress("listening", 1, 1)
-            _trim()
+            free_memory()
             plan = FramePlan.of(generator.face_clip(clip, track, to_frame, source), clip, line, track)
             earlier = 0
             if options.correct_offset:
                 with watch.stage("testing the offset"):
-                    found = yield from self._test_pass(generator, plan, line, features, judged, track, speech, options)
+                    found = yield from self._test_pass(drawing, plan, line, track, speech, options.seed)
                 earlier = found.out_of_step
-                plan, notes = plan.ahead(earlier / SCORE_RATE), (*notes, _correction(found))
+                plan, notes = plan.ahead(earlier / SCORE_RATE), (*notes, correction_note(found))
             with (
                 watch.stage("drawing"),
                 ClipWriter(video, clip, line, speech) as result_writer,
@@ -168,13 +153,14 @@ class Job:
                     else nullcontext()
                 ) as source_writer,
             ):
-                yield from self._draw(generator, plan, clip, features, judged, result_writer, source_writer, options)
+                mark = Watermark() if self.marking else None
+                yield from drawing.write(plan, options, mark, result_writer, source_writer)
             sign(video, labelled=options.label and label(clip.width, clip.height) is not None)
             own = plan.face.offset
             source_offset = own.frames if own is not None and own.sure else None
             redrawn, passed, state = int(plan.to_redraw.sum()), plan.passed_through(clip, line, track), track.state
-            del features, plan, track  # a long clip's landmarks and features: scoring needs neither
-            _trim()
+            del drawing, plan, track  # a long clip's landmarks and features: scoring needs neither
+            free_memory()
             with watch.stage("scoring"):
                 yield Progress("scoring", 0, 2)
                 before = self._score(judged.source, clip.times, state, clip.speech, clip.seconds)
@@ -194,14 +180,14 @@ class Job:
             seconds=watch.seconds,
             passed_through=passed,
             silent=silent,
-            notes=tuple(dict.fromkeys((*clip.notes, *_offset_note(source_offset), *speech.notes, line.note, *notes))),
+            notes=tuple(dict.fromkeys((*clip.notes, *offset_notes(source_offset), *speech.notes, line.note, *notes))),
             source_scores=before,
             result_scores=after,
-            peak_memory_mib=_peak_memory_mib(),
+            peak_memory_mib=peak_memory_mib(),
             options=options,
             running=self.pipe.running,
             source_offset=source_offset,
-            mouth=_mouth_path(judged.to_frame[line.indices], line.times, clip),
+            mouth=mouth_path(judged.to_frame[line.indices], line.times, clip.width, clip.height),
             earlier_frames=earlier,
             source_lse=lse[0],
             result_lse=lse[1],
@@ -215,84 +201,17 @@ class Job:
             clip = yield from _staged("reading", read_upright(video, folder), until=50)
             track = yield from _track(clip, CompactGenerator.finder, None)
             upright = CropFile(folder / "upright")
-            yield from _cut(clip, [(crops.cut, crops.align(track, clip.times), upright)])
+            yield from cut_crops(clip, [(crops.cut, crops.align(track, clip.times), upright)])
             yield Progress("scoring", 0, 1)
             yield self._score(upright, clip.times, track.state, clip.speech, clip.seconds)
 
     def _test_pass(
-        self,
-        generator: FaceGenerator,
-        plan: FramePlan,
-        line: Timeline,
-        features: Any,
-        judged: JudgeCrops,
-        track: FaceTrack,
-        speech: Speech,
-        options: SampleOptions,
+        self, drawing: Drawing, plan: FramePlan, line: Timeline, track: FaceTrack, speech: Speech, seed: int
     ) -> Generator[Progress, None, Scores]:
         """Scores of the plan's first TEST_PASS_SECONDS, drawn in one step into the crops that the result replaces."""
-        part = plan.until(TEST_PASS_SECONDS)
-        for i in np.flatnonzero(~part.to_redraw):
-            judged.result[i] = judged.source[part.indices[i]]
-        done = 0
-        for start in range(0, len(part), CHUNK):
-            for step in generator.generate(part, features, start, steps=1, seed=options.seed):
-                for i, frame in (step.finished or {}).items():
-                    judged.result[i] = frame.crop
-                done = min(done + len(step.frames), len(part))
-                yield Progress("testing the offset", done, len(part), step.preview)
-        seconds = min(TEST_PASS_SECONDS, line.seconds)
-        return self._score(judged.result, part.times, track.state[part.indices], speech, seconds)
-
-    def _draw(
-        self,
-        generator: FaceGenerator,
-        plan: FramePlan,
-        clip: Clip,
-        features: Any,
-        judged: JudgeCrops,
-        video: ClipWriter,
-        original: ClipWriter | None,
-        options: SampleOptions,
-    ) -> Iterator[Progress]:
-        """Chunk by chunk: generate its frames; a thread pastes and encodes them while the next chunk is generated."""
-        steps = options.steps
-        total = len(plan) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
-        mark = Watermark() if self.marking else None
-        plate = label(clip.width, clip.height) if options.label else None
-        written = 0
-
-        def write(start: int, drawn: dict[int, DrawnFrame], stopped: Callable[[], bool]) -> None:
-            nonlocal written
-            frames = range(start, min(start + CHUNK, len(plan)))
-            for i, frame in zip(frames, clip.frames(plan.indices[frames.start : frames.stop]), strict=True):
-                if stopped():
-                    return
-                if original is not None:
-                    original.write(frame, plan.times[i])
-                at, patch = plan.indices[i], None
-                if i in drawn:
-                    image = frame.rgb()
-                    patch = _marked(generator, plan, i, drawn.pop(i), image, judged.to_frame[at], mark)
-                    patch.apply(image)
-                    judged.result[i] = crops.cut(image, judged.to_frame[at])  # what the visitor gets is what is scored
-                else:
-                    judged.result[i] = judged.source[at]
-                video.write(frame, plan.times[i], patch, plate)
-                written += 1
-
-        with Worker() as writer:
-            for start in range(0, len(plan), CHUNK):
-                generated, drawn = start * steps, {}
-                for step in generator.generate(plan, features, start, steps=steps, seed=options.seed):
-                    drawn |= step.finished or {}
-                    generated = min(generated + len(step.frames), min(start + CHUNK, len(plan)) * steps)
-                    yield Progress("drawing", generated + written, total, step.preview)
-                task = partial(write, start, drawn)
-                while not writer.submit(task):
-                    yield Progress("drawing", generated + written, total)
-            while writer.pending():
-                yield Progress("drawing", len(plan) * steps + written, total)
+        part, seconds = plan.until(TEST_PASS_SECONDS), min(TEST_PASS_SECONDS, line.seconds)
+        yield from drawing.draft(part, seed)
+        return self._score(drawing.judged.result, part.times, track.state[part.indices], speech, seconds)
 
     def _score(
         self, upright: CropFile, times: np.ndarray, states: np.ndarray, speech: Speech | None, seconds: float
@@ -318,21 +237,6 @@ class Job:
         except InputError as sentence:  # files of the face detector are missing
             return (), (), str(sentence)
         return source, result, None
-
-
-def _mouth_path(to_frame: np.ndarray, times: np.ndarray, clip: Clip) -> tuple[tuple[float, float, float, float], ...]:
-    """Transforms [T, 2, 3] from upright crops to frames shown at `times` [T] -> `Result.mouth`."""
-    down, right = crops.LIP_BOX
-    middle = np.array([(right.start + right.stop) / 2, (down.start + down.stop) / 2, 1])
-    width = right.stop - right.start
-    path: list[tuple[float, float, float, float]] = []
-    for time, matrix in zip(times.tolist(), to_frame, strict=True):
-        if np.isfinite(matrix).all() and (not path or time - path[-1][0] >= MOUTH_SECONDS):
-            x, y = (matrix @ middle).tolist()
-            across = width * float(np.hypot(*matrix[:, 0]))
-            x, y, across = (round(part, 4) for part in (x / clip.width, y / clip.height, across / clip.width))
-            path.append((round(time, 3), x, y, across))
-    return tuple(path)
 
 
 def _check_target(written: tuple[Path, ...], read: tuple[Path, ...]) -> None:
@@ -369,58 +273,3 @@ def _track(clip: Clip, finder: Backend, wanted: int | Spot | None) -> Generator[
     if isinstance(wanted, Spot):
         wanted = at_spot(tracks, wanted, clip.times, (clip.height, clip.width))
     return choose(tracks, wanted)
-
-
-def _offset_note(offset: float | None) -> tuple[str, ...]:
-    """What the visitor should know about the source's own sync; nothing where nobody would notice."""
-    if offset is None or abs(offset) < NOTICED_OFFSET:
-        return ()
-    where = "after" if offset > 0 else "before"
-    return (f"In the face video the lips come {abs(offset) * 1000 / SCORE_RATE:.0f} ms {where} its own sound.",)
-
-
-def _correction(scores: Scores) -> str:
-    """What came of the wish to have the offset corrected."""
-    if not scores.scorable:
-        return f"The offset could not be found: {scores.reason}."
-    if not scores.out_of_step:
-        return "A test pass found the lips in sync: nothing was corrected."
-    ms = abs(scores.out_of_step) * 1000 // SCORE_RATE
-    early, late = ("earlier", "late") if scores.out_of_step > 0 else ("later", "early")
-    return f"The lips were drawn {ms} ms {early}: a test pass had found them {late}."
-
-
-def _cut(clip: Clip, cuts: Sequence[tuple[Cut, np.ndarray, CropFile]]) -> Generator[Progress, None, None]:
-    """Crops of all frames into files, each cut as its transforms [T, 2, 3] say; black where there is no face."""
-    for i, image in enumerate(prefetched((frame.rgb() for frame in clip.frames()), DECODED_AHEAD)):
-        for cut, to_frame, out in cuts:
-            seen = np.isfinite(to_frame[i]).all()
-            out[i] = cut(image, to_frame[i]) if seen else np.zeros((out.side, out.side, 3), np.uint8)
-        yield Progress("finding the face", len(clip) + i + 1, 2 * len(clip))
-
-
-def _marked(
-    generator: FaceGenerator,
-    plan: FramePlan,
-    i: int,
-    drawn: DrawnFrame,
-    image: np.ndarray,
-    upright: np.ndarray,
-    mark: Watermark | None,
-) -> Patch:
-    """The patch of output frame `i`, with the invisible mark where the mouth is."""
-    time, weight = plan.times[i], plan.weight[i]
-    crop = drawn.crop if mark is None or not generator.upright else mark.mark(drawn.crop, time)
-    patch = drawn.paste(image, crop)
-    return patch if mark is None or generator.upright else mark.onto(patch, upright, time, weight)
-
-
-def _trim() -> None:
-    """Hand freed memory back: glibc keeps what a stage has used, which grows with the clip and would add up."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _peak_memory_mib() -> float:
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)

@@ -12,18 +12,24 @@ from typing import Literal
 import numpy as np
 
 from syncdiff.faces import Gap
+from syncdiff.geometry.crops import LIP_BOX
 from syncdiff.options import SampleOptions
-from syncdiff.sync.scoring import Scores
+from syncdiff.sync.scoring import FPS, Scores
+
+NOTICED_OFFSET = 1.0  # 25ths of a s between a film's lips and its sound that are worth a note
+MOUTH_SECONDS = 0.2  # from one row of `Result.mouth` to the next
 
 Stage = Literal["reading", "finding the face", "listening", "testing the offset", "drawing", "scoring"]
 
 
 @dataclass(frozen=True)
 class Progress:
+    """How far one stage of a job is: `done` of `total` steps."""
+
     stage: Stage
     done: int
     total: int
-    preview: np.ndarray | None = field(default=None, repr=False)  # [H, W, 3] uint8
+    preview: np.ndarray | None = field(default=None, repr=False)  # [H, W, 3] uint8 RGB, a crop as it stands
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,7 @@ class Result:
     source_offset: float | None = None  # 25ths of a s that the source's lips come after its own sound, where sure
     mouth: tuple[tuple[float, float, float, float], ...] = ()  # (s, x, y, width), parts of the size
     earlier_frames: int = 0  # of 25 a second, that the lips were drawn earlier than heard, to be in step
-    source_lse: tuple[
-        Scores, ...
-    ] = ()  # LSE-C and LSE-D a face, where SyncNet's own weights are (`syncdiff.sync.syncnet_v2`)
+    source_lse: tuple[Scores, ...] = ()  # LSE-C and LSE-D of each face, where SyncNet's own weights are installed
     result_lse: tuple[Scores, ...] = ()
     lse_needs: str | None = None  # why there are none, in a sentence
 
@@ -76,3 +80,48 @@ class Stopwatch:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+def mouth_path(
+    to_frame: np.ndarray, times: np.ndarray, width: int, height: int
+) -> tuple[tuple[float, float, float, float], ...]:
+    """Where the mouth is, a row every MOUTH_SECONDS: `Result.mouth`.
+
+    Args:
+        to_frame: [T, 2, 3] upright crop px -> px of the frames shown at `times`; NaN where the face is missing.
+        times: [T] s, rising.
+        width: of the frames, px.
+        height: of the frames, px.
+    """
+    down, right = LIP_BOX
+    middle = np.array([(right.start + right.stop) / 2, (down.start + down.stop) / 2, 1])
+    path: list[tuple[float, float, float, float]] = []
+    for second, matrix in zip(times.tolist(), to_frame, strict=True):
+        if np.isfinite(matrix).all() and (not path or second - path[-1][0] >= MOUTH_SECONDS):
+            x, y = (matrix @ middle / (width, height)).tolist()
+            across = (right.stop - right.start) * float(np.hypot(*matrix[:, 0])) / width
+            path.append((round(second, 3), round(x, 4), round(y, 4), round(across, 4)))
+    return tuple(path)
+
+
+def offset_notes(offset: float | None) -> tuple[str, ...]:
+    """What the visitor should know about the source's own sync: nothing where nobody would notice.
+
+    Args:
+        offset: 25ths of a second that the lips come after the sound; None where it is not sure.
+    """
+    if offset is None or abs(offset) < NOTICED_OFFSET:
+        return ()
+    where = "after" if offset > 0 else "before"
+    return (f"In the face video the lips come {abs(offset) * 1000 / FPS:.0f} ms {where} its own sound.",)
+
+
+def correction_note(scores: Scores) -> str:
+    """What came of the wish to have the offset corrected, by the scores of the test pass."""
+    if not scores.scorable:
+        return f"The offset could not be found: {scores.reason}."
+    if not scores.out_of_step:
+        return "A test pass found the lips in sync: nothing was corrected."
+    ms = abs(scores.out_of_step) * 1000 // FPS
+    early, late = ("earlier", "late") if scores.out_of_step > 0 else ("later", "early")
+    return f"The lips were drawn {ms} ms {early}: a test pass had found them {late}."

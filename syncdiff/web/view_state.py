@@ -10,9 +10,8 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from syncdiff.job import NOTICED_OFFSET
 from syncdiff.preview import FIRST, Face, Trial
-from syncdiff.results import Result
+from syncdiff.results import NOTICED_OFFSET, Result
 from syncdiff.sync.scoring import FPS, Scores
 from syncdiff.web.eta import in_words
 from syncdiff.web.examples import examples

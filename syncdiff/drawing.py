@@ -1,0 +1,129 @@
+"""Drawing a job's frames: crops are cut, mouths generated in chunks, and pasted, marked and encoded in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from syncdiff.conditioning import CropFile, FramePlan
+from syncdiff.generator import CHUNK, DrawnFrame, FaceGenerator
+from syncdiff.geometry import crops
+from syncdiff.media import Clip, ClipWriter, Patch
+from syncdiff.options import SampleOptions
+from syncdiff.progress import Worker, prefetched
+from syncdiff.provenance import Watermark, label
+from syncdiff.results import Progress
+
+DECODED_AHEAD = 4  # frames that a thread decodes while one is searched or cut
+
+Cut = Callable[[np.ndarray, np.ndarray], np.ndarray]  # frame [H, W, 3] and transform [2, 3] -> crop [side, side, 3]
+
+
+@dataclass(frozen=True)
+class JudgeCrops:
+    """Upright crops of source and result, by frame number, as the judge sees them in either profile."""
+
+    to_frame: np.ndarray  # [T, 2, 3] crop px -> px of the source's frames
+    source: CropFile
+    result: CropFile
+
+
+def cut_crops(clip: Clip, cuts: Sequence[tuple[Cut, np.ndarray, CropFile]]) -> Generator[Progress, None, None]:
+    """Crops of all frames into files, each cut as its transforms [T, 2, 3] say; black where there is no face."""
+    for i, image in enumerate(prefetched((frame.rgb() for frame in clip.frames()), DECODED_AHEAD)):
+        for cut, to_frame, out in cuts:
+            seen = np.isfinite(to_frame[i]).all()
+            out[i] = cut(image, to_frame[i]) if seen else np.zeros((out.side, out.side, 3), np.uint8)
+        yield Progress("finding the face", len(clip) + i + 1, 2 * len(clip))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Draws the frames of one result."""
+
+    generator: FaceGenerator
+    clip: Clip  # the source
+    features: Any  # of the voice, as `generator.encode` gives them
+    judged: JudgeCrops
+
+    def draft(self, plan: FramePlan, seed: int) -> Iterator[Progress]:
+        """Draw a plan's crops in one step, into the crops of the result, which `write` replaces."""
+        for i in np.flatnonzero(~plan.to_redraw):
+            self.judged.result[i] = self.judged.source[plan.indices[i]]
+        done = 0
+        for start in range(0, len(plan), CHUNK):
+            for step in self.generator.generate(plan, self.features, start, steps=1, seed=seed):
+                for i, frame in (step.finished or {}).items():
+                    self.judged.result[i] = frame.crop
+                done = min(done + len(step.frames), len(plan))
+                yield Progress("testing the offset", done, len(plan), step.preview)
+
+    def write(
+        self,
+        plan: FramePlan,
+        options: SampleOptions,
+        mark: Watermark | None,
+        video: ClipWriter,
+        original: ClipWriter | None,
+    ) -> Iterator[Progress]:
+        """Generate chunk by chunk; a thread pastes and encodes a chunk's frames while the next is generated.
+
+        Args:
+            plan: which frames are drawn, and when they are shown.
+            options: steps, seed, and whether the visible label is drawn.
+            mark: the invisible watermark; None leaves it out.
+            video: gets the result's frames.
+            original: gets the source's frames at the same times; None for no copy of the source.
+        """
+        clip, judged, steps = self.clip, self.judged, options.steps
+        total = len(plan) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
+        plate = label(clip.width, clip.height) if options.label else None
+        written = 0
+
+        def paste(start: int, drawn: dict[int, DrawnFrame], stopped: Callable[[], bool]) -> None:
+            nonlocal written
+            frames = range(start, min(start + CHUNK, len(plan)))
+            for i, frame in zip(frames, clip.frames(plan.indices[frames.start : frames.stop]), strict=True):
+                if stopped():
+                    return
+                if original is not None:
+                    original.write(frame, plan.times[i])
+                at, patch = plan.indices[i], None
+                if i in drawn:
+                    image = frame.rgb()
+                    patch = self._marked(plan, i, drawn.pop(i), image, mark)
+                    patch.apply(image)
+                    judged.result[i] = crops.cut(image, judged.to_frame[at])  # what the visitor gets is what is scored
+                else:
+                    judged.result[i] = judged.source[at]
+                video.write(frame, plan.times[i], patch, plate)
+                written += 1
+
+        with Worker() as writer:
+            for start in range(0, len(plan), CHUNK):
+                generated, drawn = start * steps, {}
+                for step in self.generator.generate(plan, self.features, start, steps=steps, seed=options.seed):
+                    drawn |= step.finished or {}
+                    generated = min(generated + len(step.frames), min(start + CHUNK, len(plan)) * steps)
+                    yield Progress("drawing", generated + written, total, step.preview)
+                task = partial(paste, start, drawn)
+                while not writer.submit(task):
+                    yield Progress("drawing", generated + written, total)
+            while writer.pending():
+                yield Progress("drawing", len(plan) * steps + written, total)
+
+    def _marked(
+        self, plan: FramePlan, i: int, drawn: DrawnFrame, image: np.ndarray, mark: Watermark | None
+    ) -> Patch:
+        """The patch of output frame `i`, with the invisible mark where the mouth is."""
+        if mark is None:
+            return drawn.paste(image, drawn.crop)
+        time = plan.times[i]
+        if self.generator.upright:
+            return drawn.paste(image, mark.mark(drawn.crop, time))
+        to_frame = self.judged.to_frame[plan.indices[i]]
+        return mark.onto(drawn.paste(image, drawn.crop), to_frame, time, plan.weight[i])
