@@ -30,19 +30,17 @@ def test_a_csv_names_films_beside_itself(tmp_path):
     assert films[1] == Film(tmp_path / "b.mp4", tmp_path / "b.wav", tmp_path / "sub" / "two.mp4")
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
+def test_a_bad_list_is_one_sentence(tmp_path, subtests):
+    for text, words in [
         ("face,out\na,b\n", "lacks the column voice"),
         ("face,voice,out\na.mp4,,x.mp4\n", "Line 2 .* not complete"),
         ("face,voice,out\n", "names no film"),
         ("face,voice,out\na,b,x.mp4\nc,d,x.mp4\n", "result of a and c"),
-    ],
-)
-def test_a_bad_list_is_one_sentence(tmp_path, text, words):
-    (tmp_path / "list.csv").write_text(text)
-    with pytest.raises(InputError, match=words):
-        films_of(tmp_path / "list.csv", None, None)
+    ]:
+        with subtests.test(words):
+            (tmp_path / "list.csv").write_text(text)
+            with pytest.raises(InputError, match=words):
+                films_of(tmp_path / "list.csv", None, None)
 
 
 def test_shards_cover_every_film_once():

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import av
@@ -35,22 +36,8 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
 
 def test_sync_prints_one_object_and_writes_one_file(pipe, tmp_path, capsys) -> None:
     out = tmp_path / "out.mp4"
-    command = [
-        "sync",
-        "face.mp4",
-        "voice.wav",
-        str(out),
-        "--steps",
-        "7",
-        "--seed",
-        "3",
-        "--face",
-        "1",
-        "--trim",
-        "--correct-offset",
-        "--json",
-    ]
-    assert main(command) == 0
+    options = ["--steps", "7", "--seed", "3", "--face", "1", "--trim", "--correct-offset", "--json"]
+    assert main(["sync", "face.mp4", "voice.wav", str(out), *options]) == 0
     assert pipe.calls[0][:2] == (Path("face.mp4"), Path("voice.wav"))
     assert pipe.calls[0][3] == SampleOptions(steps=7, seed=3, face=1, tail="trim", correct_offset=True)
     printed = capsys.readouterr()
@@ -104,37 +91,38 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(pipe, tmp_path, capsys) ->
     assert not pipe.folders[0].exists()
 
 
-@pytest.mark.parametrize("out", ["out.txt", "no/such/folder/out.mp4"])
-def test_a_result_that_cannot_be_written_is_said_before_the_work(pipe, tmp_path, capsys, out) -> None:
-    assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / out)]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
-    assert pipe.calls == []
+def test_a_result_that_cannot_be_written_is_said_before_the_work(pipe, tmp_path, capsys, subtests) -> None:
+    for out in ["out.txt", "no/such/folder/out.mp4"]:
+        with subtests.test(out=out):
+            assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / out)]) == 2
+            assert len(capsys.readouterr().err.splitlines()) == 1
+            assert pipe.calls == []
 
 
-@pytest.mark.parametrize(("option", "value"), [("--steps", "0"), ("--steps", "51"), ("--seed", "-1"), ("--steps", "x")])
-def test_options_out_of_range(pipe, tmp_path, capsys, option, value) -> None:
-    try:
-        code = main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4"), option, value])
-    except SystemExit as end:  # argparse's way out
-        code = end.code
-    assert code == 2
-    assert value in capsys.readouterr().err
-    assert pipe.calls == []
+def test_options_out_of_range(pipe, tmp_path, capsys, subtests) -> None:
+    for option, value in [("--steps", "0"), ("--steps", "51"), ("--seed", "-1"), ("--steps", "x")]:
+        with subtests.test(option=option, value=value):
+            try:
+                code = main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4"), option, value])
+            except SystemExit as end:  # argparse's way out
+                code = end.code
+            assert code == 2
+            assert value in capsys.readouterr().err
+            assert pipe.calls == []
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(None, 130), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
-def test_ctrl_c_a_stop_and_a_closed_terminal_tidy_up_alike(pipe, tmp_path, capsys, number, code) -> None:
+def test_ctrl_c_a_stop_and_a_closed_terminal_tidy_up_alike(pipe, tmp_path, capsys, subtests) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    if number is None:
-        pipe.error = KeyboardInterrupt()
-    else:
-        pipe.on_draw = lambda: os.kill(os.getpid(), number)
-    assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]) == code
-    assert list(tmp_path.iterdir()) == []
-    assert not pipe.folders[0].exists()
-    assert {each: signal.getsignal(each) for each in before} == before
+    for number, code in [(None, 130), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]:
+        with subtests.test(number=number, code=code):
+            pipe.on_draw = partial(os.kill, os.getpid(), number) if number else interrupt
+            assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]) == code
+            assert list(tmp_path.iterdir()) == []
+            assert not pipe.folders[-1].exists()
+            assert {each: signal.getsignal(each) for each in before} == before
 
 
 def test_what_a_killed_command_left_is_cleared_by_the_next(pipe, tmp_path, monkeypatch) -> None:
@@ -148,36 +136,38 @@ def test_what_a_killed_command_left_is_cleared_by_the_next(pipe, tmp_path, monke
     assert list(temp.iterdir()) == []
 
 
-@pytest.mark.parametrize("spelling", ["in.mp4", "./in.mp4", "sub/../in.mp4", "soft.mp4", "hard.mp4"])
-@pytest.mark.parametrize("slot", [0, 1])
-def test_an_input_is_never_overwritten(pipe, tmp_path, monkeypatch, capsys, spelling: str, slot: int) -> None:
+def test_an_input_is_never_overwritten(pipe, tmp_path, monkeypatch, capsys, subtests) -> None:
     (tmp_path / "in.mp4").write_text("the only copy")
     (tmp_path / "sub").mkdir()
     (tmp_path / "soft.mp4").symlink_to("in.mp4")
     (tmp_path / "hard.mp4").hardlink_to(tmp_path / "in.mp4")
     monkeypatch.chdir(tmp_path)
-    inputs = ["other.mp4", "other.mp4"]
-    inputs[slot] = "in.mp4"
-    assert main(["sync", *inputs, spelling]) == 2
-    assert capsys.readouterr().err == "OUT is in.mp4, which is an input: give the result another name.\n"
-    assert pipe.calls == []
-    assert (tmp_path / "in.mp4").read_text() == "the only copy"
+    for spelling in ["in.mp4", "./in.mp4", "sub/../in.mp4", "soft.mp4", "hard.mp4"]:
+        for inputs in [("in.mp4", "other.mp4"), ("other.mp4", "in.mp4")]:
+            with subtests.test(spelling=spelling, inputs=inputs):
+                assert main(["sync", *inputs, spelling]) == 2
+                assert capsys.readouterr().err == "OUT is in.mp4, which is an input: give the result another name.\n"
+                assert pipe.calls == []
+                assert (tmp_path / "in.mp4").read_text() == "the only copy"
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
-def test_a_disk_that_takes_no_more_is_one_sentence(pipe, tmp_path, capsys, number: int) -> None:
-    pipe.error = OSError(number, os.strerror(number))
-    (tmp_path / "out.mp4").write_text("what was there before")
-    assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]) == 2
-    assert "free some space there, or choose another folder" in capsys.readouterr().err.splitlines()[-1]
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there before"]
+def test_a_disk_that_takes_no_more_is_one_sentence(pipe, tmp_path, capsys, subtests) -> None:
+    for number in [errno.ENOSPC, errno.EDQUOT, errno.EACCES]:
+        with subtests.test(number=number):
+            pipe.error = OSError(number, os.strerror(number))
+            (tmp_path / "out.mp4").write_text("what was there before")
+            assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]) == 2
+            assert "free some space there, or choose another folder" in capsys.readouterr().err.splitlines()[-1]
+            assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there before"]
 
 
-@pytest.mark.parametrize("command", [["sync", "face.mp4", "URL", "out.mp4"], ["score", "URL"], ["verify", "URL"]])
-def test_a_web_address_gets_its_own_sentence(pipe, capsys, command: list[str]) -> None:
+def test_a_web_address_gets_its_own_sentence(pipe, capsys, subtests) -> None:
     address = "https://example.org/talk.mp4"
-    assert main([address if word == "URL" else word for word in command]) == 2
-    assert capsys.readouterr().err == "talk.mp4 is a web address: download the file first, then give its path.\n"
+    for command in [["sync", "face.mp4", address, "out.mp4"], ["score", address], ["verify", address]]:
+        with subtests.test(command=command):
+            assert main(command) == 2
+            printed = capsys.readouterr().err
+            assert printed == "talk.mp4 is a web address: download the file first, then give its path.\n"
 
 
 def test_progress_is_a_bar_on_a_terminal_or_lines_or_nothing(pipe, tmp_path, capsys, monkeypatch) -> None:
@@ -203,30 +193,25 @@ def test_version(capsys) -> None:
     assert capsys.readouterr().out == "syncdiff 0.1.0\n"
 
 
-@pytest.mark.parametrize(
-    ("scores", "words"),
-    [
+def test_score(pipe, monkeypatch, capsys, subtests) -> None:
+    monkeypatch.setattr("syncdiff.sync.syncnet_v2.weights.find", lambda path=None: None)
+    for scores, words in [
         (Scores("syncdiff-judge", 4.5, 7.25, -2), "confidence 4.50, distance 7.25, offset -2 frames at 25 fps"),
         (Scores("syncdiff-judge", reason="not scorable: the clip lasts 1.0 s"), "not scorable: the clip lasts 1.0 s"),
-    ],
-)
-def test_score(pipe, monkeypatch, capsys, scores: Scores, words: str) -> None:
-    def score_video_of(video):
-        yield Progress("scoring", 1, 1, None)
-        yield scores
-
-    monkeypatch.setattr(pipe, "score", score_video_of, raising=False)
-    monkeypatch.setattr("syncdiff.sync.syncnet_v2.weights.find", lambda path=None: None)
-    assert main(["score", "video.mp4"]) == 0
-    judged, how = capsys.readouterr().out.splitlines()
-    assert judged.startswith(words)
-    assert judged.endswith("(syncdiff-judge)")
-    assert how.startswith("For LSE-C and LSE-D, SyncNet's own weights are needed")
-    assert main(["score", "video.mp4", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["confidence"] == scores.confidence
-    assert told["lse"] is None
-    assert told["lse_needs"] == how
+    ]:
+        with subtests.test(words):
+            items = [Progress("scoring", 1, 1, None), scores]
+            monkeypatch.setattr(pipe, "score", lambda _, items=items: (item for item in items), raising=False)
+            assert main(["score", "video.mp4"]) == 0
+            judged, how = capsys.readouterr().out.splitlines()
+            assert judged.startswith(words)
+            assert judged.endswith("(syncdiff-judge)")
+            assert how.startswith("For LSE-C and LSE-D, SyncNet's own weights are needed")
+            assert main(["score", "video.mp4", "--json"]) == 0
+            told = json.loads(capsys.readouterr().out)
+            assert told["confidence"] == scores.confidence
+            assert told["lse"] is None
+            assert told["lse_needs"] == how
 
 
 @pytest.fixture

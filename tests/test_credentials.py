@@ -16,22 +16,20 @@ def given(monkeypatch: pytest.MonkeyPatch, folder: Path, chain: bytes, key: byte
     monkeypatch.setenv(note.ALGORITHM, algorithm)
 
 
-@pytest.mark.parametrize("what", ["no key", "no certificate", "another's key", "another algorithm", "no algorithm"])
-def test_what_cannot_sign_is_said_before_the_work(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_sign_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests) -> None:
     ours = credentials()
     note._self_signed.cache_clear()
-    chain, key, algorithm = ours.chain, ours.key, ours.algorithm
-    if what == "no key":
-        key = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
-    elif what == "no certificate":
-        chain = b"\xff\xfe nothing"
-    elif what == "another's key":
-        key = credentials().key
-    else:
-        algorithm = {"another algorithm": "ps256", "no algorithm": "rot13"}[what]
-    given(monkeypatch, tmp_path, chain, key, algorithm)
-    with pytest.raises(InputError, match="Results cannot be signed with SYNCDIFF_C2PA_CERTIFICATE"):
-        credentials()
+    another = credentials()
+    for what, chain, key, algorithm in [
+        ("no key", ours.chain, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "es256"),
+        ("no certificate", b"\xff\xfe nothing", ours.key, "es256"),
+        ("another's key", ours.chain, another.key, "es256"),
+        ("another algorithm", ours.chain, ours.key, "ps256"),
+        ("no algorithm", ours.chain, ours.key, "rot13"),
+    ]:
+        given(monkeypatch, tmp_path, chain, key, algorithm)
+        with subtests.test(what), pytest.raises(InputError, match="cannot be signed with SYNCDIFF_C2PA_CERTIFICATE"):
+            credentials()
 
 
 def test_what_can_sign_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,17 +195,14 @@ def test_a_corrected_offset_moves_the_sound_of_every_frame(job, short, tmp_path,
         assert any(note in line for line in result.notes)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
+def test_options_out_of_range(subtests):
+    for options, words in [
         ({"steps": 0}, "0 steps.*1 to 50"),
         ({"seed": -1}, "seed is -1"),
         ({"tail": "x"}, "keep or trim"),
-    ],
-)
-def test_options_out_of_range(options, words):
-    with pytest.raises(InputError, match=words):
-        SampleOptions(**options)
+    ]:
+        with subtests.test(words), pytest.raises(InputError, match=words):
+            SampleOptions(**options)
 
 
 def test_save_and_load_draw_the_same(pipe, short, tmp_path):

@@ -44,18 +44,19 @@ def test_the_mark_is_faint_colour_inside_the_mask_only() -> None:
     assert np.abs(change.mean(0)).max() < 0.5  # over two periods nothing stays
 
 
-@pytest.mark.parametrize(("rate", "late"), [(25, 0.0), (29.97, 0.13), (60, 0.31), (15, 0.5)])
-def test_time_counts_not_frames(rate: float, late: float) -> None:
+def test_time_counts_not_frames(subtests) -> None:
     """Any frame rate, and a copy that begins later."""
-    times = np.arange(0, 3, 1 / rate)
     mark, crop = Watermark(), np.full((S, S, 3), (200, 160, 140), np.uint8)
-    seen = np.stack([watermark.features(mark.mark(crop, t + late)) for t in times])
-    faces = [watermark.accumulate(seen, times, np.zeros(len(times), int))]
-    reading = watermark.judge(faces)
-    assert reading.found
-    assert reading.agreement > 0.95
-    assert reading.seconds == pytest.approx(3.0, abs=0.07)
-    assert not any(other.found for other in with_other_keys(faces, 20))  # with another key it is noise
+    for rate, late in [(25, 0.0), (29.97, 0.13), (60, 0.31), (15, 0.5)]:
+        with subtests.test(rate=rate, late=late):
+            times = np.arange(0, 3, 1 / rate)
+            seen = np.stack([watermark.features(mark.mark(crop, t + late)) for t in times])
+            faces = [watermark.accumulate(seen, times, np.zeros(len(times), int))]
+            reading = watermark.judge(faces)
+            assert reading.found
+            assert reading.agreement > 0.95
+            assert reading.seconds == pytest.approx(3.0, abs=0.07)
+            assert not any(other.found for other in with_other_keys(faces, 20))  # with another key it is noise
 
 
 def test_too_short_and_gaps() -> None:
@@ -103,13 +104,14 @@ def test_verify_finds_all_three_in_what_we_write(marked: Path, tmp_path: Path, c
     assert report["verdict"] == "The lips in this video were redrawn by AI, with syncdiff."
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_mark_and_label_survive_a_copy_at_crf_28(marked: Path, tmp_path: Path, half: bool) -> None:
-    found = verify(copied(marked, tmp_path / "copy.mp4", half=half))
-    assert found.label == "seen"
-    assert found.manifest.state == "none"  # that one does not survive, and is said to be none
-    assert found.watermark.found
-    assert found.ours
+def test_mark_and_label_survive_a_copy_at_crf_28(marked: Path, tmp_path: Path, subtests) -> None:
+    for half in [False, True]:
+        with subtests.test(half=half):
+            found = verify(copied(marked, tmp_path / "copy.mp4", half=half))
+            assert found.label == "seen"
+            assert found.manifest.state == "none"  # that one does not survive, and is said to be none
+            assert found.watermark.found
+            assert found.ours
 
 
 def test_the_table_of_what_came_through() -> None:
@@ -134,18 +136,19 @@ def test_an_unmarked_video_shows_nothing(tmp_path: Path, capsys: pytest.CaptureF
 # ---- any file
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", bytes(4096)])
-def test_other_files_are_answered(tmp_path: Path, private_temp: Path, content: bytes) -> None:
-    path = tmp_path / "odd.mp4"
-    path.write_bytes(content)
-    found = verify(path)
-    assert not found.ours
-    assert found.label == "not checked"
-    assert found.watermark is None
-    assert found.manifest.state == "none"
-    assert "the picture could not be read" in found.verdict
-    assert json.loads(json.dumps(found.report()))["watermark"] is None
-    assert not any(private_temp.iterdir())
+def test_other_files_are_answered(tmp_path: Path, private_temp: Path, subtests) -> None:
+    for content in [b"", b"hello", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", bytes(4096)]:
+        with subtests.test(content=content):
+            path = tmp_path / "odd.mp4"
+            path.write_bytes(content)
+            found = verify(path)
+            assert not found.ours
+            assert found.label == "not checked"
+            assert found.watermark is None
+            assert found.manifest.state == "none"
+            assert "the picture could not be read" in found.verdict
+            assert json.loads(json.dumps(found.report()))["watermark"] is None
+            assert not any(private_temp.iterdir())
 
 
 def test_no_file_is_one_sentence(tmp_path: Path) -> None:
@@ -274,21 +277,21 @@ def test_reading_asks_no_network(tmp_path: Path) -> None:
 # ---- the label
 
 
-@pytest.mark.parametrize("size", [(1920, 1080), (1280, 720), (720, 1280), (640, 480), (480, 480), (224, 224)])
-@pytest.mark.parametrize("ground", [0, 128, 255])
-def test_the_label_scales_and_is_seen_on_any_ground(size: tuple[int, int], ground: int) -> None:
-    width, height = size
-    plate = label(width, height)
-    h, w = plate.rgb.shape[:2]
-    assert not any(side % 2 for side in (plate.y, plate.x, h, w))
-    assert plate.x + w <= width * 0.6
-    assert plate.y + h <= height / 4
-    assert h >= 0.03 * min(size)
-    image = np.full((height, width, 3), ground, np.uint8)
-    assert label_likeness([image]) < ALIKE
-    image[plate.y : plate.y + h, plate.x : plate.x + w] = plate.rgb
-    assert label_likeness([image]) > 0.95
-    assert label_likeness([image[::2, ::2]]) > ALIKE
+def test_the_label_scales_and_is_seen_on_any_ground(subtests) -> None:
+    for width, height in [(1920, 1080), (1280, 720), (720, 1280), (640, 480), (480, 480), (224, 224)]:
+        for ground in [0, 128, 255]:
+            with subtests.test(width=width, height=height, ground=ground):
+                plate = label(width, height)
+                h, w = plate.rgb.shape[:2]
+                assert not any(side % 2 for side in (plate.y, plate.x, h, w))
+                assert plate.x + w <= width * 0.6
+                assert plate.y + h <= height / 4
+                assert h >= 0.03 * min(width, height)
+                image = np.full((height, width, 3), ground, np.uint8)
+                assert label_likeness([image]) < ALIKE
+                image[plate.y : plate.y + h, plate.x : plate.x + w] = plate.rgb
+                assert label_likeness([image]) > 0.95
+                assert label_likeness([image[::2, ::2]]) > ALIKE
 
 
 def test_no_label_where_it_would_fill_the_frame() -> None:

@@ -64,16 +64,17 @@ def test_shorter_than_the_reach_leaves_the_far_shifts_empty() -> None:
     assert (found[[0, 1, 2], [17, 16, 13]] == 0).all()
 
 
-@pytest.mark.parametrize("late", range(-5, 6))
-def test_planted_offset_is_found(late: int) -> None:
-    found = score(*clip(late), LevelJudge())
-    assert found.offset_frames == -late  # sound after the lips is negative, as in SyncNet
-    assert found.distance == pytest.approx(0, abs=1e-6)
-    assert found.confidence > 0.5
-    assert found.judge == "level"
-    assert found.scorable
-    assert found.steady
-    assert found.out_of_step == (-late if abs(late) >= 2 else 0)
+def test_planted_offset_is_found(subtests) -> None:
+    for late in range(-5, 6):
+        with subtests.test(late=late):
+            found = score(*clip(late), LevelJudge())
+            assert found.offset_frames == -late  # sound after the lips is negative, as in SyncNet
+            assert found.distance == pytest.approx(0, abs=1e-6)
+            assert found.confidence > 0.5
+            assert found.judge == "level"
+            assert found.scorable
+            assert found.steady
+            assert found.out_of_step == (-late if abs(late) >= 2 else 0)
 
 
 def test_confidence_is_median_minus_minimum_of_the_means() -> None:
@@ -155,9 +156,8 @@ def state(bad: int, frames: int) -> np.ndarray:
     return np.array([bad] * frames + [0] * (75 - frames))
 
 
-@pytest.mark.parametrize(
-    ("crops", "samples", "states", "words"),
-    [
+def test_not_scorable_says_why(subtests) -> None:
+    for crops, samples, states, words in [
         (clip(frames=49)[0], clip()[1], None, r"there are 2\.0 s of picture, and at least 2 s"),
         (clip(frames=30)[0], clip(frames=30)[1], None, r"1\.2 s of picture"),
         (clip()[0], clip(frames=20)[1], None, r"0\.8 s of sound"),
@@ -172,14 +172,13 @@ def state(bad: int, frames: int) -> np.ndarray:
         (clip()[0], clip()[1] * 1e-4, None, "the voice is silent"),
         (clip()[0], hum(75), None, "there is no speech"),
         (clip()[0], speaking(np.full(75, 0.1), np.random.default_rng(0)), None, "there is no speech"),
-    ],
-)
-def test_not_scorable_says_why(crops: np.ndarray, samples: np.ndarray, states: np.ndarray | None, words: str) -> None:
-    found = score(crops, samples, LevelJudge(), states=states)
-    assert not found.scorable
-    assert found.reason.startswith("not scorable: ")
-    assert re.search(words, found.reason), found.reason
-    assert (found.confidence, found.distance, found.offset_frames, found.curve) == (None, None, None, ())
+    ]:
+        with subtests.test(words):
+            found = score(crops, samples, LevelJudge(), states=states)
+            assert not found.scorable
+            assert found.reason.startswith("not scorable: ")
+            assert re.search(words, found.reason), found.reason
+            assert (found.confidence, found.distance, found.offset_frames, found.curve) == (None, None, None, ())
 
 
 def test_two_seconds_are_enough() -> None:
@@ -236,12 +235,13 @@ def test_correlation_of_nothing_is_none() -> None:
     assert best_lag(moving, np.full(20, 3.0)) is None
 
 
-@pytest.mark.parametrize("late", range(-5, 6))
-def test_best_lag_finds_the_planted_one(late: int) -> None:
+def test_best_lag_finds_the_planted_one(subtests) -> None:
     series = np.random.default_rng(3).standard_normal(80)
-    found = best_lag(series[10 - late : 60 - late], series[10:60])
-    assert found.frames == late
-    assert found.r == pytest.approx(1)
+    for late in range(-5, 6):
+        with subtests.test(late=late):
+            found = best_lag(series[10 - late : 60 - late], series[10:60])
+            assert found.frames == late
+            assert found.r == pytest.approx(1)
 
 
 # The network
@@ -352,13 +352,14 @@ def test_chunks_do_not_show(judge: JudgeNet, monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_allclose(judge.hear(samples), heard, atol=1e-5)
 
 
-@pytest.mark.parametrize("frames", [5, 17, 18, 19, 28, 29, 30, 60])
-def test_a_stream_gives_what_the_whole_gives(judge: JudgeNet, monkeypatch, frames: int) -> None:
-    mouths = np.random.default_rng(0).integers(0, 256, (frames, 36, 48), np.uint8)
-    with torch.inference_mode():
-        whole = torch.nn.functional.normalize(judge.look(torch.from_numpy(mouths)[None].float())[0], dim=1)
+def test_a_stream_gives_what_the_whole_gives(judge: JudgeNet, monkeypatch, subtests) -> None:
     monkeypatch.setattr("syncdiff.sync.judge.CHUNK", 11)
-    np.testing.assert_allclose(judge.see(iter(mouths)), whole, atol=1e-5)
+    for frames in [5, 17, 18, 19, 28, 29, 30, 60]:
+        with subtests.test(frames=frames):
+            mouths = np.random.default_rng(0).integers(0, 256, (frames, 36, 48), np.uint8)
+            with torch.inference_mode():
+                whole = torch.nn.functional.normalize(judge.look(torch.from_numpy(mouths)[None].float())[0], dim=1)
+            np.testing.assert_allclose(judge.see(iter(mouths)), whole, atol=1e-5)
 
 
 def test_a_stream_is_not_held(judge: JudgeNet, monkeypatch) -> None:

@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from syncdiff.server_tmpdir import JOB_PREFIX, RESULT_PREFIX, locked_tmpdir
 
 SETTLE = "from syncdiff.server_tmpdir import make_server_tmpdir; print(make_server_tmpdir(), flush=True); input()"
@@ -39,15 +37,16 @@ def test_the_folder_of_whoever_was_killed_goes_and_nobody_elses(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["syncdiff-somebody"]
 
 
-@pytest.mark.parametrize("prefix", [JOB_PREFIX, RESULT_PREFIX])
-def test_a_folder_goes_with_its_job_and_what_a_killed_one_left_with_the_next(prefix: str, tmp_path: Path) -> None:
-    left = tmp_path / f"{prefix}left"
-    left.mkdir()
-    (left / "lock").touch()
-    (left / "face.mp4").touch()
-    with locked_tmpdir(tmp_path, prefix) as first:
-        assert list(tmp_path.iterdir()) == [first]
-        with locked_tmpdir(tmp_path, prefix) as second:
-            assert sorted(tmp_path.iterdir()) == sorted([first, second])  # the first lives
-        assert list(tmp_path.iterdir()) == [first]
-    assert list(tmp_path.iterdir()) == []
+def test_a_folder_goes_with_its_job_and_what_a_killed_one_left_with_the_next(tmp_path: Path, subtests) -> None:
+    for prefix in [JOB_PREFIX, RESULT_PREFIX]:
+        with subtests.test(prefix=prefix):
+            left = tmp_path / f"{prefix}left"
+            left.mkdir()
+            (left / "lock").touch()
+            (left / "face.mp4").touch()
+            with locked_tmpdir(tmp_path, prefix) as first:
+                assert list(tmp_path.iterdir()) == [first]
+                with locked_tmpdir(tmp_path, prefix) as second:
+                    assert sorted(tmp_path.iterdir()) == sorted([first, second])  # the first lives
+                assert list(tmp_path.iterdir()) == [first]
+            assert list(tmp_path.iterdir()) == []
