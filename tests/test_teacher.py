@@ -12,7 +12,7 @@ import torch
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.training.data import ClipRecord
 from syncdiff.training.distill import COMPONENTS, TeacherStates
-from syncdiff.training.teacher import LAYERS, WhisperEncoder, read_tensors, teacher_in
+from syncdiff.training.teacher import KEPT, LAYERS, WhisperEncoder, read_tensors, teacher_in
 
 WIDTH = 128
 CODES = {np.dtype(np.float32): 0, np.dtype(np.float16): 4}
@@ -65,7 +65,7 @@ def test_states_of_the_first_layers_fifty_a_second(tmp_path):
     hear = teacher_in(write(tmp_path / "model.bin", whisper()))
     assert isinstance(hear, WhisperEncoder)
     states = hear(torch.randn(16_000))
-    assert states.shape == (50, LAYERS * WIDTH)
+    assert states.shape == (50, KEPT * WIDTH)
     assert torch.equal(states[:, :WIDTH], torch.arange(50.0 * WIDTH).reshape(50, WIDTH))
     assert torch.equal(states[:, :WIDTH], states[:, WIDTH:])
 
@@ -93,7 +93,7 @@ def test_a_state_is_centred_on_its_time_and_forgets_its_position(tmp_path):
     voices = [click(at) for at in np.arange(0.5, 4.0, 0.25)]
     hear = TeacherStates(path, voices, tmp_path / "states")
     (states,) = hear.of_set([click(2.4)])
-    assert states.shape == (225, min(COMPONENTS, LAYERS * WIDTH))
+    assert states.shape == (225, min(COMPONENTS, KEPT * WIDTH))
     rest = np.abs(states[:195].astype(np.float32)).sum(1)
     assert abs(int(rest.argmax()) / 50 - 2.4) <= 0.01
     assert rest[np.r_[0:110, 130:195]].max() < rest.max() / 3

@@ -20,7 +20,7 @@ from syncdiff.audio.mel import mel_power
 from syncdiff.devices import best_device
 from syncdiff.paper.avhubert import AVHubert, stacked
 
-LAYERS = 2  # of Whisper's that are read: closer to phones than to words, and best for lips (docs/training-log.md)
+LAYERS, KEPT = 3, 2  # Whisper's first three run, the states after the last two are kept: closer to phones than to words
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 RATE = 50  # features per second
 
@@ -38,7 +38,7 @@ def read_tensors(path: Path, prefix: str = "encoder/") -> dict[str, Tensor]:
 
 
 def first_layers(path: Path) -> bytes:
-    """A file of what `WhisperEncoder` reads of another: of base 15 MB of 145. Nothing is converted."""
+    """A file of what `WhisperEncoder` reads of another: of base 22 MB of 145. Nothing is converted."""
     data = memoryview(path.read_bytes())
     wanted = ("conv", "position_encodings/", *(f"layer_{i}/" for i in range(LAYERS)))
     wanted = tuple(f"encoder/{name}" for name in wanted)
@@ -98,9 +98,10 @@ class AVHubertEncoder:
 
 
 class WhisperEncoder:
-    """Whisper's encoder as a function: samples [N] at 16 kHz -> the states after the first LAYERS, [T50, LAYERS * D].
+    """Whisper's encoder as a function: samples [N] at 16 kHz -> [T50, KEPT * D], the states after the second and third layer.
 
-    State k is centred on k / 50 s.
+    State k is centred on k / 50 s. With those after the first and second one head forecast the lip opening of strangers
+    with r 0.54 (0.68 at the best lag) instead of 0.57 (0.71).
     """
 
     def __init__(self, path: Path) -> None:
@@ -122,7 +123,7 @@ class WhisperEncoder:
             y = F.gelu(self._linear(self._norm(x, f"layer_{i}/ffn"), f"layer_{i}/ffn/linear_0"))
             x = x + self._linear(y, f"layer_{i}/ffn/linear_1")
             states.append(x)
-        return torch.cat(states, -1).cpu()
+        return torch.cat(states[-KEPT:], -1).cpu()
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         return F.linear(x, self.weights[f"{name}/weight"], self.weights.get(f"{name}/bias"))
