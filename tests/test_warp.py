@@ -97,7 +97,18 @@ def test_a_mouth_hangs_as_the_face_does_that_it_is_set_into() -> None:
     anchor = anchor_of(points) + np.float32([1, 2, 0.1, 3])
     moved = shaped_contours(points, wanted, anchor).lines - contours_at(points, wanted).lines
     assert moved[:, 48] == pytest.approx(2, abs=0.3)
-    assert moved[0, [30, 66]] == pytest.approx([2 + 3 - 1.8, 2 + 3 + 1.8], abs=1.2)  # near the corners
+    assert moved[1, [30, 66]] == pytest.approx([2 + 3 - 1.8, 2 + 3 + 1.8], abs=1.2)  # near the corners
+    edge, line = moved[0], moved[1]
+    assert abs(edge[66] - edge[30]) < 0.5 * abs(line[66] - line[30])  # a lip's edge tilts less than the line of lips
+
+
+def test_the_lower_lip_gets_fuller_beside_its_middle_as_the_mouth_opens() -> None:
+    points = landmarks(gap=1)
+    wanted = lip_shape(points)
+    before, after = (contours_at(points, wanted + np.float32([gap, 0, 0, 0, 0])).lines for gap in (0, 6))
+    thick = [(lines[3] - lines[2])[[32, 48, 64]] for lines in (before, after)]
+    assert thick[1][1] == pytest.approx(thick[0][1], abs=0.3)
+    assert (thick[1] > thick[0] + 0.5)[[0, 2]].all()
 
 
 def test_contours_of_a_mixture_lie_between() -> None:
