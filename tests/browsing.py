@@ -19,6 +19,14 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
          "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
          "--use-fake-ui-for-media-stream"]  # fmt: skip
 SHOWN = "[data-state={}]:not([hidden])"
+# Notes every state that the view shows, in order: one that is shown again is another entry.
+STATES_SEEN = """
+window.seen = [];
+new MutationObserver(() => {
+  const now = document.querySelector(".view [data-state]:not([hidden])")?.dataset.state ?? "none";
+  if (now !== seen.at(-1)) seen.push(now);
+}).observe(document, { attributes: true, childList: true, subtree: true, attributeFilter: ["hidden"] });
+"""
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
@@ -83,6 +91,7 @@ def visit(browser) -> Iterator[Callable]:
         context.set_default_timeout(60_000)
         contexts.append(context)
         tab = context.new_page()
+        tab.add_init_script(STATES_SEEN)
         tab.on("request", lambda request: hosts.add(httpx.URL(request.url).host))
         tab.on("pageerror", lambda error: broken.append(str(error)))
         tab.on("console", lambda message: broken.append(message.text) if message.type == "error" else None)
@@ -105,6 +114,13 @@ def fill(tab, files: SimpleNamespace) -> None:
     tab.wait_for_selector("#face video")
     tab.wait_for_selector("#voice .timestamps, #voice #waveform")
     tab.check("#agreed input")
+
+
+def press(tab, button: str, then: str = "done") -> None:
+    """Click, and wait until the view shows the state `then` because of it: an older one of that name is not enough."""
+    before = tab.evaluate("seen.length")
+    tab.click(button)
+    tab.wait_for_function("([before, then]) => seen.length > before && seen.at(-1) === then", arg=[before, then])
 
 
 def times(tab) -> list[float]:

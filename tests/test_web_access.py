@@ -4,7 +4,7 @@ from importlib.resources import files as resources
 
 import pytest
 
-from tests.browsing import SHOWN, browser, files, fill, serve, sideways, visit, wait_for  # noqa: F401 -- fixtures
+from tests.browsing import SHOWN, browser, files, fill, press, serve, sideways, visit, wait_for  # noqa: F401 -- fixtures
 from tests.fakes import FakeLook, FakePipeline
 
 AXE = resources("axe_playwright_python") / "axe.min.js"
@@ -33,11 +33,9 @@ def test_axe_finds_nothing_serious_in_any_state(serve, visit, files, width, sche
     fill(tab, files)
     tab.wait_for_selector("[aria-pressed]:has-text('Face 2')")
     tab.click("#advanced button")
-    tab.click("#test")
-    tab.wait_for_selector(SHOWN.format("trial"))
+    press(tab, "#test", "trial")
     assert troubles(tab) == []
-    tab.click("#run")
-    tab.wait_for_selector(SHOWN.format("done"))
+    press(tab, "#run")
     tab.click(".view summary")
     tab.click("[data-part=over]")
     assert troubles(tab) == []
@@ -84,23 +82,20 @@ def test_several_faces_are_offered_and_the_chosen_one_is_redrawn(serve, visit, f
     tab.get_by_text("Face 3").click()
     tab.wait_for_selector("[aria-pressed=true]:has-text('Face 3')")
     tab.evaluate("document.querySelector('#face video').currentTime = 1.2")  # where somebody stopped it
-    tab.click("#test")
-    tab.wait_for_selector(SHOWN.format("trial"))
+    press(tab, "#test", "trial")
     spot = look.tried[0][2].face
     assert look.tried[0][3] == pytest.approx(1.2)
     assert spot.x == pytest.approx(5 / 6)
     assert tab.locator("[data-part=where] polygon[points]").count() == 2
     tab.click("[data-part=outlines]")
     assert not tab.is_visible("[data-part=where]")
-    tab.click("#run")
-    tab.wait_for_selector(SHOWN.format("done"))
+    press(tab, "#run")
     assert pipe.calls[0][3].face == spot
 
     # another file, one face: nothing to choose, and the choice is forgotten
     tab.locator(".pick-row >> text=Speaker 2").click()
     assert wait_for(lambda: not tab.get_by_text("Face 3").is_visible())
-    tab.click("#run")
-    assert wait_for(lambda: len(pipe.calls) == 2)
+    press(tab, "#run")
     assert pipe.calls[1][3].face is None
 
 
@@ -112,8 +107,7 @@ def test_a_link_fills_the_form_and_a_copied_link_does_it_again(serve, visit) -> 
     tab.wait_for_selector(SHOWN.format("ready"))
     assert "Speaker 2, set white · Slow · seed 7" in tab.inner_text("[data-part=settings]")
     tab.wait_for_selector("#face video")
-    tab.click("#run")
-    tab.wait_for_selector(SHOWN.format("done"))
+    press(tab, "#run")
     face, voice, _, options = pipe.calls[0]
     assert (face.name, voice.name, options.steps, options.seed) == ("speaker-2.mp4", "voice-white.wav", 4, 7)
     tab.click("[data-part=copy]")
@@ -122,12 +116,10 @@ def test_a_link_fills_the_form_and_a_copied_link_does_it_again(serve, visit) -> 
     tab.goto(f"{url}?example=speaker-2&seed=7&tail=trim&label=no")
     tab.wait_for_selector("[data-part=settings]:has-text('the rest cut off · no label, if you promise')")
     tab.wait_for_selector("#face video")
-    tab.click("#run")
-    tab.wait_for_selector("#unlabelled")  # nobody has promised anything yet
+    press(tab, "#run", "error")  # nobody has promised anything yet
     assert len(pipe.calls) == 1
     tab.check("#unlabelled input")
-    tab.click("#run")
-    tab.wait_for_selector(SHOWN.format("done"))
+    press(tab, "#run")
     assert (pipe.calls[1][3].tail, pipe.calls[1][3].label) == ("trim", False)
     assert tab.input_value("[data-part=link]") == f"{url}?example=speaker-2&preset=standard&seed=7&tail=trim&label=no"
     tab.goto(f"{url}?example=nobody&seed=7")

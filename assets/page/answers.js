@@ -13,6 +13,34 @@ function marks(row, steps) {
   return { ...row, chosen: String(steps) };
 }
 
+const update = (changed) => ({ __type__: "update", ...changed });
+const buttons = (running) => [!running, !running, running].map((visible) => update({ visible }));
+const TOO_MANY = {
+  state: "error", title: "This did not work", message: "Too many people are here, or the connection broke. Please try once more.",
+};
+
+// A press is seen at once, before any server has answered: nobody has to press twice.
+function begin_run() {
+  const message = coming() ? "Your files are still uploading. It starts as soon as they are here." : "";
+  return [{ state: "waiting", message }, ...buttons(true)];
+}
+// What is still uploading is not waited for any more. A run that began gives the buttons back when it has ended: another
+// one that began before that would be ended with it.
+function cancel() {
+  window.asked++;
+  return [{ state: "empty" }, ...(window.begun ? [undefined, undefined, undefined] : buttons(false)), true];
+}
+// A run ended without a word of the server: cancelled, gradio itself was full, or the connection broke.
+function ended(seen, cancelled) {
+  const unsaid = ["waiting", "running"].includes(seen.state);
+  return [cancelled ? { state: "empty" } : unsaid ? TOO_MANY : seen, ...buttons(false)];
+}
+
+// The promise that goes with a video without the label.
+function promise(labelled) {
+  return update({ visible: !labelled, value: false });
+}
+
 // A trial takes the frame at which the player of the face was left; none where nobody touched it.
 function begin_trial() {
   const ticket = (window.ticket = (window.ticket ?? 0) + 1);
@@ -21,8 +49,8 @@ function begin_trial() {
 function trial(tried, seen) {
   return seen.state === "looking" && seen.ticket === tried.ticket ? tried : seen;
 }
-function failed_trial(tried, seen) {
-  return seen.state === "looking" ? tried : seen;
+function failed_trial(seen) {
+  return seen.state === "looking" ? TOO_MANY : seen;
 }
 
 // A part of the form was filled in or changed: what was said of it, or is being tried with it, no longer holds.

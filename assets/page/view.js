@@ -125,6 +125,11 @@ function point(id) {
 // Whether something that was given is not on the server yet: gradio marks an upload, a pick is busy until it is answered.
 window.coming = () => Boolean(document.querySelector("#inputs .uploading, #inputs [aria-busy]"));
 
+// The second click of a double click would press Cancel, which has taken the button's place, or begin a second run.
+document.addEventListener("click", (event) => {
+  if (event.detail > 1 && event.target.closest?.("#begin, .offered")) event.stopImmediatePropagation();
+}, true);
+
 // Phones can hand the file itself on to another app; where that cannot be done there is the download.
 const film = (content) => ({ files: [new File([content], "syncdiff.mp4", { type: "video/mp4" })] });
 part("send").hidden = !navigator.canShare?.(film(""));

@@ -45,8 +45,6 @@ from syncdiff.web.share_links import PRESETS, Settings, restored
 from syncdiff.web.verify_tab import build_check
 
 GONE = "This result is no longer on the server: results are deleted after about an hour."
-TOO_MANY = "Too many people are here, or the connection broke. Please try once more."
-COMING = "Your files are still uploading. It starts as soon as they are here."
 ANSWERS = (PAGE / "answers.js").read_text()
 ARRIVED = (PAGE / "arrived.js").read_text()
 REFRESH = 0.25  # seconds between two messages to the browser
@@ -132,7 +130,7 @@ def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
         (form.voice_picks, take_voice, [sound, film, form.voices]),
     ):
         settled(row, row.click(take, None, parts, **NEWEST, **NOW))
-    form.label.input(lambda on: gr.update(visible=not on, value=False), form.label, form.unlabelled, **NOW)
+    form.label.input(None, form.label, form.unlabelled, js=answer("promise"), **BROWSER)
     form.presets.click(None, [form.presets, form.steps], form.steps, js="(row) => Number(row.chosen)", **BROWSER)
     form.random.click(None, None, form.seed, js="() => Math.floor(Math.random() * 2 ** 31)", **BROWSER)
 
@@ -254,7 +252,7 @@ def look_at_faces(desk: JobService, form: Form) -> None:
 
 
 def buttons(*, running: bool) -> tuple[dict, dict, dict]:
-    """Updates of the two buttons that begin something and of Cancel: either those or this is seen."""
+    """Updates of the two buttons that begin something and of Cancel: either those or this is seen. As in answers.js."""
     return gr.update(visible=not running), gr.update(visible=not running), gr.update(visible=running)
 
 
@@ -267,9 +265,6 @@ def run_and_stop(desk: JobService, form: Form, view: gr.HTML, lengths: gr.JSON, 
     """The primary button, the complete examples, and Cancel. Returns the runs, as events."""
     answers = [view, form.go, form.test, form.stop]
     cancelled = gr.Checkbox(False, visible=False)
-
-    def begin(coming: bool) -> tuple:
-        return {"state": "waiting", "message": COMING if coming else ""}, *buttons(running=True), False
 
     def show(request: gr.Request, cancelled: bool, *values: Any) -> Iterator[tuple]:
         if cancelled:  # before it began
@@ -286,25 +281,17 @@ def run_and_stop(desk: JobService, form: Form, view: gr.HTML, lengths: gr.JSON, 
         example = examples()[event.key]
         return [str(example.face), None, str(example.voice), None, gr.Tabs(selected="video"), gr.Tabs(selected="sound")]
 
-    def ended(seen: dict[str, Any], cancelled: bool) -> tuple:
-        """A run that ended without a word of ours: cancelled, gradio itself was full, or the connection broke."""
-        if cancelled:
-            seen = view_state.EMPTY
-        elif seen["state"] in ("waiting", "running"):
-            seen = view_state.failed(TOO_MANY)
-        return seen, *buttons(running=False)
-
     picked = view.click(take, None, [*form.files, form.faces, form.voices], **NOW)
     corrected = view.submit(lambda: True, None, form.correct, **NOW)  # the button beside an offset that was found
     runs = []
     for trigger in (form.go.click, picked.then, corrected.then):
-        started = trigger(begin, cancelled, [*answers, cancelled], js="() => [coming()]", **NOW)
+        started = trigger(None, None, answers, js=answer("begin_run"), **AGAIN, **BROWSER)
         here = started.then(None, None, cancelled, js=ARRIVED, **AGAIN, **BROWSER)
         runs.append(here.then(show, [cancelled, *asks(form, lengths)], answers, **RUNS, **AGAIN, **HIDDEN))
-        runs[-1].failure(ended, [view, cancelled], answers, **NOW)
-    # Noted in the browser, at once: what is cancelled ends as if it had failed, its last pictures still on the way.
-    form.stop.click(None, None, cancelled, js="() => Boolean(window.asked++ || true)", **BROWSER)
-    form.stop.click(lambda: (view_state.EMPTY, *buttons(running=False)), None, answers, cancels=runs, **NOW)
+        runs[-1].failure(None, [view, cancelled], answers, js=answer("ended"), **AGAIN, **BROWSER)
+    # What is cancelled ends as if it had failed, so that it was cancelled is noted first.
+    form.stop.click(None, None, [*answers, cancelled], js=answer("cancel"), **BROWSER)
+    form.stop.click(None, cancels=runs, **BROWSER)
     return runs
 
 
@@ -327,8 +314,7 @@ def try_one_frame(desk: JobService, form: Form, view: gr.HTML, lengths: gr.JSON)
     here = looking.then(None, None, stale, js=ARRIVED, **AGAIN, **BROWSER)
     trial = here.then(try_out, [stale, ticket, at, *asks(form, lengths)], tried, **LOOKS, **AGAIN, **HIDDEN)
     trial.success(None, [tried, view], view, js=answer("trial"), **AGAIN, **BROWSER)
-    failed = trial.failure(lambda: view_state.failed(TOO_MANY), None, tried, **NOW)
-    failed.then(None, [tried, view], view, js=answer("failed_trial"), **AGAIN, **BROWSER)
+    trial.failure(None, view, view, js=answer("failed_trial"), **AGAIN, **BROWSER)
 
 
 def download_compared(view: gr.HTML) -> None:
