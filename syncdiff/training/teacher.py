@@ -98,7 +98,7 @@ class AVHubertEncoder:
 
 
 class WhisperEncoder:
-    """Whisper's encoder as a function: samples [N] at 16 kHz -> [T50, KEPT * D], the states after the second and third layer.
+    """Whisper's encoder: samples [N] at 16 kHz -> [T50, KEPT * D], the states after the second and third layer.
 
     State k is centred on k / 50 s. With those after the first and second one head forecast the lip opening of strangers
     with r 0.54 (0.68 at the best lag) instead of 0.57 (0.71).
