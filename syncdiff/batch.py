@@ -10,7 +10,6 @@ import csv
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,10 +112,3 @@ def run(films: Sequence[Film], make: Callable[[Film], Any], tell: Callable[[str]
         tell(f"{film.out}: {result.frames} frames in {time.monotonic() - start:.1f} s")
     tell(f"{made} made, {skipped} were there, {failed} failed, in {time.monotonic() - began:.0f} s")
     return failed
-
-
-def last_of(items: Any) -> Any:
-    """The Result that a job ends with."""
-    with closing(items):
-        *_, result = items
-    return result

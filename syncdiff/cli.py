@@ -73,6 +73,7 @@ def stop_signals_raise() -> Iterator[None]:
 
 
 def parser() -> argparse.ArgumentParser:
+    """All commands; each sets `run`, a function of the parsed arguments that returns the exit code."""
     top = argparse.ArgumentParser(prog="python -m syncdiff", description="Give a face video a new voice, and score it.")
     top.add_argument("--version", action="version", version=f"syncdiff {syncdiff.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
@@ -129,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sync(arguments: argparse.Namespace) -> int:
+    """Redraw one film and print what came of it. Raises InputError."""
     from syncdiff.compare import side_by_side
     from syncdiff.options import OPTIONS
     from syncdiff.weights.folders import chosen
@@ -178,7 +180,8 @@ def summary(result: syncdiff.Result, out: Path) -> Iterator[str]:
 
 
 def batch(arguments: argparse.Namespace) -> int:
-    from syncdiff.batch import Film, films_of, last_of, run, shard_of
+    """Redraw the films of a list or a folder; exit code 2 where one failed. Raises InputError for the list."""
+    from syncdiff.batch import Film, films_of, run, shard_of
     from syncdiff.options import SampleOptions
 
     films = shard_of(films_of(arguments.listed, arguments.out, arguments.voice), arguments.shard)
@@ -188,13 +191,14 @@ def batch(arguments: argparse.Namespace) -> int:
 
     def make(film: Film) -> syncdiff.Result:
         out = checked_out(film.out, (film.face, film.voice))
-        with command_tmpdir():
-            return last_of(job(film.face, film.voice, out, options))
+        with command_tmpdir(), closing(job(film.face, film.voice, out, options)) as items:
+            return last(items, quiet=True)
 
     return 2 if run(films, make, partial(print, flush=True)) else 0
 
 
 def score(arguments: argparse.Namespace) -> int:
+    """Score a video, or every video of a folder. Raises InputError."""
     from syncdiff.sync import syncnet_v2
     from syncdiff.weights import ask_on_terminal
 
@@ -258,6 +262,7 @@ def as_progress(steps: Generator[float, None, Any]) -> Iterator[Any]:
 
 
 def verify(arguments: argparse.Namespace) -> int:
+    """Print which marks of redrawn lips a file carries. Raises InputError."""
     from syncdiff.provenance import verify as look
 
     refuse_address(arguments.video)

@@ -36,12 +36,14 @@ def doctor() -> int:
 
 
 def python(problems: list[str]) -> str:
+    """Its version, and the system."""
     if not (3, 11) <= sys.version_info[:2] < (3, 13):
         problems.append("Python 3.11 or 3.12 is needed")
     return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
 
 
 def packages(problems: list[str]) -> str:
+    """The versions of the packages that everything needs."""
     found = []
     for name in PACKAGES:
         try:
@@ -52,6 +54,7 @@ def packages(problems: list[str]) -> str:
 
 
 def cores(_: list[str]) -> str:
+    """How many cores this process may use."""
     return str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
 
@@ -94,6 +97,7 @@ def syncnet(problems: list[str]) -> str:
 
 
 def webcam(_: list[str]) -> str:
+    """Whether the page can record: Gradio calls ffmpeg for that."""
     missing = [tool for tool in ("ffmpeg", "ffprobe") if not shutil.which(tool)]
     if missing:
         return f"off on the page: {' and '.join(missing)} not on PATH (nothing else needs them)"
@@ -101,6 +105,7 @@ def webcam(_: list[str]) -> str:
 
 
 def temp(problems: list[str]) -> str:
+    """The folder for temporary files and its free space; a MiB is written to try it."""
     try:
         with tempfile.TemporaryFile() as file:
             file.write(bytes(2**20))

@@ -124,6 +124,7 @@ class SyncDiffPipeline(DiffusionPipeline):
 
     @property
     def profile(self) -> Profile:
+        """Which of the two models this is."""
         return "compact" if self.vae is None else "paper"
 
     def generator(self) -> FaceGenerator:

@@ -75,6 +75,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
+        """Inside, the time counts for that stage, also where it ends with an error."""
         began = time.perf_counter()
         try:
             yield

@@ -281,7 +281,7 @@ def test_a_folder_without_weights_and_a_wrong_file_are_bad_input(pipe, tmp_path,
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("syncnet_v2.model is refused: its sha256 is")
-    assert syncnet_v2.SHA256 in printed.err
+    assert syncnet_v2.weights.SHA256 in printed.err
 
 
 def test_nothing_is_fetched_without_a_yes(pipe, tmp_path, monkeypatch, capsys) -> None:

@@ -51,7 +51,7 @@ def test_files_are_small_and_say_how_they_were_trained():
 
 def test_the_lips_follow_the_voice_and_not_the_picture(job, tmp_path):
     face, voice = EXAMPLES / "tomas.mp4", EXAMPLES / "ines.mp4"  # the voice of another example, whose lips are known
-    *_, result = job(face, voice, tmp_path / "out.mp4", SampleOptions(steps=2))
+    *_, result = job(face, voice, tmp_path / "out.mp4", SampleOptions())
     drawn, spoken, seen = (
         opening(path, tmp_path / name) for name, path in (("a", result.video), ("b", voice), ("c", face))
     )
@@ -71,9 +71,8 @@ def test_the_judge_scores_source_and_result(job, tmp_path):
     assert abs(result.source_scores.offset_frames) <= 1  # a rendered head speaks exactly in time
 
 
-@pytest.mark.parametrize("late", [4, -4])
-def test_lips_that_come_late_or_early_are_found_in_a_test_pass_and_drawn_in_sync(job, tmp_path, monkeypatch, late):
-    made = FramePlan.of
+def test_lips_that_come_late_are_found_in_a_test_pass_and_drawn_in_sync(job, tmp_path, monkeypatch):
+    made, late = FramePlan.of, 4
     monkeypatch.setattr(FramePlan, "of", lambda *given: made(*given).ahead(-late / FPS))  # as if the model drew them so
     options = SampleOptions(steps=1, correct_offset=True)
     *_, result = job(EXAMPLES / "ines.mp4", EXAMPLES / "voice-river.wav", tmp_path / "out.mp4", options)

@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from syncdiff.audio.mfcc import mfcc
 from syncdiff.errors import CheckpointError, InputError
 from syncdiff.sync import syncnet_v2
 from syncdiff.sync.syncnet_v2 import weights
+from syncdiff.sync.syncnet_v2.distance import distances
 from syncdiff.sync.syncnet_v2.network import SyncNet
 from syncdiff.sync.syncnet_v2.s3fd import S3FD, find_original, read_original
+from syncdiff.sync.syncnet_v2.tracks import Track, crop, detect, linked, places
 from tests.media_fixtures import make_track, track_packets
 
 FRAME = 640
@@ -61,7 +64,7 @@ def released(net: SyncNet) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def file(net: SyncNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Own weights in the released format: a plain state dict in the stream that PyTorch wrote before 1.6."""
-    path = tmp_path_factory.mktemp("syncnet") / syncnet_v2.FILE
+    path = tmp_path_factory.mktemp("syncnet") / weights.FILE
     torch.save(released(net), path, _use_new_zipfile_serialization=False)
     return path
 
@@ -103,7 +106,7 @@ def test_layer_sizes_are_those_of_the_paper(net: SyncNet) -> None:
 
 def test_the_released_format_is_read(net: SyncNet, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned(monkeypatch, file)
-    read = syncnet_v2.read(file)
+    read = weights.read(file)
     assert not read.training
     assert all(torch.equal(value, read.state_dict()[key]) for key, value in released(net).items())
     cepstra = torch.randn(3, 1, 13, 20)
@@ -113,13 +116,13 @@ def test_the_released_format_is_read(net: SyncNet, file: Path, monkeypatch: pyte
 
 def test_another_file_is_refused_in_one_sentence(file: Path, tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(
-        CheckpointError, match=rf"syncnet_v2.model is refused: its sha256 is \w+, not {syncnet_v2.SHA256}"
+        CheckpointError, match=rf"syncnet_v2.model is refused: its sha256 is \w+, not {weights.SHA256}"
     ):
-        syncnet_v2.read(file)
+        weights.read(file)
     torch.save({"netfcaud.0.weight": torch.zeros(2)}, tmp_path / "other.model")
     pinned(monkeypatch, tmp_path / "other.model")
     with pytest.raises(CheckpointError, match=r"other.model is refused: it lacks netcnnaud.0.weight"):
-        syncnet_v2.read(tmp_path / "other.model")
+        weights.read(tmp_path / "other.model")
     with pytest.raises(CheckpointError, match="no such file"):
         syncnet_v2.find(tmp_path / "nowhere.model")
 
@@ -128,7 +131,7 @@ def test_where_the_weights_are_looked_for(file: Path, tmp_path: Path, monkeypatc
     monkeypatch.delenv("SYNCDIFF_SYNCNET", raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert syncnet_v2.find() is None
-    cached = f"{weights.HUB.replace('/', '--')}/snapshots/main/auxiliary/{syncnet_v2.FILE}"
+    cached = f"{weights.HUB.replace('/', '--')}/snapshots/main/auxiliary/{weights.FILE}"
     monkeypatch.setattr(weights, "try_to_load_from_cache", lambda *_: f"cache/{cached}")
     assert syncnet_v2.find() == Path("cache") / cached
     monkeypatch.setattr(weights, "try_to_load_from_cache", lambda *_: None)
@@ -138,12 +141,12 @@ def test_where_the_weights_are_looked_for(file: Path, tmp_path: Path, monkeypatc
         syncnet_v2.fetch_weights(asked.append)
     assert "MIT" in asked[0]
     assert not (tmp_path / "checkpoints").exists()
-    syncnet_v2.offered().parent.mkdir()
-    syncnet_v2.offered().write_bytes(b"x")
-    assert syncnet_v2.find() == syncnet_v2.offered()
+    weights.offered().parent.mkdir()
+    weights.offered().write_bytes(b"x")
+    assert syncnet_v2.find() == weights.offered()
     monkeypatch.setenv("SYNCDIFF_SYNCNET", str(file))
     assert syncnet_v2.find() == file
-    assert syncnet_v2.find(syncnet_v2.offered()) == syncnet_v2.offered()
+    assert syncnet_v2.find(weights.offered()) == weights.offered()
 
 
 # --- sound
@@ -181,7 +184,7 @@ def test_mfcc_equals_the_naive_loop(subtests) -> None:
         with subtests.test(length=length):
             signal = noise(length)
             signal[1000:2500] = 0
-            found = syncnet_v2.mfcc(signal.astype(np.float32) / 32768)
+            found = mfcc(signal.astype(np.float32) / 32768)
             np.testing.assert_allclose(found, mfcc_by_hand(signal), atol=1e-9)
 
 
@@ -189,7 +192,7 @@ def test_mfcc_gives_what_python_speech_features_printed() -> None:
     """Version 0.6, rows 0 and 3 of a fixed signal."""
     t = np.arange(1200)
     signal = (8000 * np.sin(2 * np.pi * 440 * t / 16000) + (t * 37 % 101)).astype(np.int16)
-    rows = syncnet_v2.mfcc(signal.astype(np.float32) / 32768)[[0, 3]]
+    rows = mfcc(signal.astype(np.float32) / 32768)[[0, 3]]
     printed = [
         [19.06374, 16.05955, 4.60042, -16.0117, -26.88089, -32.10984, -32.55961, -14.46601, -8.04442, 14.83032,
          14.23078, 20.892, 9.12103],
@@ -201,9 +204,9 @@ def test_mfcc_gives_what_python_speech_features_printed() -> None:
 
 def test_mfcc_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = noise(9000).astype(np.float32) / 32768
-    whole = syncnet_v2.mfcc(samples)
+    whole = mfcc(samples)
     monkeypatch.setattr("syncdiff.audio.mfcc.PIECE_ROWS", 7)
-    np.testing.assert_allclose(syncnet_v2.mfcc(samples), whole, atol=1e-9)
+    np.testing.assert_allclose(mfcc(samples), whole, atol=1e-9)
 
 
 def test_sound_windows_are_twenty_columns_four_apart(net: SyncNet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +214,7 @@ def test_sound_windows_are_twenty_columns_four_apart(net: SyncNet, monkeypatch: 
     samples = noise(20 * FRAME + 300).astype(np.float32) / 32768
     heard = syncnet_v2.hear(net, samples)
     assert heard.shape == (15, 1024)  # min_length - 5
-    columns = torch.from_numpy(syncnet_v2.mfcc(samples)).float()
+    columns = torch.from_numpy(mfcc(samples)).float()
     with torch.inference_mode():
         for v in (0, 9, 10, 14):
             alone = net.listen(columns[4 * v : 4 * v + 20].T[None, None])[0].numpy()
@@ -290,7 +293,7 @@ def distances_by_hand(video: np.ndarray, audio: np.ndarray) -> list[list[float]]
 
 def test_distances_equal_the_naive_loop() -> None:
     video, audio = np.random.default_rng(1).standard_normal((2, 21, 6)).astype(np.float32)
-    np.testing.assert_allclose(syncnet_v2.distances(video, audio), distances_by_hand(video, audio), rtol=1e-5)
+    np.testing.assert_allclose(distances(video, audio), distances_by_hand(video, audio), rtol=1e-5)
 
 
 def test_confidence_is_median_minus_minimum() -> None:
@@ -325,7 +328,7 @@ def box(x: float, y: float = 300, side: float = 120) -> np.ndarray:
 
 def test_a_track_needs_more_than_a_hundred_detections_and_a_large_face() -> None:
     def count(frames: int, side: float = 120, cuts: tuple[int, ...] = ()) -> int:
-        return len(syncnet_v2.linked([[box(300, side=side)]] * frames, cuts))
+        return len(linked([[box(300, side=side)]] * frames, cuts))
 
     assert (count(100), count(101)) == (0, 1)
     assert (count(150, side=100), count(150, side=101)) == (0, 1)
@@ -336,23 +339,23 @@ def test_two_faces_with_a_drop_out_are_two_tracks_filled_between() -> None:
     found = [[box(200 + t), box(900)] for t in range(140)]
     for t in range(50, 74):
         del found[t][0]
-    first, second = syncnet_v2.linked(found, ())
+    first, second = linked(found, ())
     assert first.first == second.first == 0
     np.testing.assert_allclose(first.boxes, [box(200 + t) for t in range(140)])
     np.testing.assert_allclose(second.boxes, [box(900)] * 140)
     del found[74][0]  # 25 in a row: one more than may be missed, and neither end is long enough
-    assert [round(track.boxes[0, 0]) for track in syncnet_v2.linked(found, ())] == [840]
+    assert [round(track.boxes[0, 0]) for track in linked(found, ())] == [840]
 
 
 def test_a_jump_ends_a_track() -> None:
     found = [[box(200)]] * 120 + [[box(280)]] * 120  # a fifth of the two boxes is shared
-    assert [track.first for track in syncnet_v2.linked(found, ())] == [0, 120]
+    assert [track.first for track in linked(found, ())] == [0, 120]
 
 
 def test_places_are_medians_over_thirteen_with_zeros_beyond_the_ends() -> None:
     boxes = np.stack([box(300 + t, 200, 120 + 2 * (t % 3)) for t in range(40)])
     boxes[20] = box(700, 700, 400)
-    x, y, s = syncnet_v2.places(syncnet_v2.Track(0, boxes)).T
+    x, y, s = places(Track(0, boxes)).T
     values = [300 + t for t in range(40)]
     values[20] = 700
     for t in range(40):
@@ -366,9 +369,9 @@ def test_places_are_medians_over_thirteen_with_zeros_beyond_the_ends() -> None:
 def test_the_crop_reaches_as_far_as_the_paper_says_and_is_grey_beyond() -> None:
     y, x = np.mgrid[:400, :600]
     image = np.stack([x / 4, y / 4, 0 * x], 2).astype(np.uint8)
-    face = syncnet_v2.crop(image, 300, 200, 80)
+    face = crop(image, 300, 200, 80)
     np.testing.assert_array_equal(face, cv2.resize(image[120:344, 188:412], (224, 224)))
-    corner = syncnet_v2.crop(image, 20, 30, 80)
+    corner = crop(image, 20, 30, 80)
     assert corner.shape == (224, 224, 3)
     assert (corner[10, 10] == 110).all()
     assert (corner[200, 200] != 110).any()
@@ -380,7 +383,7 @@ def test_boxes_are_scaled_back_sure_and_one_a_face() -> None:
             assert image.shape == (90, 160, 3)
             return [[10, 10, 40, 40, 0.95], [12, 12, 42, 42, 0.99], [80, 10, 110, 40, 0.89], [50, 10, 79, 40, 0.91]]
 
-    found = syncnet_v2.detect(Detector(), np.zeros((360, 640, 3), np.uint8))
+    found = detect(Detector(), np.zeros((360, 640, 3), np.uint8))
     assert [list(one) for one in found] == [[48, 48, 168, 168], [200, 40, 316, 160]]
 
 
@@ -528,7 +531,7 @@ def test_a_full_run_with_weights_in_the_released_format(file: Path, tmp_path: Pa
     pinned(monkeypatch, file)
     monkeypatch.setenv("SYNCDIFF_SYNCNET", str(file))
     planted_detector(monkeypatch, [[10, 10, 40, 40, 0.99]])
-    net = syncnet_v2.read(syncnet_v2.find())
+    net = weights.read(syncnet_v2.find())
     video = write(tmp_path / "a.mkv", levels(14), 0)
     for protocol in ("frame", "tracks"):
         (found,) = finish(syncnet_v2.score_video(video, net, protocol, min_track=10))
@@ -549,7 +552,7 @@ EXAMPLE = os.environ.get("SYNCDIFF_SYNCNET_EXAMPLE")  # data/example.avi of joon
 )
 def test_golden_example() -> None:
     """Its README prints offset 3, minimum distance 5.353 and confidence 10.021; one more encode lies between."""
-    (found,) = finish(syncnet_v2.score_video(EXAMPLE, syncnet_v2.read(syncnet_v2.find()), "frame"))
+    (found,) = finish(syncnet_v2.score_video(EXAMPLE, weights.read(syncnet_v2.find()), "frame"))
     assert found.offset_frames == 3
     assert found.distance == pytest.approx(5.353, abs=0.1)
     assert found.confidence == pytest.approx(10.021, abs=0.1)

@@ -52,7 +52,7 @@ def server(monkeypatch, tmp_path) -> Iterator[HTTPServer]:
 
 def begun(server: HTTPServer, *ways: str, **options: bool) -> tuple[SyncNetFetch, SimpleNamespace]:
     """A fetch of two files, the first from these addresses in turn."""
-    first, *others = (f"http://127.0.0.1:{server.server_port}{way}/{syncnet_v2.FILE}" for way in ways)
+    first, *others = (f"http://127.0.0.1:{server.server_port}{way}/{syncnet_v2.weights.FILE}" for way in ways)
     digest = hashlib.sha256(WHOLE).hexdigest()
     detector = Offer(f"http://127.0.0.1:{server.server_port}/s3fd.pth", "", digest[:10])
     job = SimpleNamespace(syncnet=None)
@@ -69,7 +69,7 @@ def test_what_lse_needs_is_fetched_in_the_background_and_told_meanwhile(server, 
     server.free.set()
     assert fetch.wait(30)
     assert job.syncnet == "a network"
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["s3fd.pth", syncnet_v2.FILE]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["s3fd.pth", syncnet_v2.weights.FILE]
     fetch, job = begun(server, "/gone")  # the next start has them
     assert fetch.wait(30)
     assert job.syncnet == "a network"

@@ -1,4 +1,4 @@
-"""What the denoiser learns: the clean frame where the mouth is, and lips that a landmark reader finds in their place.
+"""The denoiser's training loss: error of the clean frame, and of lip landmarks read off it.
 
 Squared error of the clean frame, with v-prediction's weight on every timestep, clipped, and more weight around the
 lips; a share of absolute error beside it, since squared error alone greyed lips and teeth that the warped reference
@@ -38,6 +38,8 @@ Reader = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
 
 @dataclass(frozen=True)
 class LossWeights:
+    """Weights of the loss's terms; squared error weighs 1."""
+
     absolute: float = 0.3  # of absolute error beside squared: they weigh alike 38 grey levels from the truth
     lips: float = 0.06  # per window px of landmark error
     look: float = 0.05  # the reader's first two feature maps: edges of lips and teeth

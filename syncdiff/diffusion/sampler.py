@@ -74,6 +74,15 @@ def draw_frames(
             zeros where there is none.
         complete: (clean estimate, frame indices) -> what the next frames get as their previous frame.
         shape: C, h, w.
+        scheduler: the noise schedule; left unchanged.
+        steps: denoising steps a frame.
+        seed: of the noise.
+
+    Yields:
+        A SamplerStep after every evaluation.
+
+    Raises:
+        ValueError: `start` is no multiple of LANE * LANES.
     """
     if start % (LANE * LANES):
         raise ValueError(f"a chunk starts at a multiple of {LANE * LANES}, not at {start}")

@@ -17,8 +17,8 @@ import av
 import numpy as np
 import torch
 
-from syncdiff.sync.judge import FRAME_SAMPLES, WINDOW, JudgeNet
-from syncdiff.sync.scoring import Judge, Scores, score
+from syncdiff.sync.judge import JudgeNet
+from syncdiff.sync.scoring import FRAME_SAMPLES, WINDOW, Judge, Scores, score
 from syncdiff.training import data
 
 SHIFTS = range(-5, 6)

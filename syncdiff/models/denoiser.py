@@ -5,8 +5,7 @@ surroundings), a reference frame, and the previous frame through an information 
 it can keep the motion but not copy the lips - and attends to speech. Two things differ from the paper in the compact
 profile: a frame has a window of speech tokens instead of one (with a single key, attention is only a bias), and the
 same window, flattened, also joins the time embedding, so that every residual block receives it. So does the lip shape:
-measured in training, forecast from the sound in use, as AV-HuBERT learns from both and runs on sound alone. The
-reference frame is warped to that shape (`geometry.warp`).
+measured in training, forecast from the sound in use. The reference frame is warped to that shape (`geometry.warp`).
 """
 
 from __future__ import annotations
@@ -36,11 +35,12 @@ class Conditioning:
     blend_mask: Tensor  # [B, C, h, w] 0..1: 1 uses the prediction, 0 keeps the reference
 
     def to(self, *args, **kwargs) -> Conditioning:
+        """As torch.Tensor.to, for every tensor."""
         return Conditioning(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
 
 
 class Denoiser(ModelMixin, ConfigMixin):
-    """Noisy frame [B, C, h, w], timestep [B], Conditioning -> the network's prediction [B, C, h, w].
+    """The compact profile's network (SyncDiff, section 3.3).
 
     Args:
         channels: C of the codec.
@@ -92,6 +92,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         )
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
+        """Noisy latents [B, C, h, w] and timesteps [B] -> the clean latents [B, C, h, w], about -1..1."""
         visual = [noisy, condition.masked, condition.reference]
         if self.config["bottleneck"]:
             visual.append(self.bottleneck_proj(condition.previous))

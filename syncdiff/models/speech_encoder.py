@@ -1,8 +1,7 @@
-"""Speech -> features per video frame. Knows nothing of pictures.
+"""Speech -> features per video frame: the compact profile's place for the paper's AV-HuBERT.
 
-`SpeechEncoder` stands where AV-HuBERT stands in the paper: sound goes in, a window of tokens per video frame comes out.
-It is convolutional with a reach of about a second to either side, so a clip may be encoded whole or in pieces with
-the same result, and no 30-second window ever ends in the middle of a word.
+`SpeechEncoder` is convolutional with a reach of about a second to either side: a clip encoded whole or in pieces gives
+the same features.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class _Block(nn.Module):
 
 
 class LipForecast(nn.Module):
-    """Features [B, T50, D] -> the lip shape they will be spoken with [B, T50, SHAPE], in the talker's own units."""
+    """Forecasts the lip shape of speech features, in the speaker's own units (`geometry.mouth_shape`)."""
 
     def __init__(self, width: int, hidden: int, kernel: int = 7) -> None:
         super().__init__()
@@ -50,6 +49,7 @@ class LipForecast(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """[B, T50, D] -> [B, T50, SHAPE]; 0 is at rest, 1 as far as the mouth commonly opens."""
         x = self.layers[0](features.transpose(1, 2))
         for layer in self.layers[1:]:
             x = layer(F.gelu(x))
@@ -57,7 +57,7 @@ class LipForecast(nn.Module):
 
 
 class SpeechEncoder(ModelMixin, ConfigMixin):
-    """Log mel [B, M, T100] -> features [B, T100 // 2, D] at 50 Hz, layer-normalised; `lips` forecasts the mouth.
+    """Log mel at 100 Hz -> features at 50 Hz; `lips` forecasts the lip shape from them.
 
     Args:
         width: D, the features' size and the network's.
@@ -85,6 +85,7 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         return MEL_RATE // 2
 
     def forward(self, mel: Tensor) -> Tensor:
+        """[B, M, T100], as `log_mel` gives it -> [B, T100 // 2, D], layer-normalised."""
         mel = (mel - MEL_MEAN) / MEL_STD
         x = self.enter(self.stem(mel).transpose(1, 2))
         for block in self.blocks:
@@ -124,10 +125,10 @@ def encode_speech(encoder: SpeechEncoder, samples: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class SpeechFeatures:
-    """A voice as the network hears it, looked up by time."""
+    """What drawing needs of a voice, looked up by time."""
 
     features: Tensor  # [T50, D]
-    lips: Tensor  # [T50, SHAPE] forecast of the lips, in a talker's units (`syncdiff.geometry.mouth_shape`)
+    lips: Tensor  # [T50, SHAPE] forecast of the lips, in a speaker's units (`syncdiff.geometry.mouth_shape`)
     rate: int  # of both, per second
 
     def window(self, times: Tensor, tokens: int) -> Tensor:

@@ -44,7 +44,7 @@ def verify(video: str | Path) -> Verification:
 
 
 def verifying(video: str | Path) -> Generator[float, None, Verification]:
-    """As verify; yields the fraction done, 0..1. Closing it stops the work and removes its files."""
+    """As verify, with its InputError; yields the fraction done, 0..1. Closing it stops the work, removes its files."""
     path = Path(video)
     if not path.is_file():
         raise InputError(f"{path.name or video} is not a file that can be read; choose the video again.")

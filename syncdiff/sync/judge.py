@@ -1,8 +1,7 @@
-"""The networks that judge: mouths and sound in, one embedding each per 0.2 s window out.
+"""The project's own sync judge: mouths and sound in, one embedding each per 0.2 s window out.
 
-`JudgeNet` is the project's own small audio-visual sync network ("syncdiff-judge"), built after SyncNet (Chung &
-Zisserman 2016) but not it: its distances live on another scale and are never to be called LSE-C or LSE-D.
-Knows nothing of files other than its own weights; how embeddings become a score is the business of `scores`.
+`JudgeNet` ("syncdiff-judge") is built after SyncNet (Chung & Zisserman 2016) but is not it: its distances have another
+scale and are never to be called LSE-C or LSE-D. `sync.scoring` makes a score of the embeddings.
 """
 
 from __future__ import annotations
@@ -20,12 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncdiff.errors import CheckpointError
+from syncdiff.sync.scoring import FRAME_SAMPLES, WINDOW
 from syncdiff.weights import load_strictly
 from syncdiff.weights.folders import COMPACT
 
-FPS = 25  # the clock of every sync network here
-FRAME_SAMPLES = 640  # at 16 kHz
-WINDOW = 5  # frames a window: 0.2 s, as in SyncNet
 COLUMNS_PER_FRAME = 4  # mel columns at 100 Hz
 CHUNK = 500  # windows embedded at once: memory stays flat however long the clip is
 
@@ -64,6 +61,7 @@ class FaceEncoder(nn.Module):
         )
 
     def forward(self, mouths: Tensor) -> Tensor:
+        """Grey levels 0..255 -> embeddings, not yet of unit length."""
         B, T = mouths.shape[:2]
         seen = self.frame(self.steady(mouths).flatten(0, 1).contiguous(memory_format=torch.channels_last))
         return self.motion(seen.unflatten(0, (B, T)).transpose(1, 2)).transpose(1, 2)
@@ -99,6 +97,7 @@ class SoundEncoder(nn.Module):
         )
 
     def forward(self, mel: Tensor) -> Tensor:
+        """Embeddings, not yet of unit length."""
         return self.window(self.columns(mel.unsqueeze(1)).flatten(1, 2)).transpose(1, 2)
 
 
@@ -114,6 +113,7 @@ class JudgeNet(nn.Module):
 
     @property
     def name(self) -> str:
+        """What its figures are called."""
         return self.config.name
 
     def forward(self, mouths: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,4 @@
-"""Is the sound in step with the lips? Crops and samples in, Scores out; landmarks in, lip measures out.
-
-Knows the scoring protocol of SyncNet (Chung & Zisserman 2016) and simple landmark geometry; knows no files, no page
-and nothing of the network that drew the lips.
-"""
+"""Sync scores of crops and samples by SyncNet's protocol (Chung & Zisserman 2016), and lip measures of landmarks."""
 
 from __future__ import annotations
 
@@ -15,9 +11,9 @@ import numpy as np
 
 from syncdiff.faces import COVERED, MISSING, OK, OTHER, OUTSIDE, SMALL, TURNED
 
-FPS = 25
+FPS = 25  # the clock of every sync network here
 FRAME_SAMPLES = 640  # at 16 kHz
-WINDOW = 5  # frames
+WINDOW = 5  # frames an embedding covers: 0.2 s, as in SyncNet
 REACH = 15  # shifts to either side: 31 in all
 SHORTEST = 2.0  # seconds of picture, of sound and of visible face
 FEWEST_FRAMES = round(SHORTEST * FPS)
@@ -39,7 +35,7 @@ FEWEST_POINTS = 8  # a correlation of fewer frames says nothing
 
 @dataclass(frozen=True)
 class Scores:
-    """What a judge says about one clip. Figures of different judges must never be compared with each other."""
+    """What a judge says about one clip. Figures of different judges are not comparable."""
 
     judge: str  # the judge's own name; "syncdiff-judge" is not SyncNet and its figures are not LSE-C / LSE-D
     confidence: float | None = None  # median - minimum of the mean distances over the shifts; higher is better
@@ -62,7 +58,7 @@ class Scores:
 
 
 class Judge(Protocol):
-    """Anything that turns 5-frame windows of picture and sound into vectors of one space (see `syncnet`)."""
+    """Anything that turns 5-frame windows of picture and sound into vectors of one space, as `JudgeNet` does."""
 
     @property
     def name(self) -> str:
@@ -87,13 +83,22 @@ def score(
 ) -> Scores:
     """Score one face against one voice by SyncNet's protocol.
 
-    crops: face crops at 25 fps, uint8 [S,S,3] each as `crops.cut` gives them; an array [T,S,S,3] or a generator,
-        of which some seconds are held at a time.
-    samples: [N] float32 mono at 16 kHz, beginning with the first crop.
-    states: [T] states of `FaceTrack` for the same frames; windows with a bad frame do not count.
-
     Differs from the original in one thing: a shift that reaches past either end is left out of the mean, where SyncNet
     compares with zeros.
+
+    Args:
+        crops: face crops at 25 fps, uint8 [S,S,3] each as `crops.cut` gives them; an array [T,S,S,3] or a generator,
+            of which some seconds are held at a time.
+        samples: [N] float32 mono at 16 kHz, beginning with the first crop.
+        judge: embeds windows of picture and sound.
+        states: [T] states of `FaceTrack` for the same frames; windows with a bad frame do not count.
+
+    Returns:
+        Scores; with a reason instead of figures where less than SHORTEST seconds can be judged, or where the sound is
+        silent or no speech.
+
+    Raises:
+        ValueError: as many states as crops are needed.
     """
     stream = iter(crops)
     first = list(islice(stream, FEWEST_FRAMES))

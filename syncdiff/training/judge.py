@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from syncdiff.audio.mel import log_mel
 from syncdiff.devices import autocast, best_device
-from syncdiff.sync.judge import FPS, FRAME_SAMPLES, WINDOW, JudgeConfig, JudgeNet
-from syncdiff.sync.scoring import REACH, Scores, score
+from syncdiff.sync.judge import JudgeConfig, JudgeNet
+from syncdiff.sync.scoring import FPS, FRAME_SAMPLES, REACH, WINDOW, Scores, score
 from syncdiff.training import data
 from syncdiff.training.loop import Average, Run, write_line
 from syncdiff.training.sets import JUDGE

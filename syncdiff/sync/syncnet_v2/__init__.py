@@ -4,47 +4,21 @@ Written after `joonson/syncnet_python` and Wav2Lip's `evaluation/scores_LSE`, wh
 MFCC of 16-bit samples, 31 shifts over zeros beyond the ends, embeddings as they are), save for what is said at
 `score_video`. The weights are not shipped: `find` looks for them, `fetch_weights` asks before it brings them.
 
-network  SyncNet v2, layer for layer        weights  where its file is, and what to say where it is not
-sound    samples -> MFCC -> embeddings      picture  frames -> embeddings      distance  both -> LSE-C, LSE-D
-tracks   the faces of a real video, as the protocol for such videos cuts them out
-videos   a file or a folder -> scores
+network        SyncNet v2, layer for layer
+weights        where its file is looked for, and what to say where it is not
+face_windows   frames -> embeddings
+sound_windows  samples -> MFCC -> embeddings
+distance       both embeddings -> LSE-C and LSE-D
+tracks, s3fd   the faces of a real video, as the protocol for such videos cuts them out
+videos         a file or a folder -> scores
 """
 
-from syncdiff.audio.mfcc import mfcc
-from syncdiff.sync.syncnet_v2.distance import distances, lse
+from syncdiff.sync.syncnet_v2.distance import lse
 from syncdiff.sync.syncnet_v2.face_windows import jpegs, see, squashed
 from syncdiff.sync.syncnet_v2.network import SyncNet
 from syncdiff.sync.syncnet_v2.sound_windows import hear
-from syncdiff.sync.syncnet_v2.tracks import Track, crop, detect, linked, places
-from syncdiff.sync.syncnet_v2.videos import NAMES, Protocol, Row, mean, score_folder, score_video
-from syncdiff.sync.syncnet_v2.weights import FILE, SHA256, fetch_weights, find, how_to_get, load, offered, read
+from syncdiff.sync.syncnet_v2.videos import NAMES, mean, score_folder, score_video
+from syncdiff.sync.syncnet_v2.weights import fetch_weights, find, how_to_get, load
 
-__all__ = [
-    "FILE",
-    "NAMES",
-    "SHA256",
-    "Protocol",
-    "Row",
-    "SyncNet",
-    "Track",
-    "crop",
-    "detect",
-    "distances",
-    "fetch_weights",
-    "find",
-    "hear",
-    "how_to_get",
-    "jpegs",
-    "linked",
-    "load",
-    "lse",
-    "mean",
-    "mfcc",
-    "offered",
-    "places",
-    "read",
-    "score_folder",
-    "score_video",
-    "see",
-    "squashed",
-]
+__all__ = ["NAMES", "SyncNet", "fetch_weights", "find", "hear", "how_to_get", "jpegs", "load", "lse", "mean",
+           "score_folder", "score_video", "see", "squashed"]  # fmt: skip

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from syncdiff.sync.judge import WINDOW
-from syncdiff.sync.scoring import REACH, Scores, curve
+from syncdiff.sync.scoring import REACH, WINDOW, Scores, curve
 
 
 def distances(seen: np.ndarray, heard: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from av.video.reformatter import Interpolation
 
-from syncdiff.sync.judge import FPS, WINDOW
+from syncdiff.sync.scoring import FPS, WINDOW
 from syncdiff.sync.syncnet_v2.network import SyncNet
 
 SIDE = 224  # px

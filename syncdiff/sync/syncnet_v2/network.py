@@ -39,6 +39,7 @@ class SyncNet(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where its weights are."""
         return next(self.parameters()).device
 
     def look(self, pictures: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class _L2Norm(nn.Module):
 
 
 class S3FD(nn.Module):
-    """RGB [H, W, 3] uint8 -> boxes [N, 5]: x0 y0 x1 y1 px, score; highest first. Key names are the released file's."""
+    """The face detector; boxes are x0 y0 x1 y1 px and a score 0..1. Key names are the released file's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,6 +79,7 @@ class S3FD(nn.Module):
 
     @torch.inference_mode()
     def detect_from_image(self, image: np.ndarray) -> np.ndarray:
+        """RGB [H, W, 3] uint8 -> boxes [N, 5] with a score over LEAST, highest first, none overlapping by OVERLAP."""
         x = torch.from_numpy(image.astype(np.float32) - MEAN).permute(2, 0, 1)[None]
         boxes, scores = (found.numpy() for found in self(x))
         order = np.argsort(-scores, kind="stable")

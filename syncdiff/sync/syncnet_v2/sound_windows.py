@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from syncdiff.audio.mfcc import CEPSTRA, mfcc
-from syncdiff.sync.judge import FRAME_SAMPLES, WINDOW
+from syncdiff.sync.scoring import FRAME_SAMPLES, WINDOW
 from syncdiff.sync.syncnet_v2.network import SyncNet
 
 COLUMNS_PER_FRAME = 4  # MFCC columns, of 10 ms

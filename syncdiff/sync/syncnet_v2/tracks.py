@@ -44,7 +44,13 @@ def detect(detector: Any, image: np.ndarray) -> list[np.ndarray]:
 
 
 def linked(found: Sequence[Sequence[np.ndarray]], cuts: Sequence[int], min_track: int = MIN_TRACK) -> list[Track]:
-    """Boxes of every frame -> the tracks within each shot, in the order of their first frames' boxes."""
+    """Tracks within each shot, in the order of their first frames' boxes.
+
+    Args:
+        found: the boxes [4] px of every frame, as `detect` gives them.
+        cuts: frame numbers with which a new shot begins.
+        min_track: detections; a track has more.
+    """
     made = []
     edges = [0, *cuts, len(found)]
     for start, stop in pairwise(edges):

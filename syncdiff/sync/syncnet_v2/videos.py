@@ -15,8 +15,7 @@ from syncdiff.faces.face_alignment_backend import load_s3fd
 from syncdiff.faces.tracker import SceneCuts
 from syncdiff.media import LIMITS, Clip, Limits, read_clip
 from syncdiff.progress import scaled
-from syncdiff.sync.judge import FPS, FRAME_SAMPLES
-from syncdiff.sync.scoring import Scores
+from syncdiff.sync.scoring import FPS, FRAME_SAMPLES, Scores
 from syncdiff.sync.syncnet_v2.distance import lse
 from syncdiff.sync.syncnet_v2.face_windows import jpegs, see, squashed
 from syncdiff.sync.syncnet_v2.network import SyncNet
