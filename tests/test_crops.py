@@ -102,15 +102,14 @@ def test_lips_and_chin_of_talking_heads_lie_within_the_mask() -> None:
 # ---- align
 
 
-@pytest.mark.parametrize(
-    "matrix",
-    [similarity(), similarity(3.7, 0, 500, 80), similarity(0.3, 25, 40.5, 900), similarity(1.4, -160, 700, 300)],
-)
-def test_align_finds_the_transform_that_was_put_in(matrix: np.ndarray) -> None:
-    to_frame = align(track_of([matrix]), TIMES[:1])
-    assert to_frame.shape == (1, 2, 3)
-    assert to_frame.dtype == np.float32
-    np.testing.assert_allclose(to_frame[0], matrix, rtol=1e-4, atol=2e-3)
+def test_align_finds_the_transform_that_was_put_in(subtests) -> None:
+    for placed in [(), (3.7, 0, 500, 80), (0.3, 25, 40.5, 900), (1.4, -160, 700, 300)]:
+        with subtests.test(placed=placed):
+            matrix = similarity(*placed)
+            to_frame = align(track_of([matrix]), TIMES[:1])
+            assert to_frame.shape == (1, 2, 3)
+            assert to_frame.dtype == np.float32
+            np.testing.assert_allclose(to_frame[0], matrix, rtol=1e-4, atol=2e-3)
 
 
 def test_align_is_not_moved_by_the_mouth() -> None:
@@ -154,13 +153,14 @@ def test_align_does_not_smooth_across_gaps_or_cuts() -> None:
 # ---- cut
 
 
-@pytest.mark.parametrize("matrix", [similarity(), similarity(1.4, 20, 200, 100), similarity(0.4, -70, 200, 250)])
-def test_cut_shows_the_frame_where_the_transform_says(matrix: np.ndarray) -> None:
-    crop = cut(pattern(400, 500), matrix)
-    y, x = np.mgrid[:S, :S].astype(np.float64)
-    place = apply(matrix, np.stack([x, y], -1))
-    assert np.abs(crop - at(place[..., 0], place[..., 1])).max() < 1.6
-    assert crop.dtype == np.uint8
+def test_cut_shows_the_frame_where_the_transform_says(subtests) -> None:
+    for matrix in [similarity(), similarity(1.4, 20, 200, 100), similarity(0.4, -70, 200, 250)]:
+        with subtests.test(matrix=matrix):
+            crop = cut(pattern(400, 500), matrix)
+            y, x = np.mgrid[:S, :S].astype(np.float64)
+            place = apply(matrix, np.stack([x, y], -1))
+            assert np.abs(crop - at(place[..., 0], place[..., 1])).max() < 1.6
+            assert crop.dtype == np.uint8
 
 
 def test_cut_of_a_large_face_does_not_alias() -> None:
@@ -180,14 +180,13 @@ def test_cut_beyond_the_frame_repeats_its_edge() -> None:
 # ---- paste
 
 
-@pytest.mark.parametrize(
-    "matrix", [similarity(1, 0, 100, 60), similarity(2.6, 12, 60, 20), similarity(0.35, -30, 200, 200)]
-)
-def test_paste_of_the_cut_returns_every_pixel_outside_the_mask(matrix: np.ndarray) -> None:
-    image = np.random.default_rng(0).integers(0, 255, (400, 520, 3)).astype(np.uint8)
-    out = put_back(image, paste(image, cut(image, matrix), matrix))
-    outside = ~mask_in_frame(matrix, image.shape, grow=1)
-    assert np.array_equal(out[outside], image[outside])
+def test_paste_of_the_cut_returns_every_pixel_outside_the_mask(subtests) -> None:
+    for matrix in [similarity(1, 0, 100, 60), similarity(2.6, 12, 60, 20), similarity(0.35, -30, 200, 200)]:
+        with subtests.test(matrix=matrix):
+            image = np.random.default_rng(0).integers(0, 255, (400, 520, 3)).astype(np.uint8)
+            out = put_back(image, paste(image, cut(image, matrix), matrix))
+            outside = ~mask_in_frame(matrix, image.shape, grow=1)
+            assert np.array_equal(out[outside], image[outside])
 
 
 def test_paste_of_the_cut_returns_a_soft_picture_inside_as_well() -> None:
@@ -224,22 +223,20 @@ def test_paste_of_no_weight_changes_nothing_and_of_half_weight_half() -> None:
     assert np.abs(frames[2] - image).max() > 50
 
 
-@pytest.mark.parametrize(
-    "matrix",
-    [similarity(2, 0, -150, 20), similarity(2, 0, 250, 100), similarity(2, 20, 90, -190), similarity(2, 0, 70, 180)],
-)
-def test_paste_at_the_frames_borders(matrix: np.ndarray) -> None:
-    image = pattern(300, 400)
-    crop = cut(image, matrix)
-    crop[60:125, 24:104] = 255
-    patch = paste(image, crop, matrix)
-    assert patch.rgb.shape[0] + patch.y <= 300
-    assert patch.rgb.shape[1] + patch.x <= 400
-    out = put_back(image, patch)
-    mask = mask_in_frame(matrix, image.shape, grow=1)
-    assert mask.any()
-    assert np.array_equal(out[~mask], image[~mask])
-    assert (out[mask] != image[mask]).any()
+def test_paste_at_the_frames_borders(subtests) -> None:
+    for turn, x, y in [(0, -150, 20), (0, 250, 100), (20, 90, -190), (0, 70, 180)]:
+        with subtests.test(turn=turn, x=x, y=y):
+            image, matrix = pattern(300, 400), similarity(2, turn, x, y)
+            crop = cut(image, matrix)
+            crop[60:125, 24:104] = 255
+            patch = paste(image, crop, matrix)
+            assert patch.rgb.shape[0] + patch.y <= 300
+            assert patch.rgb.shape[1] + patch.x <= 400
+            out = put_back(image, patch)
+            mask = mask_in_frame(matrix, image.shape, grow=1)
+            assert mask.any()
+            assert np.array_equal(out[~mask], image[~mask])
+            assert (out[mask] != image[mask]).any()
 
 
 def test_paste_of_a_face_wholly_out_of_the_frame_changes_nothing() -> None:

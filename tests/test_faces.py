@@ -49,11 +49,12 @@ def still(frames: int, **changes: np.ndarray | None) -> np.ndarray:
 # ---- pose
 
 
-@pytest.mark.parametrize("yaw", [-75, -50, -20, 0, 5, 30, 51, 80])
-@pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (15, 0), (0, 40), (-10, -25)])
-def test_yaw_of_a_projected_head_is_found(yaw: float, pitch: float, roll: float) -> None:
-    points = face(100, 100, yaw=yaw, pitch=pitch, roll=roll)
-    assert yaw_of(points[None])[0] == pytest.approx(yaw, abs=0.01)
+def test_yaw_of_a_projected_head_is_found(subtests) -> None:
+    for yaw in [-75, -50, -20, 0, 5, 30, 51, 80]:
+        for pitch, roll in [(0, 0), (15, 0), (0, 40), (-10, -25)]:
+            with subtests.test(yaw=yaw, pitch=pitch, roll=roll):
+                points = face(100, 100, yaw=yaw, pitch=pitch, roll=roll)
+                assert yaw_of(points[None])[0] == pytest.approx(yaw, abs=0.01)
 
 
 def test_yaw_of_68_points_is_the_same() -> None:
@@ -162,19 +163,16 @@ def test_choose_takes_the_largest_or_the_one_asked_for() -> None:
     assert choose([never, small]) is small  # the larger one cannot be redrawn in any frame
 
 
-@pytest.mark.parametrize(
-    ("tracks", "index", "sentence"),
-    [
+def test_choose_says_in_one_sentence_what_is_wrong(subtests) -> None:
+    for tracks, index, sentence in [
         ([], None, "No face was found"),
         ([still(5)], 1, "Face 1 was asked for, but only 1 found: choose 0"),
         ([still(5)], -1, "Face -1 was asked for"),
         ([np.stack([face(0, 0, 12)] * 5)], None, "too small in every frame: at most 12 pixels .* 16 are needed"),
         ([np.stack([face(0, 0, 60, yaw=-63)] * 5)], 0, "turned away in every frame: by 63 degrees .* up to 50 can"),
-    ],
-)
-def test_choose_says_in_one_sentence_what_is_wrong(tracks: list, index: int | None, sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
-        choose([make_track(points) for points in tracks], index)
+    ]:
+        with subtests.test(sentence), pytest.raises(InputError, match=sentence):
+            choose([make_track(points) for points in tracks], index)
 
 
 # ---- follow, with a detector that knows the truth

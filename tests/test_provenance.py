@@ -104,14 +104,12 @@ def test_verify_finds_all_three_in_what_we_write(marked: Path, tmp_path: Path, c
     assert report["verdict"] == "The lips in this video were redrawn by AI, with syncdiff."
 
 
-def test_mark_and_label_survive_a_copy_at_crf_28(marked: Path, tmp_path: Path, subtests) -> None:
-    for half in [False, True]:
-        with subtests.test(half=half):
-            found = verify(copied(marked, tmp_path / "copy.mp4", half=half))
-            assert found.label == "seen"
-            assert found.manifest.state == "none"  # that one does not survive, and is said to be none
-            assert found.watermark.found
-            assert found.ours
+def test_mark_and_label_survive_a_copy_of_half_the_size_at_crf_28(marked: Path, tmp_path: Path) -> None:
+    found = verify(copied(marked, tmp_path / "copy.mp4", half=True))
+    assert found.label == "seen"
+    assert found.manifest.state == "none"  # that one does not survive, and is said to be none
+    assert found.watermark.found
+    assert found.ours
 
 
 def test_the_table_of_what_came_through() -> None:

@@ -34,16 +34,17 @@ def dark(pixels: np.ndarray, column: int) -> int:
     return int((pixels[:, column].max(-1) < 100).sum())
 
 
-@pytest.mark.parametrize("scale", [1, 3])
-@pytest.mark.parametrize("gap", [3, 12])
-def test_lips_of_a_moment_open_as_wanted_at_the_pictures_scale(scale: int, gap: float) -> None:
-    frame, moment = view(scale, gap=1), view(scale, gap=8)
-    wanted = lip_shape(moment.points)
-    wanted[0] = gap
-    made = reference_mouth(frame, [(moment, 1.0)], wanted)
-    assert made.pixels.shape[:2] == tuple(s.stop - s.start for s in frame.box)
-    column = int(MIDDLE[0] * scale) - frame.box[1].start
-    assert dark(made.pixels, column) == pytest.approx(gap * scale, abs=1.0 * scale)
+def test_lips_of_a_moment_open_as_wanted_at_the_pictures_scale(subtests) -> None:
+    for scale in [1, 3]:
+        for gap in [3, 12]:
+            with subtests.test(scale=scale, gap=gap):
+                frame, moment = view(scale, gap=1), view(scale, gap=8)
+                wanted = lip_shape(moment.points)
+                wanted[0] = gap
+                made = reference_mouth(frame, [(moment, 1.0)], wanted)
+                assert made.pixels.shape[:2] == tuple(s.stop - s.start for s in frame.box)
+                column = int(MIDDLE[0] * scale) - frame.box[1].start
+                assert dark(made.pixels, column) == pytest.approx(gap * scale, abs=1.0 * scale)
 
 
 def test_skin_that_does_not_move_stays_bit_for_bit() -> None:
@@ -65,16 +66,17 @@ def test_lips_take_the_light_of_the_frame() -> None:
     assert made[row, column].astype(int) == pytest.approx(np.array([190, 30, 30]), abs=8)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.25, 0.1])
-def test_a_faded_frame_keeps_its_contrast(share: float) -> None:
-    bright, moment = view(2, skin=140, gap=6), view(2, skin=140, gap=8)
-    faded = FaceView(np.rint(bright.image * share).astype(np.uint8), bright.to_image, bright.points)
-    wanted = lip_shape(moment.points)
-    whole, dim = (reference_mouth(frame, [(moment, 1.0)], wanted).pixels for frame in (bright, faded))
-    np.testing.assert_allclose(dim, whole * share, atol=3)
-    darker = FaceView(np.rint(moment.image * share).astype(np.uint8), moment.to_image, moment.points)
-    lit = reference_mouth(bright, [(darker, 1.0)], wanted).pixels
-    np.testing.assert_allclose(lit, whole, atol=3 / share)
+def test_a_faded_frame_keeps_its_contrast(subtests) -> None:
+    for share in [0.5, 0.25, 0.1]:
+        with subtests.test(share=share):
+            bright, moment = view(2, skin=140, gap=6), view(2, skin=140, gap=8)
+            faded = FaceView(np.rint(bright.image * share).astype(np.uint8), bright.to_image, bright.points)
+            wanted = lip_shape(moment.points)
+            whole, dim = (reference_mouth(frame, [(moment, 1.0)], wanted).pixels for frame in (bright, faded))
+            np.testing.assert_allclose(dim, whole * share, atol=3)
+            darker = FaceView(np.rint(moment.image * share).astype(np.uint8), moment.to_image, moment.points)
+            lit = reference_mouth(bright, [(darker, 1.0)], wanted).pixels
+            np.testing.assert_allclose(lit, whole, atol=3 / share)
 
 
 def test_a_mixture_keeps_the_detail_of_its_pictures() -> None:

@@ -25,50 +25,54 @@ def contours_at(points: np.ndarray, wanted: np.ndarray):
     return shaped_contours(points, wanted, anchor_of(points))
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_the_present_shape_moves_nothing(whole: bool) -> None:
-    points = landmarks()
-    field = warp_field(points, contours_at(points, lip_shape(points)), whole=whole)
-    assert np.abs(field).max() < 0.1
+def test_the_present_shape_moves_nothing(subtests) -> None:
+    for whole in [True, False]:
+        with subtests.test(whole=whole):
+            points = landmarks()
+            field = warp_field(points, contours_at(points, lip_shape(points)), whole=whole)
+            assert np.abs(field).max() < 0.1
 
 
-@pytest.mark.parametrize("wanted", SHAPES)
-@pytest.mark.parametrize("gap", [0.0, 6.0])
-def test_a_planted_shape_is_reached(wanted: tuple[float, ...], gap: float) -> None:
+def test_a_planted_shape_is_reached(subtests) -> None:
     """Through the middle of the mouth the field leads from the wanted contours to those of the landmarks."""
-    points, wanted = landmarks(gap=gap), np.array(wanted, np.float32)
-    contours = contours_at(points, wanted)
-    field = warp_field(points, contours, whole=True)
-    top = contours.lines[0, 48]
-    expected = np.cumsum([top, wanted[1], wanted[0], wanted[2]])
-    assert contours.lines[:, 48] == pytest.approx(expected, abs=0.5)
-    came_from = (WINDOW_GRID + field)[:, 48, 1]
-    rows = WINDOW_GRID[:, 48, 1]
-    for line, source in zip(contours.lines[:, 48], points[[0, 13, 14, 17], 1], strict=True):
-        if gap and wanted[0] > 1:  # a gap that was nothing has no inside to be found
-            assert np.interp(line, rows, came_from) == pytest.approx(source, abs=0.7)
-    columns = (WINDOW_GRID + field)[int(points[61, 1] - WINDOW_ORIGIN[1]), :, 0]
-    left, right = (float(MIDDLE[0] + side * wanted[3] / 2 - WINDOW_ORIGIN[0]) for side in (-1, 1))
-    assert np.interp([left, right], np.arange(96), columns) == pytest.approx(points[[61, 291], 0], abs=0.5)
+    for shape in SHAPES:
+        for gap in [0.0, 6.0]:
+            with subtests.test(shape=shape, gap=gap):
+                points, wanted = landmarks(gap=gap), np.array(shape, np.float32)
+                contours = contours_at(points, wanted)
+                field = warp_field(points, contours, whole=True)
+                top = contours.lines[0, 48]
+                expected = np.cumsum([top, wanted[1], wanted[0], wanted[2]])
+                assert contours.lines[:, 48] == pytest.approx(expected, abs=0.5)
+                came_from = (WINDOW_GRID + field)[:, 48, 1]
+                rows = WINDOW_GRID[:, 48, 1]
+                for line, source in zip(contours.lines[:, 48], points[[0, 13, 14, 17], 1], strict=True):
+                    if gap and wanted[0] > 1:  # a gap that was nothing has no inside to be found
+                        assert np.interp(line, rows, came_from) == pytest.approx(source, abs=0.7)
+                columns = (WINDOW_GRID + field)[int(points[61, 1] - WINDOW_ORIGIN[1]), :, 0]
+                left, right = (float(MIDDLE[0] + side * wanted[3] / 2 - WINDOW_ORIGIN[0]) for side in (-1, 1))
+                assert np.interp([left, right], np.arange(96), columns) == pytest.approx(points[[61, 291], 0], abs=0.5)
 
 
-@pytest.mark.parametrize("wanted", SHAPES)
-@pytest.mark.parametrize("whole", [True, False])
-def test_the_map_never_folds(wanted: tuple[float, ...], whole: bool) -> None:
-    points = landmarks()
-    at = WINDOW_GRID + warp_field(points, contours_at(points, np.array(wanted, np.float32)), whole=whole)
-    assert (np.diff(at[..., 0], axis=1) > 0).all()
-    assert (np.diff(at[..., 1], axis=0) >= 0).all()
+def test_the_map_never_folds(subtests) -> None:
+    for wanted in SHAPES:
+        for whole in [True, False]:
+            with subtests.test(wanted=wanted, whole=whole):
+                points = landmarks()
+                at = WINDOW_GRID + warp_field(points, contours_at(points, np.array(wanted, np.float32)), whole=whole)
+                assert (np.diff(at[..., 0], axis=1) > 0).all()
+                assert (np.diff(at[..., 1], axis=0) >= 0).all()
 
 
-@pytest.mark.parametrize("wanted", SHAPES)
-def test_window_edge_nose_and_neck_stand_still(wanted: tuple[float, ...]) -> None:
-    points = landmarks(at=MIDDLE - (0, 7))
-    field = warp_field(points, contours_at(points, np.array(wanted, np.float32)), whole=True)
-    assert not field[:, [0, -1]].any()
-    assert not field[0].any()
-    neck = int(points[152, 1] + NECK - WINDOW_ORIGIN[1]) + 2
-    assert not field[neck:].any()
+def test_window_edge_nose_and_neck_stand_still(subtests) -> None:
+    for wanted in SHAPES:
+        with subtests.test(wanted=wanted):
+            points = landmarks(at=MIDDLE - (0, 7))
+            field = warp_field(points, contours_at(points, np.array(wanted, np.float32)), whole=True)
+            assert not field[:, [0, -1]].any()
+            assert not field[0].any()
+            neck = int(points[152, 1] + NECK - WINDOW_ORIGIN[1]) + 2
+            assert not field[neck:].any()
 
 
 def test_the_chin_falls_with_the_jaw() -> None:

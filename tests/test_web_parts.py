@@ -125,7 +125,7 @@ def test_an_address_that_asks_for_nothing_restores_nothing() -> None:
         ({"example": "nobody"}, "asks for the example 'nobody': there is speaker-1, speaker-2 or speaker-3"),
         ({"face": "../../etc/passwd"}, "asks for the example '../../etc/passwd'"),
         ({"voice": "<script>" * 20}, r"asks for the example '(<script>){5}\.\.\.'"),
-        ({"preset": "turbo"}, "asks for the preset 'turbo': there is standard or slow"),
+        ({"preset": "turbo"}, "asks for the preset 'turbo': there is standard"),
         ({"seed": "-1"}, "asks for seed '-1': give a whole number"),
         ({"seed": "9999999999"}, "The seed is 9999999999: choose 0 to"),
         ({"seed": "9" * 5000}, "give a whole number"),

@@ -1,4 +1,4 @@
-"""Face crops and the way back: cut() and paste(), and the mask between them. Knows geometry; knows nothing of speech.
+"""Face crops and the way back: cut() and paste(), and the mask between them.
 
 The crop is upright and steady: a similarity transform fitted to the eyes and the nose, which the mouth does not move,
 and smoothed over time. Everything the model may redraw lies inside one fixed shape in crop space, so that neither the
@@ -34,6 +34,8 @@ SMOOTHING = 0.05  # s, standard deviation of the Gaussian over time: below it Fa
 FEATHER = 7.0  # crop px over which paste() fades in from the mask's edge
 LIP_BOX = (slice(58, 112), slice(34, 94))  # crop px: where lips, teeth and their motion are
 WINDOW = (slice(48, 128), slice(16, 112))  # the part of the crop that the network sees: mask plus a margin
+# The mouth mask, crop px: a rounded rectangle inside WINDOW. The shipped denoiser was trained with this one.
+MASK_CENTRE_X, MASK_CENTRE_Y, MASK_HALF_WIDTH, MASK_HALF_HEIGHT = 64, 91, 40, 34
 
 
 @cache
@@ -49,7 +51,7 @@ def _anchors(points: int) -> tuple[list[int], np.ndarray, np.ndarray]:
 def mouth_mask() -> np.ndarray:
     """[S, S] bool, True where the model draws: lips, chin and jaw at their widest opening, the same for everyone."""
     y, x = np.mgrid[:S, :S] + 0.5
-    return ((x - 64) / 40) ** 4 + ((y - 91) / 34) ** 4 < 1
+    return ((x - MASK_CENTRE_X) / MASK_HALF_WIDTH) ** 4 + ((y - MASK_CENTRE_Y) / MASK_HALF_HEIGHT) ** 4 < 1
 
 
 @cache

@@ -136,13 +136,13 @@ def steady(distances: np.ndarray, best: int) -> bool:
     return all(abs(int(np.nanargmin(rest)) - best) <= 1 for rest in rests)
 
 
-def shifted_distances(video: np.ndarray, audio: np.ndarray, reach: int = REACH) -> np.ndarray:
-    """Video and audio [W,D] -> [W, 2*reach+1]: from each video window to the audio windows -reach .. +reach from it.
+def shifted_distances(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
+    """Video and audio [W,D] -> [W,31]: from each video window to the audio windows -15 .. +15 from it.
 
     NaN where there is no such audio window."""
     W = len(video)
-    distances = np.full((W, 2 * reach + 1), np.nan, np.float32)
-    for column, shift in enumerate(range(-reach, reach + 1)):
+    distances = np.full((W, 2 * REACH + 1), np.nan, np.float32)
+    for column, shift in enumerate(range(-REACH, REACH + 1)):
         first, last = max(0, -shift), min(W, W - shift)
         if first < last:
             apart = video[first:last] - audio[first + shift : last + shift]

@@ -7,6 +7,6 @@ unpickler     what a checkpoint's pickle may build
 """
 
 from syncdiff.weights.fetching import Offer, ask_on_terminal, fetch
-from syncdiff.weights.reading import first_few, load_strictly, read_tensors
+from syncdiff.weights.reading import load_strictly, read_tensors
 
-__all__ = ["Offer", "ask_on_terminal", "fetch", "first_few", "load_strictly", "read_tensors"]
+__all__ = ["Offer", "ask_on_terminal", "fetch", "load_strictly", "read_tensors"]

@@ -114,9 +114,7 @@ class Row:
     scores: tuple[Scores, ...]  # one a face
 
 
-def score_folder(
-    folder: Path, net: SyncNet, protocol: Protocol = "frame", *, min_track: int = MIN_TRACK
-) -> Generator[float, None, list[Row]]:
+def score_folder(folder: Path, net: SyncNet, protocol: Protocol = "frame") -> Generator[float, None, list[Row]]:
     """Every video in a folder and the folders in it, by name, as `score_video`; a file that cannot be read says why.
 
     Raises InputError for a folder without videos."""
@@ -126,8 +124,7 @@ def score_folder(
     rows = []
     for i, video in enumerate(videos):
         try:
-            steps = score_video(video, net, protocol, min_track=min_track)
-            scores = yield from scaled(steps, i / len(videos), (i + 1) / len(videos))
+            scores = yield from scaled(score_video(video, net, protocol), i / len(videos), (i + 1) / len(videos))
         except InputError as sentence:
             scores = (Scores(NAMES[protocol], reason=f"not scorable: {sentence}"),)
         rows.append(Row(video, scores))
