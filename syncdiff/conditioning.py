@@ -36,8 +36,8 @@ from syncdiff.geometry.mouth_shape import (
     lip_shape,
     steadied,
 )
-from syncdiff.geometry.reference import UPRIGHT, FaceView, Reference, interior_of, reference_mouth
-from syncdiff.geometry.warp import anchor_of, lip_mask
+from syncdiff.geometry.reference import UPRIGHT, FaceView, MouthWarps, Reference, interior_of, reference_mouth
+from syncdiff.geometry.warp import anchor_of
 from syncdiff.media import Clip, Timeline
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning
@@ -82,6 +82,7 @@ class FrameInputs:
     reference: np.ndarray  # [S, S, 3] uint8: the person's mouth, warped to the target shape
     blend_mask: np.ndarray  # [S, S] float32, 0..1: 1 uses the prediction, 0 keeps the reference
     lip_shapes: np.ndarray  # [2, SHAPE] float32 crop px: the target shape, and the reference's before it was warped
+    warps: MouthWarps | None = None  # of the reference, for the same one at the film's scale
 
     def windowed(self) -> FrameInputs:
         """The same, cut to the window that the network sees."""
@@ -109,8 +110,8 @@ def warped_inputs(
     around = replace(surroundings, anchor=frame.hook)
     made = reference_mouth(around, mouths, lip_shapes[0], interior)
     reference, blend_mask = around.image.copy(), np.zeros((S, S), np.float32)
-    reference[WINDOW], blend_mask[WINDOW] = made.pixels, lip_mask(made.contours)
-    return FrameInputs(frame.image, reference, blend_mask, lip_shapes)
+    reference[WINDOW], blend_mask[WINDOW] = made.pixels, made.warps.mask
+    return FrameInputs(frame.image, reference, blend_mask, lip_shapes, made.warps)
 
 
 def condition(inputs: Sequence[FrameInputs], previous: Tensor, speech: Tensor) -> Conditioning:
@@ -296,11 +297,15 @@ class FaceClip(BaseFaceClip):
         lent.append((self.face(self.open_frame), 0.0))
         return self.build(here, lent, shapes, here, self._inside(frame, mouths, i))
 
-    def reference(self, view: FaceView, frame: int, mouths: MouthPlan, i: int) -> Reference:
-        """The reference for output frame `i` at the scale of the film, in a view of source frame `frame`."""
+    def reference(
+        self, view: FaceView, frame: int, mouths: MouthPlan, i: int, warps: MouthWarps | None = None
+    ) -> Reference:
+        """The reference for output frame `i` at the scale of the film, in a view of source frame `frame`.
+
+        With the `warps` of its inputs, where they were made."""
         views = self._moments_in_film(int(self.shots[frame]))
         lent = [(views[int(m)], float(s)) for m, s in zip(mouths.moments[i], mouths.shares[i], strict=True) if s]
-        return reference_mouth(view, lent, mouths.target[i], self._inside(frame, mouths, i))
+        return reference_mouth(view, lent, mouths.target[i], self._inside(frame, mouths, i), warps)
 
     def _inside(self, frame: int, mouths: MouthPlan, i: int) -> tuple[Interior, float] | None:
         return (self.interior(int(self.shots[frame])), float(mouths.inside[i])) if mouths.inside[i] else None

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from syncdiff.conditioning import BaseFaceClip, CropFile, FaceClip, FramePlan, MouthPlan, condition
+from syncdiff.conditioning import BaseFaceClip, CropFile, FaceClip, FrameInputs, FramePlan, MouthPlan, condition
 from syncdiff.devices import autocast
 from syncdiff.diffusion import sampler
 from syncdiff.faces import FaceTrack
 from syncdiff.faces.tracker import Backend
 from syncdiff.geometry import crops
 from syncdiff.geometry.crops import WINDOW
-from syncdiff.geometry.reference import with_difference
+from syncdiff.geometry.reference import MouthWarps, with_difference
 from syncdiff.media import Clip, Patch
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
@@ -121,13 +121,13 @@ class CompactGenerator:
 
     def conditioning(
         self, plan: FramePlan, speech: SpeechFeatures, frames: tuple[int, ...]
-    ) -> tuple[Conditioning, np.ndarray]:
-        """Conditioning of output frames without a previous frame, and their references [B, 80, 96, 3] uint8."""
+    ) -> tuple[Conditioning, list[FrameInputs]]:
+        """Conditioning of output frames without a previous frame, and what it was made from."""
         when, mouths = torch.from_numpy(plan.middles[list(frames)]), self.mouths(plan, speech)
         inputs = [plan.face.inputs(int(plan.indices[i]), mouths, i).windowed() for i in frames]
         nothing = torch.zeros(len(frames), pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
         built = condition(inputs, nothing, speech.window(when, self.denoiser.config["tokens"]))
-        return built, np.stack([one.reference for one in inputs])
+        return built, inputs
 
     def generate(
         self, plan: FramePlan, speech: SpeechFeatures, start: int, *, steps: int, seed: int
@@ -136,7 +136,7 @@ class CompactGenerator:
         device, mask = self.denoiser.device, pixel_codec.latent_mask()
 
         @lru_cache(maxsize=1)  # every step of a frame has the same
-        def conditioning(frames: tuple[int, ...]) -> tuple[Conditioning, np.ndarray]:
+        def conditioning(frames: tuple[int, ...]) -> tuple[Conditioning, list[FrameInputs]]:
             return self.conditioning(plan, speech, frames)
 
         def denoise(noisy, timestep, frames, previous):
@@ -155,10 +155,10 @@ class CompactGenerator:
             shown = len(part.frames) if part.finished else 1
             drawn = plan.complete(part.frames[:shown], pixel_codec.decode(part.clean[:shown]))
             if part.finished:
-                references, mouths = conditioning(part.frames)[1], self.mouths(plan, speech)
+                inputs, mouths = conditioning(part.frames)[1], self.mouths(plan, speech)
                 done = {
-                    i: DrawnFrame(crop, Paste(plan, mouths, i, reference))
-                    for i, crop, reference in zip(part.frames, drawn, references, strict=True)
+                    i: DrawnFrame(crop, Paste(plan, mouths, i, seen.reference.copy(), seen.warps))
+                    for i, crop, seen in zip(part.frames, drawn, inputs, strict=True)
                 }
                 yield GeneratorStep(part.frames, drawn[0], done)
             else:
@@ -173,11 +173,12 @@ class Paste:
     mouths: MouthPlan
     i: int  # output frame
     reference: np.ndarray  # [80, 96, 3] uint8: what the network saw
+    warps: MouthWarps | None = None  # of that reference
 
     def __call__(self, image: np.ndarray, crop: np.ndarray) -> Patch:
         plan, frame = self.plan, int(self.plan.indices[self.i])
         view = plan.face.in_film(frame, image)
-        made = plan.face.reference(view, frame, self.mouths, self.i)
+        made = plan.face.reference(view, frame, self.mouths, self.i, self.warps)
         difference = crop[WINDOW].astype(np.float32) - self.reference
         drawn = with_difference(view, made.pixels, min(1.0, made.gain) * difference)  # a faded frame has less contrast
         rows, columns = view.box

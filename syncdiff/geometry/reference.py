@@ -33,6 +33,8 @@ UPRIGHT = np.eye(2, 3)
 LIGHT = 24  # px that the mask's width is reduced to where light is compared
 FINE = 1.5  # crop px, standard deviation: detail finer than this is what a mixture of pictures loses
 FADED = (0.1, 0.25)  # log of the ratio of two brightnesses: below, light is added; above, the mouth is scaled
+SAMPLED = 2.0  # samples per crop px, at least, from which fields and masks are enlarged
+
 LEAST_SHARE = 0.02  # a moment that takes less part is left out
 
 
@@ -77,36 +79,85 @@ class FaceView:
 
 
 @dataclass(frozen=True)
+class MouthWarps:
+    """How a frame and its moments are warped to one wanted shape, in crop px: the same at every scale."""
+
+    contours: LipContours  # where the lips are to stand
+    mask: np.ndarray  # [80, 96] float32: where they lie
+    around: np.ndarray  # [80, 96, 2] field of the frame
+    lips: tuple[np.ndarray, ...]  # [80, 96, 2] fields of the moments
+
+    @classmethod
+    def of(cls, frame: FaceView, mouths: Sequence[tuple[FaceView, float]], wanted: np.ndarray) -> MouthWarps:
+        """Of moments that take part, with their shares; wanted [SHAPE] px."""
+        views, shares = zip(*mouths, strict=True)
+        contours = mixed_contours([shaped_contours(v.points, wanted, frame.hook) for v in views], shares)
+        lips = tuple(warp_field(view.points, contours, whole=False) for view in views)
+        return cls(contours, lip_mask(contours), warp_field(frame.points, contours, whole=True), lips)
+
+
+@dataclass(frozen=True)
 class Reference:
     """A reference mouth in the rectangle of its frame."""
 
     pixels: np.ndarray  # [h, w, 3] uint8
-    contours: LipContours  # where its lips are
+    warps: MouthWarps
     gain: float = 1.0  # how much brighter its surroundings are than those of the moments (see `_gain`)
+
+    @property
+    def contours(self) -> LipContours:
+        """Where its lips are."""
+        return self.warps.contours
 
 
 class _Place:
-    """The pixels of a rectangle of a picture, and values of the window there."""
+    """The pixels of a view's box, and values of the window there."""
 
-    def __init__(self, view: FaceView, box: tuple[slice, slice]) -> None:
-        self.shape = tuple(s.stop - s.start for s in box)
-        self.start = np.array([box[1].start, box[0].start], np.float64)
+    def __init__(self, view: FaceView) -> None:
+        self.shape = tuple(s.stop - s.start for s in view.box)
+        self.start = np.array([view.box[1].start, view.box[0].start], np.float64)
         to_part = view.to_image.astype(np.float64) - np.array([[0, 0, self.start[0]], [0, 0, self.start[1]]])
         to_part[:, 2] += to_part[:, :2] @ WINDOW_ORIGIN
-        self._from_part = cv2.invertAffineTransform(to_part)
+        self._to_part, self._from_part = to_part, cv2.invertAffineTransform(to_part)
         self._same = self.shape == WINDOW_SIZE[::-1] and np.allclose(self._from_part, UPRIGHT, atol=1e-6)
+        self._step = max(1, int(view.scale / SAMPLED))
 
-    def grid(self, part: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
-        """[h, w, 2] float32 x and y in the picture."""
-        rows, columns = (np.arange(n, dtype=np.float32)[s] for n, s in zip(self.shape, part, strict=True))
-        x, y = np.meshgrid(columns + np.float32(self.start[0]), rows + np.float32(self.start[1]))
-        return np.stack([x, y], axis=-1)
+    def part(self, values: np.ndarray) -> tuple[slice, slice] | None:
+        """Rows and columns of the box around all that is not 0 in the window [80, 96]; None where nothing is."""
+        rows, columns = (np.flatnonzero(values.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            return None
+        beside = 0 if self._same else 1  # px, at which what is enlarged is not 0 either
+        (y0, y1), (x0, x1) = ((at[0] - beside, at[-1] + beside) for at in (rows, columns))
+        corners = np.array([[x0, y0, 1], [x1, y0, 1], [x0, y1, 1], [x1, y1, 1]]) @ self._to_part.T
+        low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int) + 1
+        y, x = (slice(max(0, a), min(n, b)) for a, b, n in zip(low[::-1], high[::-1], self.shape, strict=True))
+        return (y, x) if y.start < y.stop and x.start < x.stop else None
 
-    def enlarged(self, values: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
-        """Values of the window [80, 96, ...] -> [h, w, ...]; 0 beyond the window."""
+    def grid(self, part: tuple[slice, slice]) -> np.ndarray:
+        """[h, w, 2] float32 x and y in the picture, of a part of the box."""
+        rows, columns = (np.arange(s.start, s.stop, dtype=np.float32) for s in part)
+        grid = np.empty((len(rows), len(columns), 2), np.float32)
+        grid[..., 0], grid[..., 1] = columns + np.float32(self.start[0]), rows[:, None] + np.float32(self.start[1])
+        return grid
+
+    def enlarged(
+        self, values: np.ndarray, part: tuple[slice, slice], interpolation: int = cv2.INTER_LINEAR
+    ) -> np.ndarray:
+        """Values of the window [80, 96, ...] -> [h, w, ...] of a part of the box; 0 beyond the window."""
         if self._same:
-            return values
-        return cv2.warpAffine(values, self._from_part, self.shape[::-1], flags=interpolation | cv2.WARP_INVERSE_MAP)
+            return values[part]
+        # Sampled every `step` px and resized from there: a tenth of the time of sampling every pixel.
+        step, (rows, columns) = self._step, part
+        height, width = (s.stop - s.start for s in part)
+        first = np.array([columns.start, rows.start]) + (step - 1) / 2
+        turn = self._from_part[:, :2]
+        matrix = np.column_stack([step * turn, turn @ first + self._from_part[:, 2]])
+        size = -(-width // step), -(-height // step)
+        sampled = cv2.warpAffine(values, matrix, size, flags=interpolation | cv2.WARP_INVERSE_MAP)
+        if step == 1:
+            return sampled
+        return cv2.resize(sampled, (size[0] * step, size[1] * step), interpolation=interpolation)[:height, :width]
 
 
 def reference_mouth(
@@ -114,6 +165,7 @@ def reference_mouth(
     mouths: Sequence[tuple[FaceView, float]],
     wanted: np.ndarray,
     interior: tuple[Interior, float] | None = None,
+    warps: MouthWarps | None = None,
 ) -> Reference:
     """The frame's `box` with a mouth of the wanted shape.
 
@@ -122,40 +174,39 @@ def reference_mouth(
         mouths: moments that the lips come from, and their shares, which sum to 1.
         wanted: [SHAPE] px.
         interior: what is drawn between the lips, and how much of it, 0..1, over what the moments show there.
+        warps: those of the same reference at another scale, where it was made before.
     """
     mouths = [(view, share) for view, share in mouths if share >= LEAST_SHARE]
     total = sum(share for _, share in mouths)
-    shares = [share / total for _, share in mouths]
-    contours = mixed_contours([shaped_contours(v.points, wanted, frame.hook) for v, _ in mouths], shares)
-    place = _Place(frame, frame.box)
-    turn = frame.to_image[:, :2].T.astype(np.float32)
-    shift = place.enlarged(warp_field(frame.points, contours, whole=True) @ turn)
-    here = place.grid()
-    around = cv2.remap(frame.image, here + shift, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType] -- None is allowed
+    mouths = [(view, share / total) for view, share in mouths]
+    if warps is None:
+        warps = MouthWarps.of(frame, mouths, wanted)
+    place, around = _Place(frame), frame.image[frame.box].copy()
+    if part := place.part(warps.around.any(-1)):
+        at = place.grid(part) + place.enlarged(warps.around @ frame.to_image[:, :2].T.astype(np.float32), part)
+        around[part] = cv2.remap(frame.image, at, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType] -- None is allowed
 
-    share = place.enlarged(lip_mask(contours))
-    rows, columns = (np.flatnonzero(share.any(axis)) for axis in (1, 0))
-    if not len(rows):  # the mouth lies outside the picture
-        return Reference(around, contours)
-    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    share, skin = share[part], around[part]
-    ring = ((share > 0.02) & (share < 0.7)).astype(np.float32)
-    mouth, dimmed = np.zeros((*share.shape, 3), np.float32), 0.0
-    for (view, _), own in zip(mouths, shares, strict=True):
-        picture = _sampled(view, warp_field(view.points, contours, whole=False), frame, place, here[part], part)
-        gain = _gain(skin, picture, ring)
-        mouth += own * (gain * picture + _light(skin, gain * picture, ring))
+    part = place.part(warps.mask)
+    if part is None:  # the mouth lies outside the picture
+        return Reference(around, warps)
+    share, skin, here = place.enlarged(warps.mask, part), around[part], place.grid(part)
+    ring = _three((share > 0.02) & (share < 0.7))
+    mouth, dimmed = np.zeros(skin.shape, np.float32), 0.0
+    for (view, own), field in zip(mouths, warps.lips, strict=True):
+        picture = _sampled(view, field, frame, place, here, part)
+        gain, light = _gain_and_light(skin, picture, ring)
+        mouth += cv2.addWeighted(picture, own * gain, light, own, 0, dtype=cv2.CV_32F)
         dimmed += own * gain
-    if len(shares) > 1:
-        mouth = _with_detail(mouth, shares, frame.scale)
+    if len(mouths) > 1:
+        mouth = _with_detail(mouth, [own for _, own in mouths], frame.scale)
     if interior is not None and interior[1] > 0:
         inverse = np.linalg.inv(frame.to_image[:, :2].astype(np.float64))
-        crop = ((here[part] - frame.to_image[:, 2]) @ inverse.T).astype(np.float32)
-        drawn, alpha = interior[0].draw(contours, frame.yaw, crop, frame.to_image, here[part][0, 0])
+        crop = ((here - frame.to_image[:, 2]) @ inverse.T).astype(np.float32)
+        drawn, alpha = interior[0].draw(warps.contours, frame.yaw, crop, frame.to_image, here[0, 0])
         mouth += (dimmed * drawn - mouth) * (alpha * interior[1])[..., None]
-    share = share[..., None]
-    around[part] = np.clip(np.rint(skin * (1 - share) + mouth * share), 0, 255)
-    return Reference(around, contours, dimmed)
+    change = cv2.multiply(cv2.subtract(mouth, skin, dtype=cv2.CV_32F), _three(share))
+    around[part] = cv2.add(skin, change, dtype=cv2.CV_8U)
+    return Reference(around, warps, dimmed)
 
 
 def with_difference(frame: FaceView, pixels: np.ndarray, difference: np.ndarray) -> np.ndarray:
@@ -168,48 +219,62 @@ def with_difference(frame: FaceView, pixels: np.ndarray, difference: np.ndarray)
     if not difference.any():
         return pixels
     faded = difference.astype(np.float32) * mask_alpha()[WINDOW][..., None]
-    enlarged = _Place(frame, frame.box).enlarged(faded, cv2.INTER_CUBIC)
-    return np.clip(np.rint(pixels + enlarged), 0, 255).astype(np.uint8)
+    whole = slice(0, pixels.shape[0]), slice(0, pixels.shape[1])
+    return cv2.add(pixels, _Place(frame).enlarged(faded, whole, cv2.INTER_CUBIC), dtype=cv2.CV_8U)
+
+
+def _three(values: np.ndarray) -> np.ndarray:
+    """[h, w] -> [h, w, 3] float32: numpy's own spreading over the channels takes five times as long."""
+    return cv2.merge([values.astype(np.float32)] * 3)
 
 
 def _sampled(
     view: FaceView, field: np.ndarray, frame: FaceView, place: _Place, here: np.ndarray, part: tuple[slice, slice]
 ) -> np.ndarray:
-    """A moment's pixels [h, w, 3] float32 where the frame's pixels `here` [h, w, 2] have them by a field of the window.
+    """A moment's pixels [h, w, 3] uint8 where the frame's pixels `here` [h, w, 2] have them by a field of the window.
 
     By Lanczos's kernel: cubic loses a twentieth of the teeth's sharpness.
     """
     across = view.to_image[:, :2].astype(np.float64) @ np.linalg.inv(frame.to_image[:, :2].astype(np.float64))
     start = view.to_image[:, 2] - across @ frame.to_image[:, 2]
-    shift = place.enlarged(field @ view.to_image[:, :2].T.astype(np.float32))[part]
-    at = here @ across.T.astype(np.float32) + start.astype(np.float32) + shift
-    return cv2.remap(view.image, at, None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    shift = place.enlarged(field @ view.to_image[:, :2].T.astype(np.float32), part)
+    at = cv2.transform(here, np.column_stack([across, start])) + shift
+    return cv2.remap(view.image, at, None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def _gain(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> float:
-    """What a mouth is multiplied by to be as bright as its surroundings in the ring, where they differ much.
+def _gain_and_light(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> tuple[float, np.ndarray]:
+    """What gives a mouth the light that its surroundings have in the ring, where both show the same skin.
 
-    A fade scales contrast too, which adding light alone would leave too strong in a dark frame."""
-    here, there = (float((picture * ring[..., None]).sum()) + 1.0 for picture in (around, mouth))
+    Args:
+        around, mouth: [h, w, 3] uint8.
+        ring: [h, w, 3] float32, 0 or 1.
+
+    Returns:
+        What to multiply the mouth by, where the two differ much in brightness: a fade scales contrast too, which adding
+        light alone would leave too strong in a dark frame. And what then to add: levels [h, w, 3], smooth.
+    """
+    height, width = ring.shape[:2]
+    small = (LIGHT, max(4, round(LIGHT * height / width)))
+    seen = [cv2.multiply(picture, ring, dtype=cv2.CV_32F) for picture in (around, mouth)]
+    here, there = (sum(cv2.sumElems(picture)) + 1.0 for picture in seen)
     apart = np.log(here / there)
     low, high = FADED
-    return float(np.exp(apart * np.clip((abs(apart) - low) / (high - low), 0, 1)))
-
-
-def _light(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> np.ndarray:
-    """What gives a mouth the light that its surroundings have in the ring [h, w]: levels [h, w, 3], smooth."""
-    height, width = ring.shape
-    small = (LIGHT, max(4, round(LIGHT * height / width)))
-    weight = cv2.resize(ring, small, interpolation=cv2.INTER_AREA)
-    apart = cv2.resize((around - mouth) * ring[..., None], small, interpolation=cv2.INTER_AREA)
-    total, share = (cv2.GaussianBlur(x, (0, 0), LIGHT / 6, borderType=cv2.BORDER_CONSTANT) for x in (apart, weight))
-    return cv2.resize(total / (share[..., None] + 1e-3), (width, height), interpolation=cv2.INTER_LINEAR)
+    gain = float(np.exp(apart * np.clip((abs(apart) - low) / (high - low), 0, 1)))
+    light = cv2.addWeighted(seen[0], 1.0, seen[1], -gain, 0)
+    total, share = (
+        cv2.GaussianBlur(
+            cv2.resize(x, small, interpolation=cv2.INTER_AREA), (0, 0), LIGHT / 6, borderType=cv2.BORDER_CONSTANT
+        )
+        for x in (light, ring)
+    )
+    return gain, cv2.resize(total / (share + 1e-3), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _with_detail(mixture: np.ndarray, shares: Sequence[float], scale: float) -> np.ndarray:
     """A mixture of pictures with its detail as strong as that of each (variance-preserving: Heitz and Neyret 2018)."""
     coarse = cv2.GaussianBlur(mixture, (0, 0), FINE * scale)
-    return coarse + (mixture - coarse) / np.sqrt(np.square(shares).sum())
+    stronger = float(1 / np.sqrt(np.square(shares).sum()))
+    return cv2.addWeighted(mixture, stronger, coarse, 1 - stronger, 0)
 
 
 def tones(view: FaceView) -> tuple[np.ndarray, np.ndarray]:
