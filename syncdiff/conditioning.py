@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -169,6 +170,7 @@ class FaceClip(BaseFaceClip):
     offset: FilmOffset | None = None  # between the film's own sound and its lips
     build: BuildInputs = field(default=warped_inputs)
     _lent: dict[int, dict[int, FaceView]] = field(default_factory=dict, repr=False)  # by shot: views of moments
+    _lending: Lock = field(default_factory=Lock, repr=False)  # frames are pasted in several threads
     _interiors: dict[int, Interior] = field(default_factory=dict, repr=False)  # by shot
 
     @classmethod
@@ -312,17 +314,18 @@ class FaceClip(BaseFaceClip):
 
     def _moments_in_film(self, shot: int) -> dict[int, FaceView]:
         """The moments of a shot as the film shows them. Those of two shots are held, so memory does not grow."""
-        if shot not in self._lent:
-            frames = self.moments[shot]
-            if self.film is None:
-                views = {int(i): self.face(int(i)) for i in frames}
-            else:
-                pictures = zip(frames.tolist(), self.film(frames), strict=True)
-                views = {i: self.in_film(i, image).part(MARGIN) for i, image in pictures}
-            while len(self._lent) > 1:
-                self._lent.pop(next(iter(self._lent)))
-            self._lent[shot] = views
-        return self._lent[shot]
+        with self._lending:
+            if shot not in self._lent:
+                frames = self.moments[shot]
+                if self.film is None:
+                    views = {int(i): self.face(int(i)) for i in frames}
+                else:
+                    pictures = zip(frames.tolist(), self.film(frames), strict=True)
+                    views = {i: self.in_film(i, image).part(MARGIN) for i, image in pictures}
+                while len(self._lent) > 1:
+                    self._lent.pop(next(iter(self._lent)))
+                self._lent[shot] = views
+            return self._lent[shot]
 
 
 def _thumbnail(crop: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Drawing a job's frames: crops are cut, mouths generated in chunks, and pasted, marked and encoded in a thread."""
+"""Drawing a job's frames: crops are cut, mouths generated in chunks, and pasted, marked and encoded in threads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from syncdiff.conditioning import CropFile, FramePlan
+from syncdiff.devices import usable_cores
 from syncdiff.generator import CHUNK, DrawnFrame, FaceGenerator
 from syncdiff.geometry import crops
-from syncdiff.media import Clip, ClipWriter, Patch
+from syncdiff.media import Clip, ClipWriter, Frame, Patch
 from syncdiff.options import SampleOptions
-from syncdiff.progress import Worker, prefetched
+from syncdiff.progress import Worker, mapped, prefetched
 from syncdiff.provenance import Watermark, label
 from syncdiff.results import Progress
 
@@ -70,7 +72,7 @@ class Drawing:
         video: ClipWriter,
         original: ClipWriter | None,
     ) -> Iterator[Progress]:
-        """Generate chunk by chunk; a thread pastes and encodes a chunk's frames while the next is generated.
+        """Generate chunk by chunk; threads paste and encode a chunk's frames while the next is generated.
 
         Args:
             plan: which frames are drawn, and when they are shown.
@@ -84,24 +86,31 @@ class Drawing:
         plate = label(clip.width, clip.height) if options.label else None
         written = 0
 
+        def finish(shown: tuple[int, Frame, DrawnFrame | None]) -> tuple[int, Frame, Patch | None]:
+            i, frame, drawn = shown
+            at, patch = plan.indices[i], None
+            if drawn is None:
+                judged.result[i] = judged.source[at]
+            else:
+                image = frame.rgb()
+                patch = self._marked(plan, i, drawn, image, mark)
+                patch.apply(image)
+                judged.result[i] = crops.cut(image, judged.to_frame[at])  # what the visitor gets is what is scored
+            return i, frame, patch
+
         def paste(start: int, drawn: dict[int, DrawnFrame], stopped: Callable[[], bool]) -> None:
             nonlocal written
             frames = range(start, min(start + CHUNK, len(plan)))
-            for i, frame in zip(frames, clip.frames(plan.indices[frames.start : frames.stop]), strict=True):
-                if stopped():
-                    return
-                if original is not None:
-                    original.write(frame, plan.times[i])
-                at, patch = plan.indices[i], None
-                if i in drawn:
-                    image = frame.rgb()
-                    patch = self._marked(plan, i, drawn.pop(i), image, mark)
-                    patch.apply(image)
-                    judged.result[i] = crops.cut(image, judged.to_frame[at])  # what the visitor gets is what is scored
-                else:
-                    judged.result[i] = judged.source[at]
-                video.write(frame, plan.times[i], patch, plate)
-                written += 1
+            decoded = zip(frames, clip.frames(plan.indices[frames.start : frames.stop]), strict=True)
+            shown = ((i, frame, drawn.pop(i, None)) for i, frame in decoded)
+            with closing(mapped(finish, shown, usable_cores())) as finished:
+                for i, frame, patch in finished:
+                    if stopped():
+                        return
+                    if original is not None:
+                        original.write(frame, plan.times[i])
+                    video.write(frame, plan.times[i], patch, plate)
+                    written += 1
 
         with Worker() as writer:
             for start in range(0, len(plan), CHUNK):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 
 Out = TypeVar("Out")
 Value = TypeVar("Value")
+Item = TypeVar("Item")
 
 
 def adapted(steps: Generator[Any, None, Value], convert: Callable[[Any], Out]) -> Generator[Out, None, Value]:
@@ -76,6 +79,24 @@ def prefetched(items: Iterable[Value], ahead: int) -> Iterator[Value]:
     finally:
         stop.set()
         thread.join()
+
+
+def mapped(work: Callable[[Item], Value], items: Iterable[Item], threads: int) -> Generator[Value, None, None]:
+    """`work` done to every item in several threads, the results in the items' order.
+
+    No more than one item a thread is taken ahead. An error is raised where its result would have come."""
+    waiting: deque[Future[Value]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class Worker:

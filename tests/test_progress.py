@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from syncdiff.progress import Worker, adapted, finished, prefetched
+from syncdiff.progress import Worker, adapted, finished, mapped, prefetched
 
 
 def counted(n: int, error: Exception | None = None):
@@ -52,6 +52,36 @@ def test_prefetched_holds_few_and_ends_when_closed():
     assert [next(some), next(some)] == [0, 1]
     some.close()
     assert len(made) <= 6  # two taken, two waiting, one in hand
+    assert threading.active_count() == before
+
+
+def test_mapped_works_side_by_side_and_keeps_order():
+    both = threading.Barrier(2, timeout=30)  # passed by two at a time only
+
+    def double(i):
+        both.wait()
+        return 2 * i
+
+    assert list(mapped(double, range(6), 2)) == [0, 2, 4, 6, 8, 10]
+
+
+def test_mapped_takes_few_ahead_raises_in_place_and_ends_when_closed():
+    taken = []
+
+    def items():
+        for i in range(1000):
+            taken.append(i)
+            yield i
+
+    before = threading.active_count()
+    some = mapped(lambda i: 6 // (2 - i), items(), 2)
+    assert [next(some), next(some)] == [3, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(some)
+    assert len(taken) <= 5
+    some = mapped(str, items(), 2)
+    assert next(some) == "0"
+    some.close()
     assert threading.active_count() == before
 
 
