@@ -52,21 +52,21 @@ VIDEOS = {
 }
 
 
-@pytest.mark.parametrize("name", VIDEOS)
-def test_any_common_video(name: str, tmp_path: Path) -> None:
-    settings = VIDEOS[name]
-    path = make_video(tmp_path / name, 25, clicks=[0.5], **settings)
-    clip = open_clip(path, tmp_path)
-    assert (clip.width, clip.height) == settings.get("size", (160, 96))
-    assert (clip.rate, clip.steady, clip.photo, clip.seconds) == (25, True, False, 1.0)
-    assert not [note for note in clip.notes if "odd size" not in note]
-    np.testing.assert_array_equal(clip.times, np.arange(25) / 25)
-    frames = list(clip.frames())
-    assert [number_in(frame.rgb()) for frame in frames] == list(range(25))
-    assert [frame.time for frame in frames] == clip.times.tolist()
-    assert clip.speech.rate == 48_000
-    assert clip.speech.seconds == pytest.approx(1.0, abs=0.001)
-    assert click_at(clip.speech.samples(), SAMPLE_RATE) == pytest.approx(0.5, abs=0.002)
+def test_any_common_video(tmp_path: Path, subtests) -> None:
+    for name, settings in VIDEOS.items():
+        with subtests.test(name):
+            path = make_video(tmp_path / name, 25, clicks=[0.5], **settings)
+            clip = open_clip(path, tmp_path)
+            assert (clip.width, clip.height) == settings.get("size", (160, 96))
+            assert (clip.rate, clip.steady, clip.photo, clip.seconds) == (25, True, False, 1.0)
+            assert not [note for note in clip.notes if "odd size" not in note]
+            np.testing.assert_array_equal(clip.times, np.arange(25) / 25)
+            frames = list(clip.frames())
+            assert [number_in(frame.rgb()) for frame in frames] == list(range(25))
+            assert [frame.time for frame in frames] == clip.times.tolist()
+            assert clip.speech.rate == 48_000
+            assert clip.speech.seconds == pytest.approx(1.0, abs=0.001)
+            assert click_at(clip.speech.samples(), SAMPLE_RATE) == pytest.approx(0.5, abs=0.002)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduler to ask here")
@@ -113,14 +113,14 @@ def test_variable_rate_keeps_its_time_stamps(tmp_path: Path) -> None:
     assert [number_in(frame.rgb()) for frame in clip.frames()] == list(range(len(VARIABLE)))
 
 
-@pytest.mark.parametrize(
-    "rate", [Fraction(24000, 1001), Fraction(24), Fraction(30000, 1001), Fraction(30), Fraction(60), Fraction(15)]
-)
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])  # mkv rounds time stamps to milliseconds
-def test_a_steady_rate_is_found_exactly(rate: Fraction, suffix: str, tmp_path: Path) -> None:
-    clip = open_clip(make_video(tmp_path / f"a.{suffix}", 40, rate=rate, options={"preset": "ultrafast"}), tmp_path)
-    assert (clip.rate, clip.steady) == (rate, True)
-    np.testing.assert_allclose(clip.times, np.arange(40) / float(rate), atol=1e-12)
+def test_a_steady_rate_is_found_exactly(tmp_path: Path, subtests) -> None:
+    rates = [Fraction(24000, 1001), Fraction(24), Fraction(30000, 1001), Fraction(30), Fraction(60), Fraction(15)]
+    for rate, suffix in [*((rate, "mkv") for rate in rates), (rates[0], "mp4")]:  # mkv rounds times to milliseconds
+        with subtests.test(rate=rate, suffix=suffix):
+            path = make_video(tmp_path / f"a.{suffix}", 40, rate=rate, options={"preset": "ultrafast"})
+            clip = open_clip(path, tmp_path)
+            assert (clip.rate, clip.steady) == (rate, True)
+            np.testing.assert_allclose(clip.times, np.arange(40) / float(rate), atol=1e-12)
 
 
 def test_frame_times_do_not_smooth_over_a_dropped_frame() -> None:
@@ -142,47 +142,46 @@ TURNS = [
 ]
 
 
-@pytest.mark.parametrize("matrix", TURNS)
-def test_rotation_flags_are_applied(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
-    a, b, c, d = matrix
-    path = turn_in_file(make_video(tmp_path / "r.mp4", 2, size=(144, 128)), matrix)
-    clip = open_clip(path, tmp_path)
-    y, x = np.mgrid[0:128, 0:144]
-    to_x, to_y = a * x + c * y, b * x + d * y  # the definition of the matrix, pixel by pixel
-    upright = np.zeros((128, 144, 3) if a else (144, 128, 3), np.uint8)
-    upright[to_y - to_y.min(), to_x - to_x.min()] = numbered(1, 144, 128)
-    assert (clip.height, clip.width) == upright.shape[:2]
-    assert psnr(next(clip.frames([1])).rgb(), upright) > 38
+def test_rotation_flags_are_applied(tmp_path: Path, subtests) -> None:
+    for matrix in TURNS:
+        with subtests.test(matrix=matrix):
+            a, b, c, d = matrix
+            path = turn_in_file(make_video(tmp_path / "r.mp4", 2, size=(144, 128)), matrix)
+            clip = open_clip(path, tmp_path)
+            y, x = np.mgrid[0:128, 0:144]
+            to_x, to_y = a * x + c * y, b * x + d * y  # the definition of the matrix, pixel by pixel
+            upright = np.zeros((128, 144, 3) if a else (144, 128, 3), np.uint8)
+            upright[to_y - to_y.min(), to_x - to_x.min()] = numbered(1, 144, 128)
+            assert (clip.height, clip.width) == upright.shape[:2]
+            assert psnr(next(clip.frames([1])).rgb(), upright) > 38
 
 
-@pytest.mark.parametrize(("clockwise", "quarters"), [(90, 3), (180, 2), (270, 1)])
-@pytest.mark.parametrize("name", ["a.mp4", "a.png"])
-def test_a_picture_is_turned_as_asked(name: str, clockwise: int, quarters: int, tmp_path: Path) -> None:
+def test_a_picture_is_turned_as_asked(tmp_path: Path, subtests) -> None:
     lying = np.ascontiguousarray(np.rot90(numbered(1, 144, 128), 1))
-    if name == "a.png":
-        Image.fromarray(lying).save(tmp_path / name)
-    else:
-        make_video(tmp_path / name, [lying])
-    clip = finished(read_clip(tmp_path / name, tmp_path, clockwise=clockwise))
-    shown = next(clip.frames()).rgb()
-    assert psnr(shown, np.rot90(lying, quarters)) > 38  # numpy turns to the left
-    assert ("upside down" if clockwise == 180 else "on its side") in clip.notes[-1]
+    Image.fromarray(lying).save(tmp_path / "a.png")
+    make_video(tmp_path / "a.mp4", [lying])
+    for clockwise, quarters in [(90, 3), (180, 2), (270, 1)]:
+        for name in ["a.mp4", "a.png"]:
+            with subtests.test(clockwise=clockwise, name=name):
+                clip = finished(read_clip(tmp_path / name, tmp_path, clockwise=clockwise))
+                shown = next(clip.frames()).rgb()
+                assert psnr(shown, np.rot90(lying, quarters)) > 38  # numpy turns to the left
+                assert ("upside down" if clockwise == 180 else "on its side") in clip.notes[-1]
 
 
-@pytest.mark.parametrize(
-    ("sound_from", "first_tick", "where"),
-    [(0.3, 0, 0.7), (0.0, 10, 0.0), (0.0, 0, 0.4)],
-    ids=["late sound", "late picture", "even"],
-)
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
-def test_time_zero_is_the_first_picture(
-    sound_from: float, first_tick: int, where: float, suffix: str, tmp_path: Path
-) -> None:
-    ticks = [first_tick + i for i in range(25)]
-    path = make_video(tmp_path / f"l.{suffix}", 25, ticks=ticks, clicks=[0.4, 0.9], sound_from=sound_from)
-    clip = open_clip(path, tmp_path)
-    assert clip.times[0] == 0
-    assert click_at(clip.speech.samples(), SAMPLE_RATE) == pytest.approx(where, abs=0.003)
+def test_time_zero_is_the_first_picture(tmp_path: Path, subtests) -> None:
+    for what, sound_from, first_tick, where in [
+        ("late sound", 0.3, 0, 0.7),
+        ("late picture", 0.0, 10, 0.0),
+        ("even", 0.0, 0, 0.4),
+    ]:
+        for suffix in ["mp4", "mkv", "ts"]:
+            with subtests.test(what, suffix=suffix):
+                ticks = [first_tick + i for i in range(25)]
+                path = make_video(tmp_path / f"l.{suffix}", 25, ticks=ticks, clicks=[0.4, 0.9], sound_from=sound_from)
+                clip = open_clip(path, tmp_path)
+                assert clip.times[0] == 0
+                assert click_at(clip.speech.samples(), SAMPLE_RATE) == pytest.approx(where, abs=0.003)
 
 
 def test_sound_beyond_the_picture_is_not_the_clips(tmp_path: Path) -> None:
@@ -227,39 +226,35 @@ def test_tone_mapping_is_monotone_and_keeps_what_is_dark() -> None:
 
 
 # cd/m2 -> code value of 10-bit narrow-range PQ and HLG, worked out apart from the code under test
-@pytest.mark.parametrize(
-    ("transfer", "code", "nits"),
-    [(16, 450, 50.2), (16, 567, 190.8), (18, 500, 50.1), (18, 300, 11.5), (16, 64, 0.0)],
-)
-def test_hdr_is_tone_mapped(transfer: int, code: int, nits: float, tmp_path: Path) -> None:
-    frames = [av.VideoFrame(128, 64, "yuv420p10le") for _ in range(3)]
-    for plane, value in (
-        (plane, value) for image in frames for plane, value in zip(image.planes, (code, 512, 512), strict=True)
-    ):
-        plane.update(np.full(plane.buffer_size // 2, value, np.uint16).tobytes())
-    quiet = {"x265-params": "log-level=none", "crf": "2"}
-    tags = (9, 9, transfer, 1)
-    path = make_video(tmp_path / "hdr.mp4", frames, codec="libx265", pix_fmt="yuv420p10le", options=quiet, colour=tags)
-    clip = open_clip(path, tmp_path)
-    assert (clip.colour.matrix, clip.colour.primaries, clip.colour.transfer) == (1, 1, 1)
-    assert "HDR" in clip.notes[0]
-    got = luma(next(clip.frames()).image).astype(float).mean()
-    wanted = 16 + 219 * tone_map(np.full((1, 3), nits))[0, 0]
-    assert got == pytest.approx(wanted, abs=1.5)
+def test_hdr_is_tone_mapped(tmp_path: Path, subtests) -> None:
+    for transfer, code, nits in [(16, 450, 50.2), (16, 567, 190.8), (18, 500, 50.1), (18, 300, 11.5), (16, 64, 0.0)]:
+        with subtests.test(transfer=transfer, code=code, nits=nits):
+            frames = [av.VideoFrame(128, 64, "yuv420p10le") for _ in range(3)]
+            for image in frames:
+                for plane, value in zip(image.planes, (code, 512, 512), strict=True):
+                    plane.update(np.full(plane.buffer_size // 2, value, np.uint16).tobytes())
+            settings = {"codec": "libx265", "pix_fmt": "yuv420p10le", "colour": (9, 9, transfer, 1)}
+            quiet = {"x265-params": "log-level=none", "crf": "2"}
+            clip = open_clip(make_video(tmp_path / "hdr.mp4", frames, options=quiet, **settings), tmp_path)
+            assert (clip.colour.matrix, clip.colour.primaries, clip.colour.transfer) == (1, 1, 1)
+            assert "HDR" in clip.notes[0]
+            got = luma(next(clip.frames()).image).astype(float).mean()
+            wanted = 16 + 219 * tone_map(np.full((1, 3), nits))[0, 0]
+            assert got == pytest.approx(wanted, abs=1.5)
 
 
 # ---- photos
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
-@pytest.mark.parametrize("size", [(160, 96), (161, 97)])
-def test_a_photo_is_a_clip_of_one_frame(name: str, size: tuple[int, int], tmp_path: Path) -> None:
-    Image.fromarray(numbered(77, *size)).save(tmp_path / name, quality=95)
-    clip = open_clip(tmp_path / name, tmp_path)
-    assert (clip.photo, len(clip), clip.rate, clip.width, clip.height) == (True, 1, 25, *size)
-    assert clip.speech is None
-    assert psnr(next(clip.frames([0])).rgb(), numbered(77, *size)) > 33
-    assert [number_in(frame.rgb()) for frame in clip.frames([0, 0, 0])] == [77, 77, 77]
+def test_a_photo_is_a_clip_of_one_frame(tmp_path: Path, subtests) -> None:
+    for name, size in [("a.png", (160, 96)), ("a.png", (161, 97)), ("a.jpg", (161, 97)), ("a.webp", (161, 97))]:
+        with subtests.test(name=name, size=size):
+            Image.fromarray(numbered(77, *size)).save(tmp_path / name, quality=95)
+            clip = open_clip(tmp_path / name, tmp_path)
+            assert (clip.photo, len(clip), clip.rate, clip.width, clip.height) == (True, 1, 25, *size)
+            assert clip.speech is None
+            assert psnr(next(clip.frames([0])).rgb(), numbered(77, *size)) > 33
+            assert [number_in(frame.rgb()) for frame in clip.frames([0, 0, 0])] == [77, 77, 77]
 
 
 def test_photo_orientation_and_alpha(tmp_path: Path) -> None:
@@ -293,24 +288,25 @@ SOUNDS = {
 }
 
 
-@pytest.mark.parametrize("name", SOUNDS)
-@pytest.mark.parametrize("channels", [1, 2])
-def test_any_common_sound(name: str, channels: int, tmp_path: Path) -> None:
-    path = make_sound(tmp_path / name, 2.0, [1.0], channels=channels, **SOUNDS[name])
-    speech = open_speech(path, tmp_path)
-    assert (speech.rate, speech.channels) == (48_000, channels)
-    late = 0.022 if name == "a.aac" else 0.0  # ADTS has no word for the encoder's delay
-    assert speech.seconds == pytest.approx(2.0 + late, abs=0.045)
-    samples = speech.samples()
-    assert (samples.dtype, samples.ndim, len(samples)) == (np.float32, 1, round(speech.seconds * SAMPLE_RATE))
-    assert click_at(samples, SAMPLE_RATE) == pytest.approx(1.0 + late, abs=0.003)
+def test_any_common_sound(tmp_path: Path, subtests) -> None:
+    for number, (name, settings) in enumerate(SOUNDS.items()):
+        with subtests.test(name):
+            channels = 1 + number % 2
+            speech = open_speech(make_sound(tmp_path / name, 2.0, [1.0], channels=channels, **settings), tmp_path)
+            assert (speech.rate, speech.channels) == (48_000, channels)
+            late = 0.022 if name == "a.aac" else 0.0  # ADTS has no word for the encoder's delay
+            assert speech.seconds == pytest.approx(2.0 + late, abs=0.045)
+            samples = speech.samples()
+            assert (samples.dtype, samples.ndim, len(samples)) == (np.float32, 1, round(speech.seconds * SAMPLE_RATE))
+            assert click_at(samples, SAMPLE_RATE) == pytest.approx(1.0 + late, abs=0.003)
 
 
-@pytest.mark.parametrize("rate", [8000, 22050, 44100, 96000])
-def test_a_voice_keeps_its_own_rate(rate: int, tmp_path: Path) -> None:
-    speech = open_speech(make_sound(tmp_path / "a.wav", rate=rate), tmp_path)
-    assert (speech.rate, speech.seconds) == (rate, 2.0)
-    assert click_at(speech.samples(), SAMPLE_RATE) == pytest.approx(1.0, abs=0.001)
+def test_a_voice_keeps_its_own_rate(tmp_path: Path, subtests) -> None:
+    for rate in [8000, 22050, 44100, 96000]:
+        with subtests.test(rate=rate):
+            speech = open_speech(make_sound(tmp_path / "a.wav", rate=rate), tmp_path)
+            assert (speech.rate, speech.seconds) == (rate, 2.0)
+            assert click_at(speech.samples(), SAMPLE_RATE) == pytest.approx(1.0, abs=0.001)
 
 
 def test_a_video_lends_its_sound(tmp_path: Path) -> None:

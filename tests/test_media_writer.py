@@ -47,19 +47,21 @@ def probe(path: Path, kind: str, *entries: str) -> list[str]:
     return [said[entry] for entry in entries]
 
 
-@pytest.mark.parametrize("rate", [25, 30, 60, Fraction(30000, 1001), Fraction(24000, 1001)])
-def test_size_rate_length_and_codecs(rate: Fraction, tmp_path: Path) -> None:
-    video = make_video(tmp_path / "a.mp4", 40, rate=rate)
-    _, line, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 1.0, [0.5]))
-    said = probe(out, "v", "codec_name", "width", "height", "pix_fmt", "avg_frame_rate", "r_frame_rate", "nb_frames")
-    name = f"{Fraction(rate).numerator}/{Fraction(rate).denominator}"
-    assert said == ["h264", "160", "96", "yuv420p", name, name, str(len(line))]
-    assert probe(out, "a", "codec_name", "sample_rate", "channels") == ["aac", "48000", "1"]
-    frame = 1 / float(rate)
-    lengths = [float(probe(out, kind, "duration")[0]) for kind in "va"]
-    assert lengths == pytest.approx([line.seconds, line.seconds], abs=frame)
-    assert abs(lengths[0] - lengths[1]) <= frame
-    assert probe(out, "v", "start_time") == probe(out, "a", "start_time") == ["0.000000"]
+def test_size_rate_length_and_codecs(tmp_path: Path, subtests) -> None:
+    for rate in [25, 60, Fraction(30000, 1001), Fraction(24000, 1001)]:
+        with subtests.test(rate=rate):
+            video = make_video(tmp_path / "a.mp4", 40, rate=rate)
+            _, line, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 1.0, [0.5]))
+            wanted = ["codec_name", "width", "height", "pix_fmt", "avg_frame_rate", "r_frame_rate", "nb_frames"]
+            said = probe(out, "v", *wanted)
+            name = f"{Fraction(rate).numerator}/{Fraction(rate).denominator}"
+            assert said == ["h264", "160", "96", "yuv420p", name, name, str(len(line))]
+            assert probe(out, "a", "codec_name", "sample_rate", "channels") == ["aac", "48000", "1"]
+            frame = 1 / float(rate)
+            lengths = [float(probe(out, kind, "duration")[0]) for kind in "va"]
+            assert lengths == pytest.approx([line.seconds, line.seconds], abs=frame)
+            assert abs(lengths[0] - lengths[1]) <= frame
+            assert probe(out, "v", "start_time") == probe(out, "a", "start_time") == ["0.000000"]
 
 
 def test_the_index_comes_first_and_nothing_is_left_beside(tmp_path: Path) -> None:
@@ -93,16 +95,17 @@ def test_variable_rate_stays_variable(tmp_path: Path) -> None:
     assert len(sound) / rate == pytest.approx(clip.seconds, abs=0.03)
 
 
-@pytest.mark.parametrize("size", [(161, 121), (160, 121), (161, 120)])
-def test_odd_sizes_stay_odd(size: tuple[int, int], tmp_path: Path) -> None:
-    video = make_video(
-        tmp_path / "o.webm", 10, size=size, codec="libvpx-vp9", options={"crf": "10", "deadline": "realtime"}
-    )
-    clip, _, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 0.4, [0.2]))
-    assert probe(out, "v", "width", "height") == [str(size[0]), str(size[1])]
-    assert "Safari" in clip.notes[0]
-    frames, _, _ = decode(out)
-    assert [number_in(image.to_ndarray(format="rgb24")) for image in frames] == list(range(10))
+def test_odd_sizes_stay_odd(tmp_path: Path, subtests) -> None:
+    for size in [(161, 121), (160, 121), (161, 120)]:
+        with subtests.test(size=size):
+            video = make_video(
+                tmp_path / "o.webm", 10, size=size, codec="libvpx-vp9", options={"crf": "10", "deadline": "realtime"}
+            )
+            clip, _, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 0.4, [0.2]))
+            assert probe(out, "v", "width", "height") == [str(size[0]), str(size[1])]
+            assert "Safari" in clip.notes[0]
+            frames, _, _ = decode(out)
+            assert [number_in(image.to_ndarray(format="rgb24")) for image in frames] == list(range(10))
 
 
 def test_a_smaller_copy_is_even_and_plays_everywhere(tmp_path: Path) -> None:
@@ -112,32 +115,32 @@ def test_a_smaller_copy_is_even_and_plays_everywhere(tmp_path: Path) -> None:
     assert probe(out, "v", "width", "height", "pix_fmt") == ["160", "122", "yuv420p"]
 
 
-@pytest.mark.parametrize(
-    ("pix_fmt", "tags", "words"),
-    [
+def test_colour_tags_are_carried(tmp_path: Path, subtests) -> None:
+    for pix_fmt, tags, words in [
         ("yuv420p", (1, 1, 1, 1), ["tv", "bt709", "bt709", "bt709"]),
         ("yuvj420p", (6, 6, 6, 2), ["pc", "smpte170m", "smpte170m", "smpte170m"]),
         ("yuv420p", (9, 9, 14, 1), ["tv", "bt2020nc", "bt2020", "bt2020-10"]),
-    ],
-)
-def test_colour_tags_are_carried(pix_fmt: str, tags: tuple[int, ...], words: list[str], tmp_path: Path) -> None:
-    video = make_video(tmp_path / "c.mp4", 5, pix_fmt=pix_fmt, colour=tags)
-    _, _, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 0.4, [0.2]))
-    assert probe(out, "v", "color_range", "color_space", "color_primaries", "color_transfer") == words
+    ]:
+        with subtests.test(pix_fmt=pix_fmt, tags=tags, words=words):
+            video = make_video(tmp_path / "c.mp4", 5, pix_fmt=pix_fmt, colour=tags)
+            _, _, out = journey(tmp_path, video, make_sound(tmp_path / "a.wav", 0.4, [0.2]))
+            assert probe(out, "v", "color_range", "color_space", "color_primaries", "color_transfer") == words
 
 
-@pytest.mark.parametrize(
-    ("rate", "channels", "kept"),
-    [(8000, 1, 8000), (16_000, 1, 16_000), (22_050, 1, 22_050), (44_100, 2, 44_100), (48_000, 6, 48_000),
-     (48_000, 8, 48_000), (96_000, 2, 96_000), (192_000, 1, 96_000), (37_800, 1, 32_000)],
-)  # fmt: skip
-def test_the_voice_keeps_rate_and_channels(rate: int, channels: int, kept: int, tmp_path: Path) -> None:
-    sound = make_sound(tmp_path / "a.wav", 1.0, [0.5], rate=rate, channels=channels)
-    _, _, out = journey(tmp_path, make_video(tmp_path / "a.mp4", 25), sound)
-    assert probe(out, "a", "codec_name", "sample_rate", "channels") == ["aac", str(kept), str(channels)]
-    _, samples, _ = decode(out)
-    assert len(samples) / kept == pytest.approx(1.0, abs=0.04)
-    assert click_at(samples.mean(axis=1), kept) == pytest.approx(0.5, abs=2e-3)
+def test_the_voice_keeps_rate_and_channels(tmp_path: Path, subtests) -> None:
+    clip = open_clip(make_video(tmp_path / "a.mp4", 25), tmp_path)
+    for rate, channels, kept in [
+        (8000, 1, 8000), (16_000, 1, 16_000), (22_050, 1, 22_050), (44_100, 2, 44_100), (48_000, 6, 48_000),
+        (48_000, 8, 48_000), (96_000, 2, 96_000), (192_000, 1, 96_000), (37_800, 1, 32_000),
+    ]:  # fmt: skip
+        with subtests.test(rate=rate, channels=channels, kept=kept):
+            sound = make_sound(tmp_path / "a.wav", 1.0, [0.5], rate=rate, channels=channels)
+            voice = open_speech(sound, tmp_path)
+            out = write(tmp_path / "out.mp4", clip, voice, timeline(clip, voice))
+            assert probe(out, "a", "codec_name", "sample_rate", "channels") == ["aac", str(kept), str(channels)]
+            _, samples, _ = decode(out)
+            assert len(samples) / kept == pytest.approx(1.0, abs=0.04)
+            assert click_at(samples.mean(axis=1), kept) == pytest.approx(0.5, abs=2e-3)
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "mov_text"), ("mkv", "subrip")])
@@ -194,39 +197,39 @@ def test_a_clip_without_sound_is_written_without(tmp_path: Path) -> None:
 # ---- the patch
 
 
-@pytest.mark.parametrize(
-    ("y", "x", "h", "w"), [(40, 60, 32, 32), (41, 61, 31, 33), (41, 60, 32, 31), (0, 0, 96, 160), (95, 159, 1, 1)]
-)
-@pytest.mark.parametrize("full", [1, 2])
-def test_only_the_patch_changes(y: int, x: int, h: int, w: int, full: int, tmp_path: Path) -> None:
+def test_only_the_patch_changes(tmp_path: Path, subtests) -> None:
     """The planes themselves, before any encode: outside the patch bit for bit the source's."""
     from syncdiff.media.writer import copied, lay
 
-    clip = open_clip(make_video(tmp_path / "a.mp4", 1, colour=(1, 1, 1, full)), tmp_path)
-    source = next(clip.frames())
-    green = np.tile(np.array([30, 200, 60], np.uint8), (h, w, 1))
-    image = copied(source.image)
-    lay(image, Patch(y, x, green))
-    for channel, (new, old) in enumerate(zip(planted(image), planted(source.image), strict=True)):
-        step = 2 if channel else 1
-        inside = np.zeros(new.shape, bool)
-        inside[-(-y // step) : (y + h) // step, -(-x // step) : (x + w) // step] = True
-        np.testing.assert_array_equal(new[~inside], old[~inside])
-    rgb = replace(source, image=image).rgb()[y + 2 : y + h - 2, x + 2 : x + w - 2]
-    np.testing.assert_allclose(rgb, np.broadcast_to(green[0, 0], rgb.shape), atol=3)
+    for full in [1, 2]:
+        clip = open_clip(make_video(tmp_path / "a.mp4", 1, colour=(1, 1, 1, full)), tmp_path)
+        source = next(clip.frames())
+        for y, x, h, w in [(40, 60, 32, 32), (41, 61, 31, 33), (41, 60, 32, 31), (0, 0, 96, 160), (95, 159, 1, 1)]:
+            with subtests.test(y=y, x=x, h=h, w=w, full=full):
+                green = np.tile(np.array([30, 200, 60], np.uint8), (h, w, 1))
+                image = copied(source.image)
+                lay(image, Patch(y, x, green))
+                for channel, (new, old) in enumerate(zip(planted(image), planted(source.image), strict=True)):
+                    step = 2 if channel else 1
+                    inside = np.zeros(new.shape, bool)
+                    inside[-(-y // step) : (y + h) // step, -(-x // step) : (x + w) // step] = True
+                    np.testing.assert_array_equal(new[~inside], old[~inside])
+                rgb = replace(source, image=image).rgb()[y + 2 : y + h - 2, x + 2 : x + w - 2]
+                np.testing.assert_allclose(rgb, np.broadcast_to(green[0, 0], rgb.shape), atol=3)
 
 
-@pytest.mark.parametrize("full", [1, 2])
-def test_a_grey_film_stays_grey_under_a_coloured_patch(full: int, tmp_path: Path) -> None:
-    grey = np.broadcast_to(np.linspace(40, 200, 160).astype(np.uint8)[None, :, None], (96, 160, 3))
-    clip = open_clip(make_video(tmp_path / "bw.mp4", [grey.copy()], colour=(1, 1, 1, full)), tmp_path)
-    lips = np.tile(np.array([150, 90, 95], np.uint8), (40, 60, 1))
-    line = timeline(clip, voice_of(0.04))
-    (frame,), _, _ = decode(write(tmp_path / "out.mp4", clip, None, line, Patch(20, 30, lips)))
-    assert max(np.abs(plane.astype(int) - 128).max() for plane in planted(frame)[1:]) <= 1
-    luma = 0.2126 * 150 + 0.7152 * 90 + 0.0722 * 95
-    shown = planted(frame)[0][25:55, 35:85].mean()
-    assert shown == pytest.approx(luma if full == 2 else 16 + luma * 219 / 255, abs=2)
+def test_a_grey_film_stays_grey_under_a_coloured_patch(tmp_path: Path, subtests) -> None:
+    for full in [1, 2]:
+        with subtests.test(full=full):
+            grey = np.broadcast_to(np.linspace(40, 200, 160).astype(np.uint8)[None, :, None], (96, 160, 3))
+            clip = open_clip(make_video(tmp_path / "bw.mp4", [grey.copy()], colour=(1, 1, 1, full)), tmp_path)
+            lips = np.tile(np.array([150, 90, 95], np.uint8), (40, 60, 1))
+            line = timeline(clip, voice_of(0.04))
+            (frame,), _, _ = decode(write(tmp_path / "out.mp4", clip, None, line, Patch(20, 30, lips)))
+            assert max(np.abs(plane.astype(int) - 128).max() for plane in planted(frame)[1:]) <= 1
+            luma = 0.2126 * 150 + 0.7152 * 90 + 0.0722 * 95
+            shown = planted(frame)[0][25:55, 35:85].mean()
+            assert shown == pytest.approx(luma if full == 2 else 16 + luma * 219 / 255, abs=2)
 
 
 def test_a_patch_outside_the_frame_is_refused(tmp_path: Path) -> None:
@@ -325,13 +328,14 @@ def test_the_loop_goes_by_time_not_by_frame_number() -> None:
     assert (line.seconds, line.steady) == (pytest.approx(0.4), False)
 
 
-@pytest.mark.parametrize(("rate", "parts", "drawn"), [(1, 25, 25), (5, 5, 25), (10, 3, 30), (12, 3, 36), (15, 1, 15)])
-def test_low_rates_are_drawn_25_times_a_second_or_more(rate: int, parts: int, drawn: int) -> None:
-    line = timeline(clip_of(np.arange(5 * rate) / rate, 5.0, Fraction(rate)), voice_of(5.0))
-    assert line.indices.tolist() == np.repeat(np.arange(5 * rate), parts).tolist()
-    assert (line.rate, line.steady, line.seconds) == (drawn, True, 5.0)
-    np.testing.assert_allclose(line.times, np.arange(5 * drawn) / drawn, atol=1e-12)
-    assert ("stand still" in line.note) == (parts > 1)
+def test_low_rates_are_drawn_25_times_a_second_or_more(subtests) -> None:
+    for rate, parts, drawn in [(1, 25, 25), (5, 5, 25), (10, 3, 30), (12, 3, 36), (15, 1, 15)]:
+        with subtests.test(rate=rate, parts=parts, drawn=drawn):
+            line = timeline(clip_of(np.arange(5 * rate) / rate, 5.0, Fraction(rate)), voice_of(5.0))
+            assert line.indices.tolist() == np.repeat(np.arange(5 * rate), parts).tolist()
+            assert (line.rate, line.steady, line.seconds) == (drawn, True, 5.0)
+            np.testing.assert_allclose(line.times, np.arange(5 * drawn) / drawn, atol=1e-12)
+            assert ("stand still" in line.note) == (parts > 1)
 
 
 def test_a_held_frame_is_drawn_25_times_a_second_and_cut_within() -> None:
@@ -365,12 +369,13 @@ def test_a_shorter_voice_keeps_or_trims_the_rest() -> None:
     assert "cut off" in cut.note
 
 
-@pytest.mark.parametrize(("seconds", "count"), [(0.37, 10), (0.4, 10), (0.4009, 10), (0.43, 11)])
-def test_a_voice_of_the_same_length_just_fits(seconds: float, count: int) -> None:
-    line = timeline(STEADY, voice_of(seconds))
-    assert len(line) == count
-    assert line.spoken_until == pytest.approx(min(seconds, count / 25))
-    assert "fit" in line.note
+def test_a_voice_of_the_same_length_just_fits(subtests) -> None:
+    for seconds, count in [(0.37, 10), (0.4, 10), (0.4009, 10), (0.43, 11)]:
+        with subtests.test(seconds=seconds, count=count):
+            line = timeline(STEADY, voice_of(seconds))
+            assert len(line) == count
+            assert line.spoken_until == pytest.approx(min(seconds, count / 25))
+            assert "fit" in line.note
 
 
 def test_a_photo_is_held() -> None:
