@@ -104,7 +104,7 @@ class LipReading:
 
     def wer(self, rows: Sequence[dict], method: str) -> float | None:
         """Word error rate in percent over all films of a method that were read and whose text is known, by jiwer."""
-        import jiwer
+        import jiwer  # pyright: ignore[reportMissingImports] -- of the extra [eval]
 
         prefix = "" if method.startswith("ours") else f"{method}/"
         both = [(row["text"].upper(), self.read[prefix + row["film"]].upper()) for row in rows

@@ -14,6 +14,7 @@ COVERED_LIPS, COVERED_REGION = 0.3, 0.2
 CLEAR_LIPS, CLEAR_REGION = 0.03, 0.05  # ... and below these as clear; between the two nothing is learnt
 Rng = np.random.Generator
 Paint = tuple[np.ndarray, np.ndarray]  # colours [S, S, 3] float32 and opacity [S, S] float32, 0..1
+OPAQUE = (1.0,)
 
 
 def covered(rng: Rng, crop: np.ndarray, lips: np.ndarray, others: np.ndarray, kind: str | None = None) -> np.ndarray:
@@ -55,7 +56,7 @@ def _painted(
     rng: Rng, crop: np.ndarray, lips: np.ndarray, others: np.ndarray, kind: str | None, *, aside: bool
 ) -> np.ndarray:
     region = np.zeros((S, S), np.uint8)
-    cv2.fillPoly(region, [np.rint(lips).astype(np.int32)], 1)
+    cv2.fillPoly(region, [np.rint(lips).astype(np.int32)], OPAQUE)
     for _ in range(30):
         draw = COVERS[kind or rng.choice(list(COVERS))]
         centre = lips.mean(0) + (rng.normal(0, 35, 2) if aside else rng.normal(0, 5, 2))
@@ -104,7 +105,7 @@ def _grid() -> tuple[np.ndarray, np.ndarray]:
 def _hand(rng: Rng, centre: np.ndarray, crop: np.ndarray, *_: np.ndarray) -> Paint:
     """Fingers side by side, rounded by shading, with or without the back of the hand."""
     skin, opacity = _skin(rng, crop), _blank()
-    colours = np.broadcast_to(skin, (S, S, 3)) + _texture(rng)
+    colours = skin + _texture(rng)
     angle, count = rng.uniform(0, np.pi), int(rng.integers(1, 5))
     along = np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]])
@@ -121,7 +122,7 @@ def _hand(rng: Rng, centre: np.ndarray, crop: np.ndarray, *_: np.ndarray) -> Pai
         opacity[finger] = 1
     if rng.random() < 0.5:
         back = centre - along * rng.uniform(25, 50)
-        cv2.ellipse(opacity, _place(back), (30, int(2.4 * half)), np.degrees(angle), 0, 360, 1, -1)
+        cv2.ellipse(opacity, _place(back), (30, int(2.4 * half)), np.degrees(angle), 0, 360, OPAQUE, -1)
     return colours.astype(np.float32), opacity
 
 
@@ -129,11 +130,11 @@ def _fist(rng: Rng, centre: np.ndarray, crop: np.ndarray, *_: np.ndarray) -> Pai
     """A blob of skin with a few folds."""
     opacity = _blank()
     size = tuple(int(v) for v in rng.uniform(16, 40, 2))
-    cv2.ellipse(opacity, _place(centre + rng.normal(0, 8, 2)), size, rng.uniform(0, 180), 0, 360, 1, -1)
-    colours = np.ascontiguousarray(np.broadcast_to(_skin(rng, crop), (S, S, 3)) + _texture(rng, 5, 22))
+    cv2.ellipse(opacity, _place(centre + rng.normal(0, 8, 2)), size, rng.uniform(0, 180), 0, 360, OPAQUE, -1)
+    colours: np.ndarray = np.ascontiguousarray(_skin(rng, crop) + _texture(rng, 5, 22))
     for _fold in range(int(rng.integers(1, 5))):
-        ends = np.rint(centre + rng.normal(0, 22, (2, 2))).astype(int).tolist()
-        cv2.line(colours, *ends, (0.6 * _skin(rng, crop)).tolist(), int(rng.integers(1, 3)), cv2.LINE_AA)
+        one, other = np.rint(centre + rng.normal(0, 22, (2, 2))).astype(int).tolist()
+        cv2.line(colours, one, other, (0.6 * _skin(rng, crop)).tolist(), int(rng.integers(1, 3)), cv2.LINE_AA)
     return colours, opacity
 
 
@@ -141,7 +142,7 @@ def _microphone(rng: Rng, centre: np.ndarray, *_: np.ndarray) -> Paint:
     """A meshed or foam ball on a stick."""
     opacity, level = _blank(), rng.uniform(10, 140)
     tint = level * np.exp(rng.normal(0, 0.1 if rng.random() < 0.7 else 0.8, 3))
-    colours = np.ascontiguousarray(np.broadcast_to(tint, (S, S, 3)) + _texture(rng, 14, 10))
+    colours = np.ascontiguousarray(tint + _texture(rng, 14, 10))
     x, y = _grid()
     if rng.random() < 0.5:
         step = rng.integers(2, 5)
@@ -153,7 +154,7 @@ def _microphone(rng: Rng, centre: np.ndarray, *_: np.ndarray) -> Paint:
     colours *= (0.6 + 0.6 * np.exp(-away))[..., None]
     opacity[ball] = 1
     end = middle + np.array((rng.normal(0, 40), 100))
-    cv2.line(opacity, _place(middle), _place(end), 1, int(radius * rng.uniform(0.5, 1.2)))
+    cv2.line(opacity, _place(middle), _place(end), OPAQUE, int(radius * rng.uniform(0.5, 1.2)))
     return colours.astype(np.float32), opacity
 
 
@@ -163,10 +164,10 @@ def _mask(rng: Rng, centre: np.ndarray, *_: np.ndarray) -> Paint:
     top, bottom, half = cy - rng.uniform(12, 30), cy + rng.uniform(20, 40), rng.uniform(30, 46)
     outline = [(cx - half, top + 8), (cx, top - 4), (cx + half, top + 8), (cx + 0.8 * half, bottom - 8), (cx, bottom),
                (cx - 0.8 * half, bottom - 8)]  # fmt: skip
-    cv2.fillPoly(opacity, [np.rint(np.array(outline) + rng.normal(0, 2, (6, 2))).astype(np.int32)], 1)
+    cv2.fillPoly(opacity, [np.rint(np.array(outline) + rng.normal(0, 2, (6, 2))).astype(np.int32)], OPAQUE)
     pale = rng.random() < 0.6
     tint = np.array((150, 190, 215)) * np.exp(rng.normal(0, 0.15, 3)) if pale else rng.uniform(5, 250, 3)
-    colours = np.ascontiguousarray(np.broadcast_to(tint, (S, S, 3)) + _texture(rng, 6, 12))
+    colours: np.ndarray = np.ascontiguousarray(tint + _texture(rng, 6, 12))
     for fold in range(int(rng.integers(0, 5))):
         y = int(top + 12 + fold * rng.uniform(6, 12))
         points = np.array([[x, y + 4 * np.sin(x / 30)] for x in range(0, S, 8)], np.int32)
@@ -182,13 +183,13 @@ def _cup(rng: Rng, centre: np.ndarray, *_: np.ndarray) -> Paint:
     w, h, lean = rng.uniform(12, 34), rng.uniform(25, 70), rng.uniform(-10, 10)
     top = cy - rng.uniform(4, 14)
     outline = [(cx - w, top), (cx + w, top), (cx + 0.8 * w + lean, top + h), (cx - 0.8 * w + lean, top + h)]
-    cv2.fillPoly(opacity, [np.rint(outline).astype(np.int32)], 1)
+    cv2.fillPoly(opacity, [np.rint(outline).astype(np.int32)], OPAQUE)
     tint = rng.uniform(10, 250, 3)
     x, _y = _grid()
     shine = 0.7 + 0.5 * np.exp(-(((x - cx + rng.uniform(-w, w)) / (0.4 * w)) ** 2))
-    colours = (np.broadcast_to(tint, (S, S, 3)) * shine[..., None] + _texture(rng, 3, 8)).astype(np.float32)
+    colours = (tint * shine[..., None] + _texture(rng, 3, 8)).astype(np.float32)
     cv2.ellipse(colours, (int(cx), int(top)), (int(w), 3), 0, 0, 360, (0.6 * tint).tolist(), -1)
-    cv2.ellipse(opacity, (int(cx), int(top)), (int(w), 3), 0, 0, 360, 1, -1)
+    cv2.ellipse(opacity, (int(cx), int(top)), (int(w), 3), 0, 0, 360, OPAQUE, -1)
     return colours, opacity * rng.choice([1.0, rng.uniform(0.7, 1)])
 
 
@@ -196,13 +197,13 @@ def _hair(rng: Rng, centre: np.ndarray, *_: np.ndarray) -> Paint:
     """Strands that hang or blow across the lips."""
     opacity = _blank()
     tint = np.array((70, 50, 38)) * np.exp(rng.normal(0, 0.7)) * np.exp(rng.normal(0, 0.1, 3))
-    colours = np.ascontiguousarray(np.broadcast_to(tint, (S, S, 3)) + _texture(rng, 8, 16))
+    colours = np.ascontiguousarray(tint + _texture(rng, 8, 16))
     side, slope = rng.normal(0, 14), rng.normal(0, 0.6)
     for _strand in range(int(rng.integers(25, 90))):
         offset, bow = side + rng.normal(0, 14), rng.normal(0, 10)
         t = np.linspace(-1, 1, 9)
         points = np.stack([centre[0] + offset + slope * 60 * t + bow * t**2, centre[1] + 70 * t], 1)
-        cv2.polylines(opacity, [np.rint(points).astype(np.int32)], False, 1, int(rng.integers(1, 4)), cv2.LINE_AA)
+        cv2.polylines(opacity, [np.rint(points).astype(np.int32)], False, OPAQUE, int(rng.integers(1, 4)), cv2.LINE_AA)
         cv2.polylines(colours, [np.rint(points).astype(np.int32)], False, (tint * rng.uniform(0.6, 1.5)).tolist(), 1)
     return colours.astype(np.float32), opacity
 
@@ -218,9 +219,9 @@ def _text(rng: Rng, centre: np.ndarray, *_: np.ndarray) -> Paint:
         origin = (int(centre[0] - rng.uniform(40, 140)), int(centre[1] + rng.uniform(-4, 14) + 26 * scale * line))
         if rng.random() < 0.35:
             top, bottom = origin[1] - int(24 * scale), origin[1] + int(9 * scale)
-            cv2.rectangle(opacity, (0, top), (S, bottom), rng.uniform(0.6, 1), -1)
+            cv2.rectangle(opacity, (0, top), (S, bottom), (rng.uniform(0.6, 1),), -1)
             cv2.rectangle(colours, (0, top), (S, bottom), (12, 12, 12), -1)
-        for paint, value in ((opacity, 1.0), (colours, tuple(255.0 - float(c) for c in ink))):
+        for paint, value in ((opacity, OPAQUE), (colours, tuple(255.0 - float(c) for c in ink))):
             cv2.putText(paint, words, origin, font, scale, value, bold + 3, cv2.LINE_AA)
         cv2.putText(colours, words, origin, font, scale, tuple(map(float, ink)), bold, cv2.LINE_AA)
     return colours, opacity
@@ -231,9 +232,9 @@ def _caption(rng: Rng, centre: np.ndarray, *_: np.ndarray) -> Paint:
     opacity, half = _blank(), np.array((rng.uniform(16, 70), rng.uniform(3, 9)))
     middle = centre + np.array((rng.normal(0, 12), rng.uniform(-4, 26) if rng.random() < 0.5 else rng.normal(0, 4)))
     ground = rng.choice([(0, 0, 0), (250, 250, 250), tuple(rng.uniform(0, 255, 3))])
-    colours = np.ascontiguousarray(np.broadcast_to(np.float32(ground), (S, S, 3)))
+    colours = np.full((S, S, 3), ground, np.float32)
     low, high = _place(middle - half), _place(middle + half)
-    cv2.rectangle(opacity, low, high, rng.uniform(0.75, 1), -1)
+    cv2.rectangle(opacity, low, high, (rng.uniform(0.75, 1),), -1)
     words = "".join(rng.choice(list("ABCDEHIKLMNOPRSTUW acei mnorstu")) for _ in range(16))
     ink = (255.0, 235.0, 120.0) if sum(ground) < 380 else (10.0, 10.0, 10.0)
     origin = (low[0] + 3, int(middle[1] + 3))
@@ -246,10 +247,10 @@ def _bar(rng: Rng, centre: np.ndarray, *_: np.ndarray) -> Paint:
     opacity, size = _blank(), rng.uniform(10, 45, 2)
     box = cv2.boxPoints((centre.tolist(), (2 * size).tolist(), rng.normal(0, 15)))
     if rng.random() < 0.5:
-        cv2.fillPoly(opacity, [np.rint(box).astype(np.int32)], 1)
+        cv2.fillPoly(opacity, [np.rint(box).astype(np.int32)], OPAQUE)
     else:
-        cv2.ellipse(opacity, _place(centre), size.astype(int).tolist(), 0, 0, 360, 1, -1)
-    return (np.broadcast_to(rng.uniform(0, 255, 3), (S, S, 3)) + _texture(rng, 6, 10)).astype(np.float32), opacity
+        cv2.ellipse(opacity, _place(centre), size.astype(int).tolist(), 0, 0, 360, OPAQUE, -1)
+    return (rng.uniform(0, 255, 3) + _texture(rng, 6, 10)).astype(np.float32), opacity
 
 
 def _mosaic(rng: Rng, centre: np.ndarray, crop: np.ndarray, *_: np.ndarray) -> Paint:
@@ -262,7 +263,7 @@ def _mosaic(rng: Rng, centre: np.ndarray, crop: np.ndarray, *_: np.ndarray) -> P
         colours = cv2.GaussianBlur(crop, (0, 0), rng.uniform(9, 14))
     half = rng.uniform(16, 40, 2)
     (x0, y0), (x1, y1) = np.rint(centre - half).astype(int).tolist(), np.rint(centre + half).astype(int).tolist()
-    cv2.rectangle(opacity, (x0, y0), (x1, y1), 1, -1)
+    cv2.rectangle(opacity, (x0, y0), (x1, y1), OPAQUE, -1)
     return colours.astype(np.float32), opacity
 
 

@@ -60,7 +60,8 @@ def make_samples(root: Path, sets: dict[str, int], seed: int = 0) -> tuple[np.nd
 def train(windows: np.ndarray, labels: np.ndarray, passes: int, seed: int = 0) -> OcclusionNet:
     """AdamW with a cosine rate, so many passes over the samples; mirrored and shifted in brightness at random."""
     torch.manual_seed(seed)
-    rng, net = np.random.default_rng(seed), OcclusionNet().to(memory_format=torch.channels_last)
+    rng, net = np.random.default_rng(seed), OcclusionNet()
+    net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     batches = len(windows) // BATCH
     steps = passes * batches
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.02)

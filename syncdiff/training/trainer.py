@@ -114,7 +114,8 @@ class Trainer:
                 terms["sync"] = config.sync * self.matcher(features, conditioning.speech)
         self.accelerator.backward(sum(terms.values()))
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
-        if torch.isfinite(norm):  # one bad batch must not end a night's run: its update is left out
+        # One bad batch must not end a night's run: its update is left out. In fp16 the scaler does that itself.
+        if self.accelerator.scaler or (norm is not None and norm.isfinite()):
             self.optimizer.step()
         self.optimizer.zero_grad()
         found = {name: term.item() for name, term in terms.items()}
