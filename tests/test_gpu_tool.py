@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.training import data, distill, prepare
 from syncdiff.training.lip_heads import ConvHead
 from tests import test_teacher
-from tools import gpu
+from tools import gpu, packs
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = 60
@@ -75,12 +76,12 @@ def teacher(tmp_path_factory) -> Path:
 
 
 def test_packs_give_back_crops_bit_for_bit_and_sound_as_heard(prepared, teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "PIECE", 300_000)
-    count = gpu.pack(prepared, tmp_path / "packs", teacher, size=0.6)
-    packs = sorted((tmp_path / "packs").iterdir())
-    assert len(packs) == count > 2
-    assert all((pack / "data.zip").stat().st_size <= 0.6 * gpu.MIB for pack in packs)
-    gpu.unpack(packs, tmp_path / "data")
+    monkeypatch.setattr(packs, "PIECE", 300_000)
+    count = packs.pack(prepared, tmp_path / "packs", teacher, size=0.6)
+    found = sorted((tmp_path / "packs").iterdir())
+    assert len(found) == count > 2
+    assert all((folder / "data.zip").stat().st_size <= 0.6 * packs.MIB for folder in found)
+    packs.unpack(found, tmp_path / "data")
     for name, clips in CLIPS.items():
         were, are = data.load_set(prepared, name), data.load_set(tmp_path / "data", name)
         assert [r.identity for r in are] == [r.identity for r in were]
@@ -94,37 +95,37 @@ def test_packs_give_back_crops_bit_for_bit_and_sound_as_heard(prepared, teacher,
         if were[0].points is not None:
             crops = [data.load_crops(root, some)[0] for root, some in ((prepared, were), (tmp_path / "data", are))]
             assert np.array_equal(*crops)
-    whole, rest = distill.teacher_in(teacher), distill.teacher_in(tmp_path / "data" / gpu.TEACHER)
+    whole, rest = distill.teacher_in(teacher), distill.teacher_in(tmp_path / "data" / packs.TEACHER)
     assert torch.equal(whole(torch.ones(8000)), rest(torch.ones(8000)))
-    assert (tmp_path / "data" / gpu.TEACHER).stat().st_size < teacher.stat().st_size - 4 * 700 * 700
+    assert (tmp_path / "data" / packs.TEACHER).stat().st_size < teacher.stat().st_size - 4 * 700 * 700
 
 
 def test_packing_goes_on_where_it_was_cut_off(prepared, tmp_path):
-    whole = gpu.pack(prepared, tmp_path / "whole", size=0.3)
-    assert gpu.pack(prepared, tmp_path / "cut", size=0.3, folders=1) == 1
-    assert gpu.pack(prepared, tmp_path / "cut", size=0.3) == whole
+    whole = packs.pack(prepared, tmp_path / "whole", size=0.3)
+    assert packs.pack(prepared, tmp_path / "cut", size=0.3, folders=1) == 1
+    assert packs.pack(prepared, tmp_path / "cut", size=0.3) == whole
     both = []
     for folder in ("whole", "cut"):  # an Ogg file has a random number in its head: names and sizes are compared
-        packs = [zipfile.ZipFile(path) for path in sorted((tmp_path / folder).glob("*/data.zip"))]
-        both.append([[(entry.filename, entry.file_size) for entry in pack.infolist()] for pack in packs])
+        files = [zipfile.ZipFile(path) for path in sorted((tmp_path / folder).glob("*/data.zip"))]
+        both.append([[(entry.filename, entry.file_size) for entry in file.infolist()] for file in files])
     assert both[0] == both[1]
     assert len({name for pack in both[0] for name, _ in pack}) == sum(map(len, both[0]))  # nothing twice
 
 
 def test_what_cannot_be_packed_or_unpacked_is_told_in_a_sentence(prepared, tmp_path):
     with pytest.raises(InputError, match="holds no prepared clips of addresses, "):
-        gpu.pack(tmp_path, tmp_path / "packs")
+        packs.pack(tmp_path, tmp_path / "packs")
     with pytest.raises(InputError, match="give --size of more"):
-        gpu.pack(prepared, tmp_path / "packs", size=0.001)
+        packs.pack(prepared, tmp_path / "packs", size=0.001)
     with pytest.raises(InputError, match="is no whole pack"):
-        gpu.unpack([tmp_path], tmp_path / "data")
+        packs.unpack([tmp_path], tmp_path / "data")
     with pytest.raises(InputError, match="lacks pieces"):
         gpu.join(tmp_path, tmp_path / "joined")
 
 
 def test_the_script_needs_no_package_that_the_machine_lacks():
     """PyAV, mediapipe and the page's packages are not there, and nothing can be fetched."""
-    missing = ("av", "mediapipe", "gradio", "c2pa", "face_alignment", "moviepy", "spaces")
+    missing = ("av", "mediapipe", "gradio", "c2pa", "face_alignment", "moviepy", "spaces", "lpips", "jiwer")
     code = f"""
 import sys
 from importlib.machinery import PathFinder
@@ -139,7 +140,8 @@ print(type(sys.modules["av"].__loader__).__name__, [m for m in {missing[1:]} if 
     assert done.stdout.strip() == "Absent []", done.stderr[-2000:]
 
 
-def test_the_whole_run_in_two_calls(prepared, teacher, tmp_path, monkeypatch):
+def small(monkeypatch) -> list[str]:
+    """Everything tiny; returns the options of `run` for it."""
     monkeypatch.setattr(distill, "POSITIONS", 50)
     monkeypatch.setattr(distill, "HEADS", (ConvHead,))
     monkeypatch.setattr(distill, "COMPONENTS", 200)
@@ -148,22 +150,42 @@ def test_the_whole_run_in_two_calls(prepared, teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(distill, "SpeechEncoder", lambda: SpeechEncoder(width=32, layers=1, hidden=8))
     monkeypatch.setattr(gpu, "REPEATS", 1)
     monkeypatch.setattr(gpu, "RESULT", 300_000)
-    tiny = gpu.train.PRESETS["tiny"]
-    small = gpu.replace(tiny, updates=2, batch=2, helper_updates=1)
-    monkeypatch.setitem(gpu.train.PRESETS, "tiny", small)
+    tiny = replace(gpu.train.PRESETS["tiny"], updates=2, batch=2, helper_updates=1)
+    monkeypatch.setitem(gpu.train.PRESETS, "tiny", tiny)
+    return ["--preset", "tiny", "--paper", "paper-tiny", "--workers", "2", "--speech-steps", "3"]
+
+
+def test_the_whole_run_in_two_calls(prepared, teacher, tmp_path, monkeypatch):
+    given = [*small(monkeypatch), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
     gpu.main(["pack", str(prepared), str(tmp_path / "packs"), "--teacher", str(teacher)])
-    packs = [str(pack) for pack in sorted((tmp_path / "packs").iterdir())]
-    given = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--preset", "tiny",
-             "--paper", "paper-tiny", "--workers", "2", "--speech-steps", "3"]  # fmt: skip
-    gpu.main(["run", *packs, *given, "--minutes", "0"])  # no time for more than the proof
-    assert "speech, updates" in json.loads((tmp_path / "out" / "results.json").read_text())
+    gpu.main(["run", *map(str, sorted((tmp_path / "packs").iterdir())), *given, "--minutes", "0"])
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["paper, seconds a step, fp32"] > 0  # the proof alone: a training that could only begin waits
+    assert not (tmp_path / "work" / "speech").exists()
+    (tmp_path / "out" / "results.tar.9of9").write_bytes(b"of a call before")
     gpu.main(["run", *given])
     gpu.main(["join", str(tmp_path / "out"), str(tmp_path / "joined")])
     found = json.loads((tmp_path / "joined" / "results.json").read_text())
-    assert (found["speech, updates"], found["denoiser, updates"]) == (3, 2)
-    assert found["paper, seconds a step, fp32"] > 0
+    assert (found["speech, update"], found["denoiser, update"]) == (3, 2)
     assert found["tests"] == ("not run: no CUDA GPU" if not torch.cuda.is_available() else found["tests"])
+    assert not [name for name in found if "failed" in name]
     assert len(list((tmp_path / "out").glob("results.tar.*"))) > 1
     for folder, kind in (("speech/speech", SpeechEncoder), ("net/denoiser", Denoiser)):
         trained, kept = (kind.from_pretrained(tmp_path / root / folder).parameters() for root in ("work", "joined"))
         assert all(torch.equal(a.half(), b.half()) for a, b in zip(trained, kept, strict=True))
+
+
+@pytest.mark.weights
+def test_a_step_that_fails_takes_nothing_else_with_it(prepared, tmp_path, monkeypatch):
+    """Nor is a teacher needed: the denoiser then learns with the shipped encoder."""
+    given = [*small(monkeypatch), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr(gpu, "PaperDenoiser", None)
+    monkeypatch.setattr(gpu, "compact_times", dict)
+    gpu.main(["pack", str(prepared), str(tmp_path / "packs"), "--size", "12", "--folders", "1"])
+    gpu.main(["run", str(tmp_path / "packs" / "pack-01"), *given])
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert "TypeError: 'NoneType' object is not callable" in found["paper, failed"]
+    assert found["denoiser, update"] == 2
+    gpu.main(["join", str(tmp_path / "out"), str(tmp_path / "joined")])
+    assert (tmp_path / "joined" / "net" / "denoiser" / "config.json").exists()
+    assert not (tmp_path / "joined" / "speech").exists()

@@ -9,10 +9,11 @@ pack     puts prepared clips (see `syncdiff.training.prepare`) into folders of a
          sets.toml, people in turn. Crops travel as they are, sound as Opus at 24 kbit/s, and of the teacher only what
          is read.
 run      unpacks into WORK/data what is not there yet, proves the GPU (tests marked gpu, times), trains the speech
-         encoder, then the denoiser, and writes all that came of it into RESULTS, in pieces under 16 MiB. It stops after
-         --minutes; the same command goes on from WORK, with more packs if more are given. A pack that was unpacked
-         before need not be given again.
-join     puts the pieces together: proof.json, logs, contact sheets, the weights of both networks.
+         encoder where a teacher is among the packs, then the denoiser, and writes all that came of it into RESULTS, in
+         pieces under 16 MiB, after every step. A step that fails is told there, and the next one is tried. It stops
+         after --minutes; the same command goes on from WORK, with more packs if more are given. A pack that was
+         unpacked before need not be given again.
+join     puts the pieces together: results.json, logs, contact sheets, the weights of what was trained.
 
 The machine needs torch, diffusers, accelerate, OpenCV and soundfile; PyAV and mediapipe are not called there.
 """
@@ -28,15 +29,12 @@ import sys
 import tarfile
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
-from itertools import chain, zip_longest
 from pathlib import Path
 
-import numpy as np
-import soundfile
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -44,7 +42,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools import without_av  # noqa: F401 -- before the package, whose modules import PyAV
 
 # isort: split
-from syncdiff.audio import SAMPLE_RATE
 from syncdiff.devices import best_device
 from syncdiff.diffusion import sampler
 from syncdiff.diffusion.schedule import compact_schedule
@@ -55,174 +52,50 @@ from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.paper import PaperDenoiser, Priors
 from syncdiff.training import distill, train
-from syncdiff.training.data import people_in
-from syncdiff.training.sets import DENOISER_SHARE, SPEECH_SHARE
-from syncdiff.training.teacher import first_layers
 from syncdiff.training.train_paper import PAPER_PRESETS
 from syncdiff.weights.folders import COMPACT
+from tools.packs import MIB, TEACHER, joined, pack, pieces, unpack
 
-MIB = 2**20
-PIECE = 2 * MIB  # of the teacher, so that it fits into what a folder has left
-RESULT = 15 * MIB  # of the results
-QUALITY = 0.93  # soundfile's compression level of Opus: 24 kbit/s
-TEACHER = "teacher.bin"
-SETS = {name: DENOISER_SHARE.get(name, 0) + SPEECH_SHARE.get(name, 0) for name in DENOISER_SHARE | SPEECH_SHARE}
+RESULT = 15 * MIB  # of a piece of the results
 REPEATS = 10  # of what is timed, after a first that is not counted
-
-Item = tuple[str, Callable[[], bytes]]  # a file's name in a pack and a function that makes it
-
-
-# --- packing
+LEAST = 60  # seconds that must be left of a call for a training to begin: a minute goes into its preparation
 
 
-def opus(sound: np.ndarray) -> bytes:
-    """Sound [N] int16 at 16 kHz as Ogg Opus."""
-    out = io.BytesIO()
-    soundfile.write(out, sound, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=QUALITY)
-    return out.getvalue()
+class Results:
+    """What RESULTS/results.json says, written again after every step: a call that is cut off has handed back the rest.
 
-
-def _record(path: Path) -> Iterator[Item]:
-    """The files of one prepared clip; its record comes last."""
-    film = path.with_suffix(".mp4")
-    if film.exists():
-        yield film.name, film.read_bytes
-    with np.load(path) as file:
-        arrays = {key: file[key] for key in file}
-    sound, rest = arrays.pop("sound"), io.BytesIO()
-    yield path.with_suffix(".ogg").name, lambda: opus(sound)
-    np.savez_compressed(rest, length=len(sound), **arrays)
-    yield path.name, rest.getvalue
-
-
-def clips(data: Path) -> Iterator[Path]:
-    """Records in the order of packing: the set that is furthest behind its share comes next, its people in turn."""
-    waiting = {}
-    for name in SETS:
-        people: dict[str, list[Path]] = {}
-        for path, who in people_in(data / name).items():
-            people.setdefault(who, []).append(path)
-        turns = chain.from_iterable(zip_longest(*people.values()))
-        waiting[name] = [path for path in turns if path]
-    packed = dict.fromkeys(waiting, 0.0)
-    while any(waiting.values()):
-        name = min((name for name in waiting if waiting[name]), key=lambda name: packed[name] / SETS[name])
-        path = waiting[name].pop(0)
-        packed[name] += path.stat().st_size
-        yield path
-
-
-def items(data: Path, teacher: Path | None) -> Iterator[list[Item]]:
-    """Everything to be packed; files of one list go into one folder."""
-    if teacher:
-        parts = pieces(first_layers(teacher), TEACHER, PIECE)
-        yield from ([(name, lambda part=part: part)] for name, part in parts.items())
-    for path in sorted(data.glob("*/identities.tsv")):
-        if path.parent.name in SETS:
-            yield [(f"{path.parent.name}/{path.name}", path.read_bytes)]
-    for path in clips(data):
-        yield [(f"{path.parent.name}/{name}", make) for name, make in _record(path)]
-
-
-def pack(data: Path, out: Path, teacher: Path | None = None, size: float = 12.0, folders: float = math.inf) -> int:
-    """Fill OUT/pack-01, OUT/pack-02, ... with at most `size` MiB each; returns how many there are.
-
-    A folder is written whole or not at all, and one that is there is kept.
-    Raises InputError for data without clips, and for a clip that is larger than a folder.
+    A step that fails is told there, and the next one is tried: the GPU may not be lent again.
     """
-    done, packed = set(), sorted(out.glob("pack-*/data.zip"))
-    for path in packed:
-        with zipfile.ZipFile(path) as file:
-            done |= set(file.namelist())
-    number, room, filling, found = len(packed), 0.0, None, False
-    for files in items(data, teacher):
-        found = True
-        if files[-1][0] in done:
-            continue
-        made = [(name, make()) for name, make in files]
-        need = sum(len(content) + 2 * len(name) + 200 for name, content in made)  # with zip's own headers
-        if need > size * MIB - 200:
-            raise InputError(f"{made[-1][0]} takes {need / MIB:.1f} MiB: give --size of more than that.")
-        if need > room:
-            _close(filling, out, number)
-            if number == folders:
-                return number
-            out.mkdir(parents=True, exist_ok=True)
-            number, room, filling = number + 1, size * MIB - 200, zipfile.ZipFile(out / "open.partial", "w")
-        for name, content in made:
-            filling.writestr(zipfile.ZipInfo(name), content)
-        room -= need
-    if not found:
-        known = ", ".join(SETS)
-        raise InputError(f"{data} holds no prepared clips of {known}: make them with syncdiff.training.prepare.")
-    _close(filling, out, number)
-    return number
 
+    def __init__(self, work: Path, out: Path) -> None:
+        self.work, self.out, self.path = work, out, work / "results.json"
+        self.found: dict[str, object] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
-def _close(pack: zipfile.ZipFile | None, out: Path, number: int) -> None:
-    if pack:
-        pack.close()
-        (out / f"pack-{number:02d}").mkdir(exist_ok=True)
-        (out / "open.partial").rename(out / f"pack-{number:02d}" / "data.zip")
-
-
-def unpack(packs: list[Path], data: Path) -> None:
-    """Bring packs back into prepared data; what is there already stays. Raises InputError for what is no pack."""
-    for path in packs:
+    def step(self, name: str, call: Callable[[], dict[str, object]]) -> None:
+        """Do one step; `call` returns what is to be told of it."""
+        print(f"--- {name}", flush=True)
+        began = time.perf_counter()
         try:
-            with zipfile.ZipFile(path / "data.zip") as file:
-                for name in file.namelist():
-                    _restore(file, name, data)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is no whole pack: give a folder that pack wrote. ({error})") from error
-    joined(data, TEACHER)
+            self.found |= call()
+            self.found.pop(f"{name}, failed", None)
+        except Exception:  # noqa: BLE001 -- whatever it is, what was done before is handed back
+            self.found[f"{name}, failed"] = traceback.format_exc()
+            traceback.print_exc()
+        self.found[f"{name}, seconds of the last call"] = round(time.perf_counter() - began, 1)
+        self.path.write_text(json.dumps(self.found, indent=1))
+        hand_back(self.work, self.out)
 
 
-def _restore(file: zipfile.ZipFile, name: str, data: Path) -> None:
-    target = data / name
-    if target.exists() or target.suffix == ".ogg":
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    content = file.read(name)
-    if target.suffix == ".npz":
-        with np.load(io.BytesIO(content)) as packed:
-            arrays = {key: packed[key] for key in packed}
-        sound, _ = soundfile.read(io.BytesIO(file.read(f"{name[:-4]}.ogg")), dtype="int16")
-        record = io.BytesIO()
-        np.savez(record, sound=sound[: int(arrays.pop("length"))], **arrays)
-        content = record.getvalue()
-    partial = target.with_name(f"{target.name}.partial")
-    partial.write_bytes(content)
-    partial.rename(target)
-
-
-def pieces(content: bytes, name: str, size: int) -> dict[str, bytes]:
-    """A file in parts called NAME.1of3 and so on."""
-    count = max(1, math.ceil(len(content) / size))
-    return {f"{name}.{i + 1}of{count}": content[i * size : (i + 1) * size] for i in range(count)}
-
-
-def joined(folder: Path, name: str) -> Path | None:
-    """FOLDER/NAME put together of its parts; None as long as one is missing."""
-    target = folder / name
-    parts = {int(path.suffix[1:].split("of")[0]): path for path in folder.glob(f"{name}.*of*")}
-    if parts and len(parts) == int(parts[1].suffix.split("of")[1] if 1 in parts else 0):
-        target.write_bytes(b"".join(parts[i].read_bytes() for i in sorted(parts)))
-    return target if target.exists() else None
-
-
-# --- the run there
-
-
-def gpu_tests() -> str:
-    """The last line of the tests marked gpu."""
+def gpu_tests() -> dict[str, object]:
+    """The last line of the tests marked gpu. The project's own pytest options are for its own version of pytest."""
     if not torch.cuda.is_available():
-        return "not run: no CUDA GPU"
+        return {"tests": "not run: no CUDA GPU"}
     root = Path(__file__).resolve().parent.parent
-    code = "import sys, tools.gpu, pytest; sys.exit(pytest.main(['-q', '-m', 'gpu', 'tests/test_gpu.py']))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=300)
+    given = ["-q", "-o", "addopts=--import-mode=importlib", "-m", "gpu", "tests/test_gpu.py"]
+    code = f"import sys, tools.gpu, pytest; sys.exit(pytest.main({given}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
     print(done.stdout, done.stderr, sep="\n", flush=True)
-    return (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]
+    return {"tests": (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]}
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -248,24 +121,28 @@ def precisions() -> dict[str, torch.autocast]:
 
 
 @torch.inference_mode()
-def proof(paper: str) -> dict[str, object]:
-    """The tests, and seconds of both networks on random input: the compact one's sampler a frame, two steps, so many
-    frames at once; the paper's U-Net a step."""
-    place = best_device()
-    name = torch.cuda.get_device_name() if place.type == "cuda" else "cpu"
-    found: dict[str, object] = {"device": name, "torch": torch.__version__, "tests": gpu_tests()}
-    compact = Denoiser.from_pretrained(COMPACT / "denoiser").to(place).eval()
+def compact_times() -> dict[str, object]:
+    """Seconds a frame of the compact sampler on random input, two steps, so many frames at once."""
+    place, found = best_device(), {}
+    net = Denoiser.from_pretrained(COMPACT / "denoiser").to(place).eval()
     schedule = compact_schedule()
     for frames in (1, 32):
         shape = (frames, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
         noise, *pictures, mask = (torch.randn(shape, device=place) for _ in range(5))
-        speech = torch.randn(frames, compact.config.tokens, compact.config.speech_width, device=place)
+        speech = torch.randn(frames, net.config.tokens, net.config.speech_width, device=place)
         told = Conditioning(*pictures, speech, torch.randn(frames, 2, SHAPE, device=place), mask)
         for half, precision in precisions().items():
             with precision:
-                seconds = timed(lambda: list(sampler.sample(lambda x, t: compact(x, t, told), noise, schedule, 2)))  # noqa: B023
+                seconds = timed(lambda: list(sampler.sample(lambda x, t: net(x, t, told), noise, schedule, 2)))  # noqa: B023
             found[f"compact, seconds a frame, {frames} at once, {half}"] = seconds / frames
-    net = PaperDenoiser(**PAPER_PRESETS[paper].denoiser).to(place).eval()
+    return found
+
+
+@torch.inference_mode()
+def paper_times(preset: str) -> dict[str, object]:
+    """Seconds a step of the paper's U-Net on random input, by precision and attention."""
+    place, found = best_device(), {}
+    net = PaperDenoiser(**PAPER_PRESETS[preset].denoiser).to(place).eval()
     noise, masked, identity = (torch.randn(1, 3, 64, 64, device=place) for _ in range(3))
     pose = torch.randn(1, 3 * net.config.previous, 64, 64, device=place)
     told = Priors(masked, identity, pose, torch.randn(1, net.config.tokens, net.config.speech_width, device=place))
@@ -278,42 +155,63 @@ def proof(paper: str) -> dict[str, object]:
             net.unet.enable_xformers_memory_efficient_attention()
             with precisions()["bf16"]:
                 found["paper, seconds a step, bf16, xformers"] = timed(lambda: net(noise, t, told))
-        except Exception as error:  # noqa: BLE001 -- a build for another torch raises anything, and the rest goes on
+        except Exception as error:  # noqa: BLE001 -- a build for another torch raises anything
             found["xformers"] = f"{type(error).__name__}: {error}"
     return found
 
 
-def run(args: argparse.Namespace) -> dict[str, object]:
-    """What is not done yet of: unpack, proof, speech encoder, denoiser. Returns what RESULTS/results.json says."""
-    until, work = time.time() + 60 * args.minutes, args.work
-    data, speech, net, told = (work / name for name in ("data", "speech", "net", "results.json"))
-    unpack(args.packs, data)
-    found = json.loads(told.read_text()) if told.exists() else proof(args.paper)
-    told.write_text(json.dumps(found))
-    sets = {name for name in SETS if (data / name).is_dir()}
-    if not (speech / "done").exists():
-        given = {"hours": args.speech_minutes / 60, "until": until, "workers": args.workers}
-        begin = args.start and args.start / "speech"
-        distill.train(data, speech, data / TEACHER, args.speech_steps, begin, **given)
-        if time.time() < until:
-            (speech / "done").touch()
+def counted(name: str, folder: Path) -> dict[str, object]:
+    """What a run's state says of it."""
+    state = torch.load(folder / "state.pt", weights_only=True, mmap=True, map_location="cpu")
+    told: dict[str, object] = {f"{name}, {key}": state[key] for key in ("update", "samples")}
+    return told | {f"{name}, samples a second": round(state["samples"] / state["elapsed"], 1)}
+
+
+def train_speech(args: argparse.Namespace, until: float) -> dict[str, object]:
+    """The speech encoder, until its minutes are over or the call's are."""
+    out, begin = args.work / "speech", args.start and args.start / "speech"
+    given = {"hours": args.speech_minutes / 60, "until": until, "workers": args.workers}
+    distill.train(args.work / "data", out, args.work / "data" / TEACHER, args.speech_steps, begin, **given)
     if time.time() < until:
-        preset = train.PRESETS[args.preset]
-        share = {name: part for name, part in preset.share.items() if name in sets}
-        share = {name: part / sum(share.values()) for name, part in share.items()}
-        preset = replace(preset, share=share, workers=args.workers)
-        encoder = SpeechEncoder.from_pretrained(speech / "speech").eval()
-        begin = args.start and args.start / "denoiser"
-        train.train(data, net, encoder, preset, args.denoiser_minutes / 60, start=begin, until=until)
-    for name, folder in (("speech", speech), ("denoiser", net)):
-        if (folder / "state.pt").exists():
-            counted = torch.load(folder / "state.pt", weights_only=True, mmap=True, map_location="cpu")
-            found[f"{name}, updates"], found[f"{name}, samples"] = counted["update"], counted["samples"]
-            found[f"{name}, samples a second"] = counted["samples"] / counted["elapsed"]
-    told.write_text(json.dumps(found, indent=1))
-    print(told.read_text(), flush=True)
-    hand_back(work, args.out)
-    return found
+        (out / "done").touch()
+    return counted("speech", out)
+
+
+def train_denoiser(args: argparse.Namespace, until: float) -> dict[str, object]:
+    """The denoiser, on the encoder that was trained here, or else on the one it begins with."""
+    data, out, own = (args.work / name for name in ("data", "net", "speech/speech"))
+    preset = train.PRESETS[args.preset]
+    share = {name: part for name, part in preset.share.items() if any((data / name).glob("*.npz"))}
+    share = {name: part / sum(share.values()) for name, part in share.items()}
+    preset = replace(preset, share=share, workers=args.workers)
+    encoder = SpeechEncoder.from_pretrained(own if own.is_dir() else (args.start or COMPACT) / "speech")
+    begin = args.start and args.start / "denoiser"
+    train.train(data, out, encoder.float().eval(), preset, args.denoiser_minutes / 60, start=begin, until=until)
+    return counted("denoiser", out)
+
+
+def run(args: argparse.Namespace) -> None:
+    """What is not done yet of: unpack, proof, speech encoder (where the packs have a teacher), denoiser."""
+    until, work = time.time() + 60 * args.minutes, args.work
+    unpack(args.packs, work / "data")
+    results = Results(work, args.out)
+
+    def time_left() -> bool:
+        """A step that could only begin waits for the next call."""
+        return until - time.time() > LEAST
+
+    if "device" not in results.found:
+        place = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        results.found |= {"device": place, "torch": torch.__version__}
+        results.step("tests", gpu_tests)
+        results.step("compact", compact_times)
+        results.step("paper", lambda: paper_times(args.paper))
+    begun = (work / "speech" / "done").exists() or (work / "net" / "state.pt").exists()
+    if (work / "data" / TEACHER).exists() and not begun and time_left():
+        results.step("speech", lambda: train_speech(args, until))
+    if time_left():
+        results.step("denoiser", lambda: train_denoiser(args, until))
+    print(results.path.read_text(), flush=True)
 
 
 def hand_back(work: Path, out: Path) -> None:
@@ -334,6 +232,8 @@ def hand_back(work: Path, out: Path) -> None:
         for path in kept:
             inside = path.relative_to(work / "half" if work / "half" in path.parents else work)
             tar.add(path, str(inside))
+    for old in out.glob("results.tar.*of*"):  # there may have been fewer pieces
+        old.unlink()
     for name, part in pieces(content.getvalue(), "results.tar", RESULT).items():
         (out / name).write_bytes(part)
 
@@ -370,7 +270,7 @@ def main(given: list[str] | None = None) -> None:
     running.add_argument("--work", type=Path, default=place, help="where it lives between calls")
     running.add_argument("--minutes", type=float, default=8.5, help="of this call")
     running.add_argument("--speech-minutes", type=float, default=3.0, help="of the speech encoder, in all calls")
-    running.add_argument("--denoiser-minutes", type=float, default=6.0, help="of the denoiser, in all calls")
+    running.add_argument("--denoiser-minutes", type=float, default=5.0, help="of the denoiser, in all calls")
     running.add_argument("--speech-steps", type=int, default=20_000, help="at the most")
     running.add_argument("--start", type=Path, metavar="WEIGHTS", help="weights to begin with: assets/weights")
     running.add_argument("--preset", choices=train.PRESETS, default="compact-gpu")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from syncdiff.devices import autocast, best_device
 from syncdiff.models import pixel_codec
 from syncdiff.training.data import LIPS, FaceBatch, TalkingFaces
+from syncdiff.training.loop import ahead
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -50,6 +51,7 @@ def train_or_load(
     seed: int,
     rate: float,
     decay: float,
+    workers: int = 1,
 ) -> Net:
     """A small network for the denoiser's losses, frozen: read from `path`, or trained now on true frames. It comes on
     the GPU where there is one.
@@ -58,6 +60,7 @@ def train_or_load(
         loss: of windows [B, 3, 80, 96] and the batch they are from. Noise is added to the pixels, as the network will
             read rough estimates.
         rate: the highest of a one-cycle schedule.
+        workers: that make batches: on one core a batch takes half a second.
     """
     net.to(best_device())
     if path.exists():
@@ -65,8 +68,12 @@ def train_or_load(
         return net.eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, updates)
-    for update in range(1, updates + 1):
-        batch = faces.batch(64, np.random.default_rng([seed, update]))
+
+
+    def make(update: int) -> FaceBatch:
+        return faces.batch(64, np.random.default_rng([seed, update]))
+
+    for update, batch in enumerate(ahead(make, range(1, updates + 1), workers), start=1):
         x = F.pixel_shuffle(pixel_codec.encode(batch.clean), pixel_codec.FACTOR).to(best_device())
         found = loss(x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1, device=x.device) * 0.2, batch)
         optimizer.zero_grad(), found.backward(), optimizer.step(), schedule.step()
@@ -76,7 +83,7 @@ def train_or_load(
     return net.eval().requires_grad_(False)
 
 
-def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LandmarkNet:
+def train_reader(faces: TalkingFaces, out: Path, updates: int, workers: int = 1) -> LandmarkNet:
     """The landmark network, trained with L1 on landmarks in window px."""
     reader = LandmarkNet()
 
@@ -85,4 +92,5 @@ def train_reader(faces: TalkingFaces, out: Path, updates: int) -> LandmarkNet:
             points, _ = reader(windows)
         return F.l1_loss(points.float(), torch.from_numpy(batch.landmarks).to(windows.device))
 
-    return train_or_load(reader, out / "reader.pt", faces, loss, updates, seed=7, rate=2e-3, decay=0.01)
+    path = out / "reader.pt"
+    return train_or_load(reader, path, faces, loss, updates, seed=7, rate=2e-3, decay=0.01, workers=workers)

@@ -36,7 +36,7 @@ class SyncMatcher(nn.Module):
 
 
 def train_matcher(
-    faces: TalkingFaces, reader: LandmarkNet, out: Path, updates: int, tokens: int, speech_width: int
+    faces: TalkingFaces, reader: LandmarkNet, out: Path, updates: int, tokens: int, speech_width: int, workers: int = 1
 ) -> SyncMatcher:
     """The matcher, trained on the frozen landmark network's features."""
     matcher = SyncMatcher(tokens, speech_width)
@@ -46,4 +46,5 @@ def train_matcher(
             features = reader(windows)[1][-1]
         return matcher(features, torch.from_numpy(batch.speech).to(windows.device))
 
-    return train_or_load(matcher, out / "matcher.pt", faces, loss, updates, seed=8, rate=1e-3, decay=0.05)
+    path = out / "matcher.pt"
+    return train_or_load(matcher, path, faces, loss, updates, seed=8, rate=1e-3, decay=0.05, workers=workers)

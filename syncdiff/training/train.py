@@ -80,9 +80,10 @@ PRESETS = {
         denoiser={"widths": (48, 96, 192)},
         batch=256,
         updates=12_000,
+        helper_updates=300,
         save_every=1000,
         workers=12,
-        config=TrainConfig(lr=1e-3, ema=0.9995, chained=76, sync=0.02),
+        config=TrainConfig(lr=1e-3, ema=0.9995, chained=76),
     ),
 }
 
@@ -129,11 +130,11 @@ def train_helpers(
     faces: TalkingFaces, out: Path, preset: Preset, model: Denoiser
 ) -> tuple[LandmarkNet, SyncMatcher | None]:
     """The networks of the losses: read from OUT, or trained now on true frames."""
-    reader = train_reader(faces, out, preset.helper_updates)
+    reader = train_reader(faces, out, preset.helper_updates, preset.workers)
     if not preset.config.sync:
         return reader, None
     sizes = model.config["tokens"], model.config["speech_width"]
-    return reader, train_matcher(faces, reader, out, preset.helper_updates, *sizes)
+    return reader, train_matcher(faces, reader, out, preset.helper_updates, *sizes, preset.workers)
 
 
 @torch.inference_mode()
