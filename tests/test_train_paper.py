@@ -21,20 +21,18 @@ from torch import Tensor, nn
 from syncdiff.errors import CheckpointError, InputError
 from syncdiff.paper import PaperDenoiser, few_step_schedule, paper_schedule, sampling_schedule
 from syncdiff.paper.avhubert import AVHubert
+from syncdiff.paper.released import read_speech_net, read_vae
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.training import lrs, prepare_lrs, train_paper
+from syncdiff.training.paper_losses import ConsistencyLoss, DenoisingLoss
 from syncdiff.training.train import main
 from syncdiff.training.train_paper import (
     PAPER_PRESETS,
-    ConsistencyLoss,
-    DenoisingLoss,
     PaperPreset,
     PaperRows,
     PaperTrainer,
     accumulation,
     encoded,
-    read_speech_net,
-    read_vae,
     train,
 )
 from tests.fakes import write_video
@@ -98,7 +96,7 @@ def rows(folder: Path, preset: PaperPreset, own: range = range(2)) -> PaperRows:
 # --- the corpus, prepared
 
 
-def test_lists_and_folders(corpus):
+def test_lists_and_folders(corpus, data, tmp_path):
     (one,) = lrs.utterances(corpus, corpus / "train.txt")
     assert (one.name, one.text) == ("1/00001", "GOOD EVENING")
     (same,) = lrs.utterances(corpus / "main")  # as LRS3 has it: a folder is a split
@@ -110,6 +108,12 @@ def test_lists_and_folders(corpus):
         lrs.utterances(corpus / "main" / "1" / "nothing")
     with pytest.raises(InputError, match="cannot be read"):
         lrs.utterances(corpus, corpus / "nowhere.txt")
+    (tmp_path / "list.txt").write_text("1/00001\n2/00002\n3/00003\n")
+    with pytest.raises(InputError, match=r"2 films of .* are not prepared .* first is 2/00002: run"):
+        lrs.prepared(data, tmp_path / "list.txt")
+    with pytest.raises(InputError, match="holds no prepared film"):
+        lrs.prepared(tmp_path)
+    assert [film.name for film in lrs.prepared(data, corpus / "train.txt").films] == ["1/00001"]
 
 
 def test_a_film_is_what_the_generator_sees(corpus, data):
@@ -194,15 +198,6 @@ def test_the_detector_alone_finds_the_boxes(monkeypatch):
     assert np.isnan(made[[0, 2]]).all()
     assert made[1].tolist() == [22, 20, 82, 80]  # in px of the film
     assert made[[3, 4, 5], 0].tolist() == [26, 28, 30]
-
-
-def test_training_starts_from_prepared_films_only(corpus, data, tmp_path):
-    (tmp_path / "list.txt").write_text("1/00001\n2/00002\n3/00003\n")
-    with pytest.raises(InputError, match=r"2 films of .* are not prepared .* first is 2/00002: run"):
-        lrs.prepared(data, tmp_path / "list.txt")
-    with pytest.raises(InputError, match="holds no prepared film"):
-        lrs.prepared(tmp_path)
-    assert [film.name for film in lrs.prepared(data, corpus / "train.txt").films] == ["1/00001"]
 
 
 # --- batches
@@ -303,26 +298,26 @@ def test_fewer_gpus_give_the_same_batch():
         accumulation(48, 5, 8)
 
 
-@pytest.mark.parametrize("change", ["parts", "checkpointing"])
-def test_accumulated_and_checkpointed_gradients_are_the_whole_batchs(data, nets, change, tmp_path):
+def test_accumulated_and_checkpointed_gradients_are_the_whole_batchs(data, nets, tmp_path):
     torch.manual_seed(0)
     speech = AVHubert(width=64, layers=2, hidden=64, dropout=0.0, layerdrop=0.0)
     net, batch = stirred(PaperDenoiser(**TINY.denoiser)), rows(data, TINY)[0]
     batch.pop("skipped")
-    gradients = []
-    for other in (False, True):
+    gradients = {}
+    for change in ("none", "parts", "checkpointing"):
         networks = DenoisingLoss(deepcopy(net), deepcopy(speech), paper_schedule(), 1)
         trainer = PaperTrainer(tmp_path, networks, TINY, Accelerator(cpu=True))
         trainer.optimizer.step = trainer.optimizer.zero_grad = lambda: None
         parts = [batch]
-        if other and change == "parts":
+        if change == "parts":
             parts = [{key: value[i : i + 1] for key, value in batch.items()} for i in range(2)]
-        if other and change == "checkpointing":
+        if change == "checkpointing":
             trainer.networks.denoiser.unet.enable_gradient_checkpointing()
         trainer.learn(parts)
-        gradients.append(torch.cat([p.grad.flatten() for p in trainer.learned if p.grad is not None]))
-    assert gradients[0].norm() > 0.01
-    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+        gradients[change] = torch.cat([p.grad.flatten() for p in trainer.learned if p.grad is not None])
+    assert gradients["none"].norm() > 0.01
+    for change, found in gradients.items():
+        torch.testing.assert_close(found, gradients["none"], rtol=1e-3, atol=1e-5, msg=change)
 
 
 class Gaussian(nn.Module):
@@ -480,18 +475,15 @@ def test_av_hubert_is_fetched_by_name_only_after_its_licence_and_a_yes(tmp_path,
         read_speech_net(Path("bass"))
 
 
-@pytest.mark.parametrize("preset", ["tiny", "paper-tiny"])
-def test_the_command_refuses_an_encoder_that_is_not_there_in_one_sentence(preset, tmp_path, monkeypatch):
-    given = [str(tmp_path), str(tmp_path / "out"), "--preset", preset]
-    monkeypatch.setattr(sys, "argv", ["train", *given, "--speech", str(tmp_path / "nowhere")])
-    with pytest.raises(SystemExit, match=r"^nowhere is refused: [^\n]*; expected [^\n]*$"):
-        main()
-    monkeypatch.setattr(sys, "argv", ["train", *given])
-    with pytest.raises(SystemExit, match=r"^--speech is missing: [^\n]*$"):
-        main()
-
-
-def test_without_the_autoencoder_one_sentence_says_where_it_is(tmp_path):
+def test_the_command_refuses_what_is_not_there_in_one_sentence(tmp_path, monkeypatch):
+    for preset in ("tiny", "paper-tiny"):
+        given = [str(tmp_path), str(tmp_path / "out"), "--preset", preset]
+        monkeypatch.setattr(sys, "argv", ["train", *given, "--speech", str(tmp_path / "nowhere")])
+        with pytest.raises(SystemExit, match=r"^nowhere is refused: [^\n]*; expected [^\n]*$"):
+            main()
+        monkeypatch.setattr(sys, "argv", ["train", *given])
+        with pytest.raises(SystemExit, match=r"^--speech is missing: [^\n]*$"):
+            main()
     with pytest.raises(InputError, match="CompVis/ldm-celebahq-256"):
         read_vae(tmp_path)
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from zipfile import BadZipFile
 
 import av
@@ -25,7 +24,6 @@ from syncdiff.paper import cut_frame, place_frames, to_square
 from syncdiff.training.prepare import FPS, VIDEOS, read_frames, read_sound
 
 WITHIN = ("", "main", "pretrain", "trainval", "test")  # where a list's names may begin
-Finder = Literal["face-alignment", "mediapipe"]
 UNREADABLE = (av.FFmpegError, OSError, EOFError, IndexError, ValueError)  # what PyAV, numpy and empty streams raise
 
 

@@ -31,6 +31,7 @@ from syncdiff.faces import choose, track_faces
 from syncdiff.faces.face_alignment_backend import DETECTED_AT, load_s3fd
 from syncdiff.paper import face_boxes, masked, to_latents
 from syncdiff.paper.avhubert import stacked
+from syncdiff.paper.released import read_vae
 from syncdiff.progress import finished
 from syncdiff.training.lrs import (
     Film,
@@ -45,7 +46,6 @@ from syncdiff.training.lrs import (
     write_whole,
 )
 from syncdiff.training.prepare import FPS
-from syncdiff.training.train_paper import read_vae
 
 BATCH = 32  # frames that S3FD and the autoencoder take at once
 MISSED = 25  # frames for which a face that is not found is expected where it was

@@ -36,22 +36,20 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from diffusers import DDIMScheduler, VQModel
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from syncdiff.errors import InputError
-from syncdiff.paper import VQ_F4_AT, PaperDenoiser, Priors, few_step_schedule, masked, paper_schedule, to_latents
-from syncdiff.paper.avhubert import OFFERS, AVHubert
-from syncdiff.paper.denoiser import DISTILLED_STEPS, TRAIN_STEPS
+from syncdiff.paper import PaperDenoiser, few_step_schedule, masked, paper_schedule, to_latents
+from syncdiff.paper.avhubert import AVHubert
+from syncdiff.paper.denoiser import TRAIN_STEPS
+from syncdiff.paper.released import read_speech_net, read_vae
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.training.loop import Average, Run
 from syncdiff.training.lrs import UNREADABLE, PreparedFilm, prepared
-from syncdiff.weights import fetch
-from syncdiff.weights.folders import read_network
+from syncdiff.training.paper_losses import ConsistencyLoss, DenoisingLoss
 
 LOGGED = 50  # updates between two lines of OUT/log.csv
 TRIES = 100  # films that cannot be read, one after the other, before training gives up
-GRID = TRAIN_STEPS // DISTILLED_STEPS  # timesteps between neighbours of the consistency loss
 
 
 @dataclass(frozen=True)
@@ -179,93 +177,6 @@ def accumulation(batch: int, processes: int, rows: int) -> tuple[int, int]:
     own = batch // processes
     at_once = max(n for n in range(1, own + 1) if own % n == 0 and n <= max(1, rows))
     return at_once, own // at_once
-
-
-# --- losses
-
-
-class DenoisingLoss(nn.Module):
-    """E || eps - M(z_d, d, E_v, E_a) ||^2. Everything that learns is in it, so that accelerate spreads it as one."""
-
-    def __init__(self, denoiser: PaperDenoiser, speech: AVHubert, scheduler: DDIMScheduler, tuned: int) -> None:
-        super().__init__()
-        self.denoiser, self.speech, self.scheduler = denoiser, speech, scheduler
-        speech.trainable_layers(tuned)
-        denoiser.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-    def tokens(self, heard: Tensor, lengths: Tensor, frame: Tensor) -> Tensor:
-        """Filterbanks [B, T25, 104] -> the target frames' speech tokens [B, K, D]."""
-        features = self.speech(heard, lengths)
-        K = self.denoiser.config["tokens"]
-        near = frame[:, None] + torch.arange(K, device=frame.device) - (K - 1) // 2
-        near = near.clamp_min(0).minimum(lengths[:, None] - 1)
-        return features[torch.arange(len(frame), device=frame.device)[:, None], near]
-
-    def forward(
-        self,
-        clean: Tensor,
-        masked: Tensor,
-        identity: Tensor,
-        pose: Tensor,
-        heard: Tensor,
-        lengths: Tensor,
-        frame: Tensor,
-        noise: Tensor,
-        timestep: Tensor,
-    ) -> Tensor:
-        """The loss of a batch of `PaperRows`, encoded."""
-        told = Priors(masked, identity, pose, self.tokens(heard, lengths, frame))
-        noisy = self.scheduler.add_noise(clean, noise, cast(torch.IntTensor, timestep))
-        return self.loss(noisy, noise, timestep, told)
-
-    def loss(self, noisy: Tensor, noise: Tensor, timestep: Tensor, told: Priors) -> Tensor:
-        return F.mse_loss(self.denoiser(noisy, timestep, told).float(), noise)
-
-
-class ConsistencyLoss(DenoisingLoss):
-    """Consistency distillation (Song et al. 2023) between neighbours of a grid of 50 timesteps (Luo et al. 2023).
-
-    The student's clean estimate at a timestep is drawn to its own one at the timestep before, to which one DDIM step of
-    the teacher leads; without a gradient there, and without a moving average (Song and Dhariwal 2024). A student with
-    no such loss gives in one step what the teacher gives in 50. More steps add noise anew in between
-    (`few_step_schedule`): by DDIM's steps, samples with a known spread came out 41 % off after five of them.
-    """
-
-    HUBER = 0.001  # c of the pseudo-Huber distance, as in latent consistency models
-
-    def __init__(self, student: PaperDenoiser, speech: AVHubert, scheduler: DDIMScheduler, teacher: nn.Module) -> None:
-        super().__init__(student, speech, scheduler, tuned=0)
-        self._teacher = (teacher.requires_grad_(False).eval(),)  # in a tuple: neither trained nor saved
-
-    def train(self, mode: bool = True) -> ConsistencyLoss:
-        """The frozen speech encoder stays as it is in use: no dropout, no layer left out."""
-        super().train(mode)
-        self.speech.eval()
-        return self
-
-    def forward(self, clean: Tensor, noise: Tensor, timestep: Tensor, **batch: Tensor) -> Tensor:
-        at_grid = timestep // GRID * GRID + GRID - 1
-        return super().forward(clean=clean, noise=noise, timestep=at_grid, **batch)
-
-    def loss(self, noisy: Tensor, noise: Tensor, timestep: Tensor, told: Priors) -> Tensor:  # noqa: ARG002
-        estimate = self._clean(noisy, timestep, self.denoiser(noisy, timestep, told).float())
-        with torch.no_grad():
-            guess = self._teacher[0](noisy, timestep, told).float()
-            before = self._clean(noisy, timestep, guess)
-            alpha = self._alpha(timestep - GRID)
-            nearer = alpha.sqrt() * before + (1 - alpha).sqrt() * guess
-            earlier = (timestep - GRID).clamp_min(0)
-            target = self._clean(nearer, earlier, self.denoiser(nearer, earlier, told).float())
-            target = torch.where((timestep < GRID).view(-1, 1, 1, 1), before, target)  # the path's end
-        return ((estimate - target).square() + self.HUBER**2).sqrt().mean() - self.HUBER
-
-    def _alpha(self, timestep: Tensor) -> Tensor:
-        """Cumulative alpha [B, 1, 1, 1]; before the first timestep that of the first, as DDIM has it."""
-        return self.scheduler.alphas_cumprod.to(timestep.device)[timestep.clamp_min(0)].view(-1, 1, 1, 1)
-
-    def _clean(self, noisy: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
-        alpha = self._alpha(timestep)
-        return (noisy - (1 - alpha).sqrt() * noise) / alpha.sqrt()
 
 
 # --- the run
@@ -432,7 +343,7 @@ def _list_skipped(skipped: list[tuple[str, str]], path: Path) -> None:
             file.write(lines)
 
 
-# --- files that are given
+# --- the command line
 
 
 def run_paper(args: argparse.Namespace, preset: PaperPreset) -> None:
@@ -446,26 +357,6 @@ def run_paper(args: argparse.Namespace, preset: PaperPreset) -> None:
     else:
         nets = read_speech_net(args.speech), read_vae(args.vae)
     train(args.data, args.out, *nets, preset, listed=args.list, **choices)
-
-
-def read_speech_net(path: Path) -> AVHubert:
-    """A released AV-HuBERT file, or a folder of ours; "base" or "large" is the released one, fetched after a yes.
-
-    Raises CheckpointError."""
-    if offer := OFFERS.get(str(path)):
-        path = fetch(offer, Path(torch.hub.get_dir()) / "checkpoints")
-    return read_network(AVHubert, path) if path.is_dir() else AVHubert.read(path)
-
-
-def read_vae(folder: Path | None) -> VQModel:
-    """VQ-f4 from a folder. Raises InputError that says where the files are; nothing is fetched."""
-    if folder is None or not (folder / "config.json").is_file():
-        hub, part = VQ_F4_AT
-        raise InputError(
-            f"VQ-f4 is not in {folder or '--vae'}: fetch the sub-folder {part} of {hub} from the Hugging Face hub "
-            f"(hf download {hub} --include '{part}/*') and give that folder as --vae."
-        )
-    return read_network(VQModel, folder)
 
 
 def read_teacher(folder: Path | None) -> SyncDiffPipeline:
