@@ -20,6 +20,7 @@ from syncdiff.geometry.crops import WINDOW, S, mouth_mask
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
+from syncdiff.training.prepare import OUTER_LIPS
 
 
 @pytest.fixture
@@ -44,24 +45,22 @@ def head(crops) -> SourceClip:
     return SourceClip("a head", pixels, points, np.random.default_rng(2).normal(0, 0.1, 16_000).astype(np.float32))
 
 
-def test_pixels_one_level_off_are_48_db_apart(crops):
+def test_figures_of_pixels_and_landmarks_are_those_known_beforehand(crops):
     assert metrics.psnr(crops + 1, crops) == pytest.approx(20 * np.log10(255), abs=1e-3)
     assert metrics.ssim(crops, crops) == pytest.approx(1)
     assert metrics.ssim(255 - crops, crops) < 0
-
-
-def test_a_mouth_moved_as_a_whole_has_no_lip_distance():
     points = mouth(np.full(4, 5.0))
-    assert metrics.lip_distance(points + 7, points) == pytest.approx(0)
+    assert metrics.lip_distance(points + 7, points) == pytest.approx(0)  # a mouth moved as a whole
     wider = points.copy()
-    wider[:, metrics.LIPS] *= 2
+    wider[:, OUTER_LIPS] *= 2
     assert metrics.lip_distance(wider, points) > 1
-
-
-def test_a_gap_that_grows_evenly_does_not_jitter():
     steady, shaky = mouth(np.arange(20.0)), mouth(np.arange(20) % 2 * 3.0)
     assert metrics.jitter(steady) == pytest.approx(0)
     assert metrics.jitter(shaky) == pytest.approx(6 / 8)  # |second difference| 6 px, in y of one point of four
+    step = np.arange(32) + 9 * (np.arange(32) >= 16)
+    drawn = np.broadcast_to(step[:, None, None, None].astype(np.uint8), (32, 128, 128, 3))
+    assert metrics.joint(drawn, np.arange(32) % 16 == 0) == pytest.approx(10)
+    assert metrics.joint(drawn, np.arange(32) == 0) is None
 
 
 def test_closure_counts_moments_not_frames():
@@ -87,14 +86,10 @@ def test_a_network_that_has_learned_nothing_draws_the_bent_mouth(head):
     assert (bent != head.crops).any()
 
 
-def test_table_averages_over_clips_that_have_a_figure():
-    rows = [
-        {"maker": "m", "set": "s", "clip": c, "frames": 1, "r": r} for c, r in (("a", 0.5), ("b", 1.0), ("c", None))
-    ]
+def test_table_averages_over_clips_that_have_a_figure_and_over_groups_of_sets():
+    figures = {"a": 0.5, "b": 1.0, "c": None}
+    rows = [{"maker": "m", "set": "s", "clip": clip, "frames": 1, "r": r} for clip, r in figures.items()]
     assert table(rows).splitlines()[-1] == "| m | all | 3 | 0.75 |"
-
-
-def test_table_also_averages_over_groups_of_several_sets():
     rows = [{"maker": "m", "set": s, "clip": "a", "r": r} for s, r in (("val-hdtf", 0.2), ("val-voxceleb2", 0.4))]
     assert "| m | ordinary | 2 | 0.30 |" in table(rows)
     assert "GRID" not in table(rows)
@@ -161,21 +156,11 @@ def test_what_drifts_is_seen_block_by_block(head):
     assert drift.table(rows).splitlines()[2].startswith("| so | 0 to 10 | 1.00 | 0.00 | 0.00 |")
 
 
-def test_a_joint_is_a_change_where_a_chain_begins():
-    step = np.arange(32) + 9 * (np.arange(32) >= 16)
-    drawn = np.broadcast_to(step[:, None, None, None].astype(np.uint8), (32, 128, 128, 3))
-    assert metrics.joint(drawn, np.arange(32) % 16 == 0) == pytest.approx(10)
-    assert metrics.joint(drawn, np.arange(32) == 0) is None
-
-
-def test_one_chain_lasts_as_long_as_asked():
+def test_a_minute_is_one_chain_of_sentences_as_loud_as_one_another():
     usual = (drift.sampler.LANE, drift.sampler.LANES)
     with drift.one_chain(100):
         assert (drift.sampler.LANE, drift.sampler.LANES) == (100, 1)
     assert usual == (drift.sampler.LANE, drift.sampler.LANES)
-
-
-def test_sentences_are_as_loud_as_one_another():
     sound = drift.sentences([np.full(8000, 100, np.int16), np.full(8000, -20_000, np.int16)], 1.5)
     assert len(sound) == 24_000
     assert np.abs(sound) == pytest.approx(drift.LOUDNESS, rel=1e-5)

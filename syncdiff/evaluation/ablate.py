@@ -90,16 +90,10 @@ def plain_inputs(
     return FrameInputs(frame.image, mouths[-1][0].image, np.ones((S, S), np.float32), np.zeros_like(lip_shapes))
 
 
-def no_reference_inputs(
-    frame: FaceView,
-    mouths: Sequence[tuple[FaceView, float]],
-    lip_shapes: np.ndarray,
-    surroundings: FaceView,
-    _interior: tuple[Interior, float] | None = None,
-) -> FrameInputs:
+def no_reference_inputs(frame: FaceView, *others: Any) -> FrameInputs:
     """The same without a reference: nothing but the frame around its mouth."""
     hidden = np.where(mouth_mask()[..., None], np.uint8(GREY), frame.image)
-    return replace(plain_inputs(frame, mouths, lip_shapes, surroundings), reference=hidden)
+    return replace(plain_inputs(frame, *others), reference=hidden)
 
 
 def _plain(*, bottleneck: int = 4, **changes) -> Preset:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import FaceClip, FramePlan
+from syncdiff.evaluation.metrics import read_lips
 from syncdiff.faces.head_pose import yaw_of
 from syncdiff.generator import CHUNK, CompactGenerator
 from syncdiff.geometry.crops import paste
@@ -26,6 +27,7 @@ from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import speech_features
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
+from syncdiff.training.data import ClipRecord, load_crops, load_set
 from syncdiff.training.prepare import FPS
 
 APART = 15  # frames between a frame and the one whose mouth it may be given
@@ -40,6 +42,14 @@ class SourceClip:
     crops: np.ndarray  # [T, S, S, 3] uint8
     points: np.ndarray  # [T, 478, 2] crop px
     sound: np.ndarray  # [N] float32
+
+    @classmethod
+    def of(cls, data: Path, records: list[ClipRecord], place: int) -> SourceClip:
+        """The clip at that place of a prepared set; its landmarks are read anew."""
+        (crops, starts), record = load_crops(data, records), records[place]
+        pixels = np.array(crops[starts[place] : starts[place + 1]])
+        sound = record.sound.astype(np.float32) / 32768
+        return cls(f"{record.set}/{record.name}", pixels, read_lips(pixels), sound)
 
     def first(self, frames: int) -> SourceClip:
         return SourceClip(
@@ -59,6 +69,13 @@ class SourceClip:
         plan, features = self.plan, speech_features(pipe.speech, self.sound)
         own = CompactGenerator.forecast(features, plan.middles)
         return replace(plan, face=replace(plan.face, own_forecast=own))
+
+
+def clips_of(data: Path, name: str) -> list[ClipRecord]:
+    """The records of a prepared set. Ends the program in a sentence where there are none."""
+    if records := load_set(data, name):
+        return records
+    raise SystemExit(f"{data / name} holds no prepared clips: make them with syncdiff.training.prepare.")
 
 
 Method = Callable[[SourceClip, np.ndarray], np.ndarray]  # a clip and a sound [N] -> crops [T, S, S, 3] that speak it

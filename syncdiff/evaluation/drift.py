@@ -30,14 +30,13 @@ import torch
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.diffusion import sampler
-from syncdiff.evaluation.baselines import SourceClip, draw
+from syncdiff.evaluation.baselines import SourceClip, clips_of, draw
 from syncdiff.evaluation.metrics import colour_shift, jitter, joint, read_lips, seam, sharpness
 from syncdiff.evaluation.reports import markdown, means, shown, write_csv
 from syncdiff.generator import CompactGenerator
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.sync.scoring import correlation, lip_opening
-from syncdiff.training.data import load_crops, load_set
 from syncdiff.training.prepare import FPS
 from syncdiff.training.sets import HELD_OUT
 from syncdiff.weights.folders import COMPACT
@@ -98,17 +97,12 @@ def drift(
     generator: CompactGenerator, data: Path, sets: tuple[str, ...], seconds: float, steps: int, unbroken: bool
 ) -> Iterator[dict]:
     """Rows: how it was drawn, clip, block, FIGURES."""
-    people = {name: load_set(data, name) for name in sets}
-    for name, records in people.items():
-        if not records:
-            raise SystemExit(f"{data / name} holds no prepared clips: make them with syncdiff.training.prepare.")
+    people = {name: clips_of(data, name) for name in sets}
+    for records in people.values():
         record = records[0]
-        crops, starts = load_crops(data, records)
-        pixels = np.array(crops[: starts[1]])
         others = [r.sound for some in people.values() for r in some if r.identity != record.identity]
         sound = sentences(others or [record.sound], seconds)
-        clip = SourceClip(f"{name}/{record.name}", pixels, read_lips(pixels), record.sound)
-        clip = forward_and_back(clip, sound)
+        clip = forward_and_back(SourceClip.of(data, records, 0), sound)
         asked = generator.encode(sound).lips_at(torch.from_numpy(clip.plan.middles)).numpy()[:, 0]
         ways: dict[str, int | None] = {f"as the product draws: chains of {sampler.LANE} frames": None}
         if unbroken:

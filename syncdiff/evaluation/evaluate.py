@@ -29,6 +29,7 @@ from syncdiff.evaluation.baselines import (
     Method,
     SourceClip,
     bent_by,
+    clips_of,
     drawn_by,
     frozen,
     left_alone,
@@ -40,13 +41,14 @@ from syncdiff.evaluation.metrics import closure, jitter, lip_distance, psnr, rea
 from syncdiff.evaluation.paper_results import Table
 from syncdiff.evaluation.protocol import evaluate_as_published
 from syncdiff.evaluation.reports import BENT, FROZEN, LEFT, NEAREST, OURS, REGRESSOR, headline, shown, table, write_csv
+from syncdiff.geometry.crops import WINDOW
 from syncdiff.geometry.mouth_shape import SpeakerScale, lip_shape
 from syncdiff.job import Job
 from syncdiff.options import OPTIONS, SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import best_lag, correlation, lip_opening, lip_width, score
-from syncdiff.training.data import ClipRecord, load_crops, load_set
+from syncdiff.training.data import ClipRecord
 from syncdiff.training.lrs import own_device
 from syncdiff.training.prepare import FPS
 from syncdiff.training.sets import HELD_OUT
@@ -98,7 +100,7 @@ def measure(make: Method, clip: SourceClip, record: ClipRecord, other: ClipRecor
         "closure": None,
         "sharpness": sharpness(own) / sharpness(clip.crops),
         "jitter": jitter(points) / jitter(clip.points),
-        "PSNR": psnr(own, clip.crops) if own is not clip.crops else None,
+        "PSNR": psnr(own[:, *WINDOW], clip.crops[:, *WINDOW]) if own is not clip.crops else None,
         "SSIM": ssim(own, clip.crops),
         "LMD": lip_distance(points, clip.points),
     }
@@ -126,16 +128,10 @@ def measure(make: Method, clip: SourceClip, record: ClipRecord, other: ClipRecor
 def evaluate(makers: dict[str, Method], judge, data: Path, sets: tuple[str, ...], limit: int | None) -> Iterator[dict]:
     """Rows, clip by clip. The foreign voice is the next clip of another person in the same set."""
     for name in sets:
-        records = load_set(data, name)
-        if not records:
-            raise SystemExit(f"{data / name} holds no prepared clips: make them with syncdiff.training.prepare.")
-        crops, starts = load_crops(data, records)
+        records = clips_of(data, name)
         for i, record in list(enumerate(records))[:limit]:
             strangers = [r for r in records[i + 1 :] + records[:i] if r.identity != record.identity]
-            pixels = np.array(crops[starts[i] : starts[i + 1]])
-            clip = SourceClip(
-                f"{name}/{record.name}", pixels, read_lips(pixels), record.sound.astype(np.float32) / 32768
-            )
+            clip = SourceClip.of(data, records, i)
             for maker, make in makers.items():
                 row = {"maker": maker, "set": name, "clip": record.name, "frames": len(record)}
                 yield row | measure(make, clip, record, strangers[0] if strangers else None, judge)

@@ -27,7 +27,7 @@ from skimage.metrics import structural_similarity
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.errors import InputError
-from syncdiff.evaluation.metrics import LIPS, SSIM, jitter, read_landmarks
+from syncdiff.evaluation.metrics import SSIM, jitter, lip_distance, psnr, read_landmarks
 from syncdiff.evaluation.reports import shown, table, write_csv
 from syncdiff.faces import OK, FaceTrack, choose, track_faces
 from syncdiff.generator import CHUNK, CompactGenerator
@@ -155,30 +155,27 @@ def measure(film: Film, made: Sequence[np.ndarray]) -> dict[str, float | None]:
     lips, truth = film.read(made), film.lips
     opening, filmed = lip_opening(lips), lip_opening(truth)
     lag = best_lag(opening, filmed, 2)
-    eyes = np.linalg.norm(truth[:, 33] - truth[:, 263], axis=-1)
-    a, b = (p[:, LIPS] - p[:, LIPS].mean(1, keepdims=True) for p in (lips, truth))
+    eyes = np.linalg.norm(truth[:, 33] - truth[:, 263], axis=-1)[:, None, None]
     row = {
         "r": lag and lag.r,
         "reach": float(opening.std() / filmed.std()),
         "width_r": correlation(lip_width(lips), lip_width(truth)),
-        "landmarks_%": float(100 * (np.linalg.norm(a - b, axis=-1).mean(1) / eyes).mean()),
+        "landmarks_%": 100 * lip_distance(lips / eyes, truth / eyes),
         "jitter": jitter(lips) / jitter(truth),
     }
-    pairs = [(film.frames[i][box], made[i][box]) for i, box in zip(film.seen, film.boxes(LIP_BOX), strict=True)]
-    grey = [[cv2.cvtColor(np.ascontiguousarray(x), cv2.COLOR_RGB2GRAY) for x in pair] for pair in pairs]
-    sharp = np.mean([[cv2.Laplacian(x, cv2.CV_32F).var() for x in pair] for pair in grey], axis=0)
-    around = [(film.frames[i][box], made[i][box]) for i, box in zip(film.seen, film.boxes(WINDOW), strict=True)]
+
+    def cut_out(frames: Sequence[np.ndarray], region: Box) -> list[np.ndarray]:
+        return [frames[i][box] for i, box in zip(film.seen, film.boxes(region), strict=True)]
+
+    mouths, windows = ([cut_out(frames, region) for frames in (film.frames, made)] for region in (LIP_BOX, WINDOW))
+    grey = [[cv2.cvtColor(np.ascontiguousarray(x), cv2.COLOR_RGB2GRAY) for x in some] for some in mouths]
+    sharp = [np.mean([cv2.Laplacian(x, cv2.CV_32F).var() for x in some]) for some in grey]
     return row | {
         "sharpness": float(sharp[1] / sharp[0]),
-        "PSNR": _psnr(pairs),
-        "SSIM": float(np.mean([structural_similarity(*pair, **SSIM) for pair in grey])),
-        "PSNR_window": _psnr(around),
+        "PSNR": psnr(*mouths),
+        "SSIM": float(np.mean([structural_similarity(*pair, **SSIM) for pair in zip(*grey, strict=True)])),
+        "PSNR_window": psnr(*windows),
     }
-
-
-def _psnr(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    errors = [np.square(a.astype(np.float32) - b).mean() for a, b in pairs]
-    return float((10 * np.log10(255**2 / np.maximum(errors, 1e-3))).mean())
 
 
 def square(image: np.ndarray, to_frame: np.ndarray, room: tuple[float, float, float], side: int) -> np.ndarray:

@@ -13,20 +13,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 
+from syncdiff.evaluation.baselines import clips_of
+from syncdiff.evaluation.reports import markdown
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import FRAME_SAMPLES, WINDOW, Judge, Scores, score
 from syncdiff.training import data
 
 SHIFTS = range(-5, 6)
-HEADER = (
-    "| set | clips | own offset 0 / within 1 | planted -5..5 found: exact / within 1 / from the clip's own | "
-    "confidence matched / foreign / frozen | matched above foreign | distance matched / foreign |\n"
-    "|---|---|---|---|---|---|---|"
-)
+HEAD = ("set", "clips", "own offset 0 / within 1", "planted -5..5 found: exact / within 1 / from the clip's own",
+        "confidence matched / foreign / frozen", "matched above foreign", "distance matched / foreign")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,10 @@ def delay(sound: np.ndarray, frames: int) -> np.ndarray:
     return np.pad(sound, (by, 0))[: len(sound)] if by >= 0 else np.pad(sound, (0, -by))[-by:]
 
 
-def row(name: str, found: Sequence[Examined]) -> str:
-    """One line of the table."""
+def row(name: str, found: Sequence[Examined]) -> list[str]:
+    """One row of the table."""
+    if not found:
+        return [name, "0", "not scorable", *"----"]
     own = np.array([clip.matched.offset_frames for clip in found])
     wanted = -np.array(SHIFTS)
     wrong = np.abs(np.array([clip.planted for clip in found]) - wanted)
@@ -80,30 +80,26 @@ def row(name: str, found: Sequence[Examined]) -> str:
                   for kind in ("matched", "foreign", "frozen")}  # fmt: skip
     above = (confidence["matched"][:, None] > confidence["foreign"]).mean()
     apart = np.mean([(c.matched.distance or 0.0, c.foreign.distance or 0.0) for c in found], axis=0)
-    return (
-        f"| {name} | {len(found)} | {(own == 0).mean():.0%} / {(np.abs(own) <= 1).mean():.0%} | "
-        f"{(wrong == 0).mean():.0%} / {(wrong <= 1).mean():.0%} / {moved.mean():.0%} | "
-        f"{' / '.join(f'{values.mean():.3f}' for values in confidence.values())} | {above:.0%} | "
-        f"{apart[0]:.3f} / {apart[1]:.3f} |"
-    )
+    return [
+        name, str(len(found)), f"{(own == 0).mean():.0%} / {(np.abs(own) <= 1).mean():.0%}",
+        f"{(wrong == 0).mean():.0%} / {(wrong <= 1).mean():.0%} / {moved.mean():.0%}",
+        " / ".join(f"{values.mean():.3f}" for values in confidence.values()), f"{above:.0%}",
+        f"{apart[0]:.3f} / {apart[1]:.3f}",
+    ]  # fmt: skip
 
 
 def examine_set(shards: Path, name: str, judge: Judge) -> list[Examined]:
     """Every clip of a prepared set that can be scored."""
-    records = data.load_set(shards, name)
+    records = clips_of(shards, name)
+    pixels, starts = data.load_crops(shards, records)
     sounds = [record.sound.astype(np.float32) / 32768 for record in records]
     found = []
-    for place, record in enumerate(records):
-        crops = _read_crops(shards / name / f"{record.name}.mp4")
+    for place in range(len(records)):
+        crops = pixels[starts[place] : starts[place + 1]]
         other = np.resize(sounds[(place + 1) % len(sounds)], len(crops) * FRAME_SAMPLES)
         if examined := examine(crops, sounds[place], other, judge):
             found.append(examined)
     return found
-
-
-def _read_crops(path: Path) -> np.ndarray:
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def main() -> None:
@@ -114,14 +110,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     judge = JudgeNet.load(args.weights)
-    print(HEADER)
-    everything: list[Examined] = []
-    for name in args.sets:
-        found = examine_set(args.shards, name, judge)
-        everything += found
-        print(row(name, found) if found else f"| {name} | 0 | not scorable |", flush=True)
-    if len(args.sets) > 1 and everything:
-        print(row("all", everything))
+    found = {name: examine_set(args.shards, name, judge) for name in args.sets}
+    if len(found) > 1:
+        found["all"] = [clip for some in found.values() for clip in some]
+    print(markdown(HEAD, [row(name, clips) for name, clips in found.items()]))
 
 
 if __name__ == "__main__":

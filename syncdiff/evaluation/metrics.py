@@ -13,11 +13,10 @@ import numpy as np
 from skimage.metrics import structural_similarity
 
 from syncdiff.geometry.crops import FEATHER, LIP_BOX, WINDOW, mouth_mask
+from syncdiff.training.prepare import OUTER_LIPS
 
 # Wang et al. 2004: a Gaussian of sigma 1.5 over 11 px.
 SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
-
-LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)  # outer contour
 
 
 def read_lips(crops: np.ndarray) -> np.ndarray:
@@ -91,18 +90,18 @@ def jitter(points: np.ndarray) -> float:
 
 def lip_distance(points: np.ndarray, truth: np.ndarray) -> float:
     """LMD: mean distance of the outer lip landmarks from the truth, px, each mouth taken about its own middle."""
-    a, b = (p[:, LIPS] - p[:, LIPS].mean(1, keepdims=True) for p in (points, truth))
+    a, b = (p[:, OUTER_LIPS] - p[:, OUTER_LIPS].mean(1, keepdims=True) for p in (points, truth))
     return float(np.linalg.norm(a - b, axis=-1).mean())
 
 
-def psnr(drawn: np.ndarray, truth: np.ndarray) -> float:
-    """dB over the window that the network sees; the mean of the frames' own."""
-    a, b = (x[:, *WINDOW].astype(np.float32) for x in (drawn, truth))
-    return float((10 * np.log10(255**2 / np.maximum(((a - b) ** 2).mean((1, 2, 3)), 1e-3))).mean())
+def psnr(drawn: Iterable[np.ndarray], truth: Iterable[np.ndarray]) -> float:
+    """dB between uint8 pictures, equal in pairs of a size: the mean of the pictures' own, none above 78."""
+    errors = [np.square(a.astype(np.float32) - b).mean() for a, b in zip(drawn, truth, strict=True)]
+    return float((10 * np.log10(255**2 / np.maximum(errors, 1e-3))).mean())
 
 
 def ssim(drawn: np.ndarray, truth: np.ndarray) -> float:
-    """Structural similarity of the same window in grey."""
+    """Structural similarity of the window that the network sees, in grey."""
     grey = ([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in crops[:, *WINDOW]] for crops in (drawn, truth))
     return float(np.mean([structural_similarity(a, b, **SSIM) for a, b in zip(*grey, strict=True)]))
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import av
 import numpy as np
 
+from syncdiff.evaluation.baselines import clips_of
 from syncdiff.occlusion import GROWN, WEIGHTS, OcclusionNet, cover_probability, covered_frames, load, window_of
 from syncdiff.training.covers import COVERS, covered
-from syncdiff.training.data import load_set
+from syncdiff.training.data import load_crops
 
 MOST_FRAMES = 60  # of every clip
 
@@ -29,11 +29,10 @@ def measure(root: Path, name: str, net: OcclusionNet, seed: int = 1) -> dict[str
     the same and the head moves below it. Frames at the ends of a cover, which `covered_frames` adds, do not count.
     """
     rng, counts = np.random.default_rng(seed), {kind: np.zeros(2, int) for kind in ("clean", *COVERS)}
-    for record in load_set(root, name):
-        if record.points is None:
-            continue
-        with av.open(str(root / name / f"{record.name}.mp4")) as container:
-            crops = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:MOST_FRAMES])
+    records = clips_of(root, name)
+    pixels, starts = load_crops(root, records)
+    for record, start in zip(records, starts, strict=False):
+        crops = pixels[start : start + min(len(record), MOST_FRAMES)]
         run = np.zeros(len(crops), int)
         own = cover_probability(net, [window_of(crop) for crop in crops])
         counts["clean"] += covered_frames(own, run).sum(), len(crops)

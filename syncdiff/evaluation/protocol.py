@@ -31,6 +31,7 @@ from syncdiff.evaluation.paper_drawing import Task, Voice, draw_by_job, draw_tog
 from syncdiff.evaluation.paper_results import TALKLIP_PSNR, TALKLIP_SSIM, Corpus, Table, published
 from syncdiff.evaluation.paper_scores import LipReading, Scorer
 from syncdiff.evaluation.perceptual_metrics import frechet_distance
+from syncdiff.evaluation.reports import markdown, write_csv
 from syncdiff.job import Job
 from syncdiff.options import SampleOptions
 from syncdiff.training.lrs import UNREADABLE, PreparedFilm, prepared, share, write_whole
@@ -62,7 +63,7 @@ class Run:
         frames: dict[str, int] = {}
         for film in self.own:
             paths: dict[Voice, Path] = {voice: self.out / voice / f"{film.name}.mp4" for voice in self.scorer.voices}
-            missing = [voice for voice, path in paths.items() if not path.exists()]
+            missing: list[Voice] = [voice for voice, path in paths.items() if not path.exists()]
             if not missing or self._left_out(film):
                 continue
             try:
@@ -185,13 +186,7 @@ def _save_features(path: Path, features: dict[str, np.ndarray]) -> None:
 def _write_films(path: Path, rows: list[dict]) -> None:
     """A line for every film and method; lists of frames' values as their means."""
     plain = [{key: float(np.mean(v)) if isinstance(v, list) else v for key, v in row.items()} for row in rows]
-
-    def write(partial: Path) -> None:
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in plain for key in row)))
-            writer.writeheader(), writer.writerows(plain)
-
-    write_whole(path, write)
+    write_whole(path, lambda partial: write_csv(partial, plain))
 
 
 # --- the table
@@ -219,15 +214,9 @@ def other_run(folder: Path, name: str = "table", columns: Sequence[str] = COLUMN
 
 def write_table(out: Path, name: str, rows: list[list[str]], notes: list[str]) -> str:
     """OUT/NAME.csv, and in OUT/NAME.md the same as Markdown with the notes below; returns the latter."""
-
-    def write(path: Path) -> None:
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
-
-    write_whole(out / f"{name}.csv", write)
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines.insert(1, "|---" * len(rows[0]) + "|")
-    told = "\n".join([*lines, "", *notes])
+    columns = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    write_whole(out / f"{name}.csv", lambda path: write_csv(path, columns))
+    told = "\n".join([markdown(rows[0], rows[1:]), "", *notes])
     write_whole(out / f"{name}.md", lambda path: path.write_text(told + "\n"))
     return told
 
