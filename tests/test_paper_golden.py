@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
@@ -204,11 +203,11 @@ def test_the_compact_denoisers_size_is_said_truly() -> None:
     assert f"1/{weights:.0f} and 1/{arithmetic:.0f} of the paper's U-Net" in said
 
 
-@pytest.mark.parametrize(("steps", "timesteps"), [(1, [999]), (4, [999, 749, 499, 249]), (20, [951, 901])])
-def test_few_steps_start_at_the_last_noise_level(steps: int, timesteps: list[int]) -> None:
+def test_few_steps_start_at_the_last_noise_level() -> None:
     """Latent diffusion's spacing has one step at timestep 1, which changes nothing: only noise comes of it."""
-    schedule, shared = sampling_schedule(paper_schedule(), steps), paper_schedule()
-    assert schedule.timesteps.tolist()[: len(timesteps)] == timesteps
-    assert len(schedule.timesteps) == steps
-    sampling_schedule(shared, steps)
-    assert shared.num_inference_steps is None
+    for steps, timesteps in ((1, [999]), (4, [999, 749, 499, 249]), (20, [951, 901])):
+        shared = paper_schedule()
+        schedule = sampling_schedule(shared, steps)
+        assert schedule.timesteps.tolist()[: len(timesteps)] == timesteps
+        assert len(schedule.timesteps) == steps
+        assert shared.num_inference_steps is None

@@ -46,33 +46,27 @@ def noisy(level: float) -> tuple[np.ndarray, np.ndarray]:
     return (*(np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in (drawn, truth)),)
 
 
-def test_psnr_of_one_level_is_known():
+def test_psnr_and_ssim_are_those_known_beforehand():
     a = np.full((2, 96, 96, 3), 100, np.uint8)
     assert psnr(a + 1, a) == pytest.approx(20 * np.log10(255))
     assert talklip_psnr(a + 1, a) == pytest.approx(20 * np.log10(255))
     assert psnr(a, a) is None
     assert talklip_psnr(a, a).tolist() == [100, 100]
-
-
-@pytest.mark.parametrize(("level", "wrapped"), [(4.0, 36.15), (5.9, 33.0), (13.6, 29.48), (19.2, 28.82)])
-def test_wrapped_bytes_flatter(level, wrapped):
-    """Pairs of true and wrapped PSNR measured once for docs/paper.md; the wrapped one never gets below 27.9 dB."""
-    drawn, truth = noisy(level)
-    assert talklip_psnr(drawn, truth) == pytest.approx(wrapped, abs=0.35)
-    assert psnr(drawn, truth) <= talklip_psnr(drawn, truth) + 0.05
-
-
-def test_random_pictures_wrapped_read_27_9_db():
-    a, b = np.random.default_rng(0).integers(0, 256, (2, 1, 256, 256, 3), dtype=np.uint8)
-    assert talklip_psnr(a, b) == pytest.approx(27.9, abs=0.1)
-    assert psnr(a, b) == pytest.approx(7.8, abs=0.1)
-
-
-def test_similarity_of_equal_and_of_unrelated_pictures():
     drawn, truth = noisy(20)
     assert similarity(truth, truth).tolist() == [1.0]
     assert 0.05 < similarity(drawn, truth)[0] < 0.5
     assert abs(similarity(*np.random.default_rng(0).integers(0, 256, (2, 1, 96, 96, 3), np.uint8))[0]) < 0.05
+
+
+def test_wrapped_bytes_flatter():
+    """Pairs of true and wrapped PSNR measured once for docs/paper.md; the wrapped one never gets below 27.9 dB."""
+    for level, wrapped in ((4.0, 36.15), (5.9, 33.0), (13.6, 29.48), (19.2, 28.82)):
+        drawn, truth = noisy(level)
+        assert talklip_psnr(drawn, truth) == pytest.approx(wrapped, abs=0.35), level
+        assert psnr(drawn, truth) <= talklip_psnr(drawn, truth) + 0.05, level
+    a, b = np.random.default_rng(0).integers(0, 256, (2, 1, 256, 256, 3), dtype=np.uint8)
+    assert talklip_psnr(a, b) == pytest.approx(27.9, abs=0.1)
+    assert psnr(a, b) == pytest.approx(7.8, abs=0.1)
 
 
 def test_word_error_rate_is_over_all_films_together(tmp_path):
@@ -85,9 +79,6 @@ def test_word_error_rate_is_over_all_films_together(tmp_path):
     assert reading.wer(rows, "GT") == 0
     assert reading.wer(rows, "GT-Rec") is None
     assert reading.wer([{"film": "1/a", "text": None}], "ours") is None
-
-
-def test_a_lip_reader_without_words_is_refused(tmp_path):
     with pytest.raises(InputError, match="give the lip reader's name"):
         LipReading.of(f"reader={tmp_path / 'none.tsv'}")
 
@@ -102,13 +93,10 @@ def test_faces_are_cut_where_the_boxes_are_and_only_from_drawn_frames():
     assert (faces[1] == 0).any()
     with pytest.raises(InputError, match="none of its frames has a face box and was drawn"):
         faces_of([image] * 4, boxes, np.zeros(4, bool))
-
-
-def test_talklip_takes_the_centre_where_there_is_no_box():
     image = np.zeros((160, 200, 3), np.uint8)
     image[32:128, 52:148] = 255
     faces = talklip_faces([image] * 2, np.array([[np.nan] * 4, [-20.4, 40.9, 100.9, 160]]))
-    assert (faces[0] == 255).all()
+    assert (faces[0] == 255).all()  # TalkLip takes the centre where there is no box
     assert faces.shape == (2, 96, 96, 3)
 
 
@@ -195,11 +183,7 @@ def test_lpips_and_fid_where_their_networks_are(backbones):
     assert np.allclose(features(truth)[33:34], features(truth[33:34]), atol=1e-6)
     assert frechet_distance(features(truth), features(truth)) == pytest.approx(0, abs=1e-6)
     assert frechet_distance(features(drawn // 4), features(truth)) > 0.01
-
-
-def test_frechet_distance_of_gaussians_is_known(backbones):
-    """Means and covariances are handed over in the package's order."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(0)  # Gaussians: means and covariances are handed over in the package's order
     a, b = rng.normal(0, 1, (200_000, 2)) * (1, 2), rng.normal(0, 1, (200_000, 2)) * (3, 1) + (0, 2)
     assert frechet_distance(a, b) == pytest.approx(4 + (3 - 1) ** 2 + (2 - 1) ** 2, rel=0.02)
 
@@ -332,6 +316,8 @@ def test_frames_that_were_not_drawn_are_not_scored_as_ours(corpus, pipe, tmp_pat
     assert len(before) == 4
     evaluate_as_published(Job(pipe), corpus, out, options, batch=2)
     assert "films, " not in capsys.readouterr().err
+    few, many = (estimate(pipe, frames, 2, 1) for frames in ([5, 5], [500, 500]))
+    assert 0 < few < many
 
 
 def test_columns_as_talklip_pool_all_frames(corpus, lrs2, tmp_path, monkeypatch):
@@ -360,11 +346,6 @@ def test_a_measure_installed_later_is_taken(corpus, tmp_path, monkeypatch):
     evaluate_as_published(job, corpus, tmp_path / "run", SampleOptions())
     assert read(tmp_path / "run" / "table.csv")["ours"]["LPIPS"] == "0.250"
     assert len(job.voices) == 2
-
-
-def test_time_is_estimated_by_frame_and_step(pipe):
-    few, many = (estimate(pipe, frames, 2, 1) for frames in ([5, 5], [500, 500]))
-    assert 0 < few < many
 
 
 def test_what_the_u_net_does_not_get_does_not_move_it(corpus, lrs2, pipe, tmp_path, monkeypatch):

@@ -38,18 +38,15 @@ def prepared(tmp_path_factory) -> Path:
     return root / "data"
 
 
-def test_prepare_reports_what_it_kept_and_why_not(prepared):
+def test_prepare_reports_what_it_kept_and_why_not_and_goes_on(prepared):
     with (prepared / "heads" / "report.tsv").open() as file:
         rows = {row["clip"]: row for row in csv.DictReader(file, delimiter="\t")}
     assert rows["ines"]["kept"] == "1"
     assert rows["broken"]["kept"] == "0"
     assert rows["broken"]["why"]
-
-
-def test_prepare_does_not_do_it_twice(prepared):
     before = (prepared / "heads" / "ines.mp4").stat().st_mtime_ns
     prepare.prepare_set("heads", prepared.parent / "raw", prepared)
-    assert (prepared / "heads" / "ines.mp4").stat().st_mtime_ns == before
+    assert (prepared / "heads" / "ines.mp4").stat().st_mtime_ns == before  # not made twice
 
 
 def test_a_folder_is_a_person_where_no_list_says_who_it_is(tmp_path):
