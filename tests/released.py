@@ -117,7 +117,7 @@ def stirred(net: torch.nn.Module) -> torch.nn.Module:
     return net
 
 
-def small_vq() -> VQModel:
-    """VQ-f4 with few channels and codes; its latents have the size of the real one's."""
+def small_vq(*, attention: bool = False) -> VQModel:
+    """VQ-f4 with few channels and codes; its latents have the size of the real one's. Attention is half of its time."""
     small = {"block_out_channels": (8, 8, 16), "layers_per_block": 1, "num_vq_embeddings": 64, "norm_num_groups": 8}
-    return VQModel(**VQ_F4 | small).eval()
+    return VQModel(**VQ_F4 | small, mid_block_add_attention=attention).eval()

@@ -488,9 +488,9 @@ def test_the_command_refuses_what_is_not_there_in_one_sentence(tmp_path, monkeyp
         read_vae(tmp_path)
 
 
-def test_the_autoencoder_is_read_with_the_names_of_its_time_and_nothing_else(nets, tmp_path):
+def test_the_autoencoder_is_read_with_the_names_of_its_time_and_nothing_else(tmp_path):
     """The file on the hub is older than diffusers' present names of attention."""
-    _, vae = nets
+    vae = small_vq(attention=True)
     vae.save_config(tmp_path)
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     old = {}

@@ -79,7 +79,7 @@ class Results:
             self.found |= call()
             self.found.pop(f"{name}, failed", None)
         except Exception:  # noqa: BLE001 -- whatever it is, what was done before is handed back
-            self.found[f"{name}, failed"] = traceback.format_exc()
+            self.found[f"{name}, failed"] = traceback.format_exc()[-2000:]
             traceback.print_exc()
         self.found[f"{name}, seconds of the last call"] = round(time.perf_counter() - began, 1)
         self.path.write_text(json.dumps(self.found, indent=1))

@@ -62,10 +62,12 @@ class LogMel(nn.Module):
     config, rate, device, dtype = {"width": 2 * MELS}, 50, torch.device("cpu"), torch.float32
 
     def forward(self, mel: Tensor) -> Tensor:
+        """Log mel [B, M, T100] -> features [B, T50, 2 M]."""
         mel = ((mel - MEL_MEAN) / MEL_STD).transpose(1, 2)
         return mel[:, : mel.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)
 
     def lips(self, features: Tensor) -> Tensor:
+        """Features [B, T50, D] -> zeros [B, T50, SHAPE]: no lip shape is forecast."""
         return features.new_zeros(*features.shape[:2], SHAPE)
 
 
@@ -86,7 +88,7 @@ def plain_inputs(
     _surroundings: FaceView,
     _interior: tuple[Interior, float] | None = None,
 ) -> FrameInputs:
-    """The paper's: the reference frame as it is, drawn over wholly, and no lip shape."""
+    """The paper's: the reference frame as it is, drawn over wholly, and lip shapes [2, SHAPE] of zeros."""
     return FrameInputs(frame.image, mouths[-1][0].image, np.ones((S, S), np.float32), np.zeros_like(lip_shapes))
 
 
@@ -148,6 +150,7 @@ class AblatedClip(SourceClip):
 
     @property
     def plan(self) -> FramePlan:
+        """As usual, its conditioning built the row's way."""
         usual = super().plan
         return replace(usual, face=replace(usual.face, build=self.build))
 

@@ -52,6 +52,7 @@ class SourceClip:
         return cls(f"{record.set}/{record.name}", pixels, read_lips(pixels), sound)
 
     def first(self, frames: int) -> SourceClip:
+        """So many frames from its beginning, and their sound."""
         return SourceClip(
             self.name, self.crops[:frames], self.points[:frames], self.sound[: frames * SAMPLE_RATE // FPS]
         )
@@ -108,6 +109,7 @@ class Regressor(nn.Module):
         self.denoiser, self.config, self.device = denoiser, denoiser.config, denoiser.device
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
+        """As `Denoiser`: [B, C, h, w], of whose noise nothing is used."""
         nothing = torch.zeros_like(noisy)
         return self.denoiser(nothing, timestep, replace(condition, previous=nothing))
 
@@ -122,12 +124,12 @@ def regressed_by(pipe: SyncDiffPipeline, folder: Path) -> Method:
 
 
 def left_alone(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:
-    """The video as it was."""
+    """The clip's crops [T, S, S, 3] as they were, whatever the sound."""
     return clip.crops
 
 
 def frozen(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:
-    """The identity frame's mouth in every frame."""
+    """[T, S, S, 3] with the mouth of one frame held, whatever the sound."""
     who = clip.crops[clip.plan.face.open_frame]
     return pasted(np.broadcast_to(who, clip.crops.shape), clip.crops)
 

@@ -68,7 +68,7 @@ class Film:
 
     @cached_property
     def seen(self) -> np.ndarray:
-        """Frames in which the face can be redrawn."""
+        """[n] frames in which the face can be redrawn."""
         return np.flatnonzero(self.track.state == OK)
 
     @cached_property
@@ -77,7 +77,7 @@ class Film:
         return self.read(self.frames)
 
     def read(self, frames: Sequence[np.ndarray]) -> np.ndarray:
-        """The same of redrawn frames."""
+        """The same of redrawn frames, T of [H, W, 3]."""
         return read_landmarks(square(frames[i], self.to_frame[i], READ_ROOM, READ_SIDE) for i in self.seen)
 
     def plan(self, generator: CompactGenerator) -> FramePlan:
@@ -151,7 +151,7 @@ def redrawn(
 
 
 def measure(film: Film, made: Sequence[np.ndarray]) -> dict[str, float | None]:
-    """One row of the table."""
+    """One row of the table: redrawn frames, T of [H, W, 3] uint8, against the film's own."""
     lips, truth = film.read(made), film.lips
     opening, filmed = lip_opening(lips), lip_opening(truth)
     lag = best_lag(opening, filmed, 2)
@@ -189,7 +189,12 @@ def square(image: np.ndarray, to_frame: np.ndarray, room: tuple[float, float, fl
 
 
 def sheet(film: Film, rows: dict[str, Sequence[np.ndarray]], looks: Sequence[int] | None = None) -> np.ndarray:
-    """Mouths at the film's scale, upright, one row for each name; RGB."""
+    """Mouths at the film's scale, upright: [h, w, 3] RGB with one row for each name.
+
+    Args:
+        rows: frames, T of [H, W, 3] uint8, by name.
+        looks: numbers of the frames; LOOKS of those in which the face is seen by default.
+    """
     scale = float(np.median(np.hypot(film.to_frame[film.seen, 0, 0], film.to_frame[film.seen, 1, 0])))
     side = max(160, round(LOOKED_AT[2] * scale))
     at = film.seen[np.linspace(0, len(film.seen) - 1, LOOKS).round().astype(int)] if looks is None else looks
@@ -210,7 +215,13 @@ def evaluate_films(
     cache: Path | None = None,
     look: Callable[[Film, np.ndarray], None] = lambda *_: None,
 ) -> Iterator[dict]:
-    """Rows of the table, clip by clip; `look` gets every clip's contact sheet."""
+    """Rows of the table, clip by clip.
+
+    Args:
+        seconds: of every clip, from its beginning; None takes it whole.
+        cache: folder for the tracks of the faces.
+        look: gets every clip's contact sheet [h, w, 3].
+    """
     for path in paths:
         film, generator = load_film(path, seconds, cache), cast(CompactGenerator, pipe.generator())
         made = {

@@ -45,6 +45,7 @@ class OneLook:
         self._seen = judge.see(views)
 
     def see(self, views: Iterable[np.ndarray]) -> np.ndarray:
+        """The vectors [W, D] of as many views as are given."""
         return self._seen[: sum(1 for _ in views) - WINDOW + 1]
 
 

@@ -1,6 +1,6 @@
 """What can be measured of a drawn mouth against a filmed one. Landmarks and pixels only: no network of ours has a say.
 
-All crops are uint8 [T, S, S, 3]; landmarks are FaceMesh's [T, 478, 2] in crop px.
+Where nothing else is said, crops are uint8 [T, S, S, 3], and landmarks (points) FaceMesh's [T, 478, 2] in crop px.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, 
 
 
 def read_lips(crops: np.ndarray) -> np.ndarray:
-    """FaceMesh landmarks of crops, read at twice their size; frames without a face repeat the last."""
+    """FaceMesh landmarks [T, 478, 2] of crops, read at twice their size; frames without a face repeat the last."""
     larger = (
         cv2.copyMakeBorder(cv2.resize(crop, None, fx=2, fy=2), 96, 32, 64, 64, cv2.BORDER_REPLICATE) for crop in crops
     )

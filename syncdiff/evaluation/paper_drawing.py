@@ -119,7 +119,7 @@ def _keep(task: Task, mask: np.ndarray, write: Callable[[Path], object]) -> None
 
 
 def write_film(path: Path, images: Sequence[np.ndarray], sound: np.ndarray) -> None:
-    """RGB frames at 25 fps and sound at 16 kHz -> mp4: H.264 at CRF 10, AAC."""
+    """RGB frames, T of [H, W, 3] uint8, at 25 fps and sound [N] at 16 kHz -> mp4: H.264 at CRF 10, AAC."""
     height, width = (side - side % 2 for side in images[0].shape[:2])
     with av.open(str(path), "w", format="mp4") as out:
         video = out.add_stream("libx264", rate=FPS, options={"crf": "10"})

@@ -138,7 +138,7 @@ class Scorer:
         return [*self.voices, *(name for name, there in installed.items() if there)]
 
     def film(self, film: PreparedFilm, stranger: PreparedFilm | None) -> tuple[list[dict], dict[str, np.ndarray]]:
-        """A row for each method, and Inception's features of its faces. Raises InputError."""
+        """A row for each method, and Inception's features [n, 2048] of its faces. Raises InputError."""
         record = film.read()
         shown = record.film()
         truth, boxes, sound = shown.images, record.boxes, shown.sound

@@ -55,6 +55,7 @@ class Priors:
     speech: Tensor  # [B, K, D] E_a: AV-HuBERT's features of the frame; K is 1
 
     def to(self, *args, **kwargs) -> Priors:
+        """As `Tensor.to`, of all of them."""
         return Priors(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
 
     @classmethod
@@ -116,6 +117,7 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
             nn.init.zeros_(layer.weight), nn.init.zeros_(cast(Tensor, layer.bias))
 
     def forward(self, noisy: Tensor, timestep: Tensor, told: Priors) -> Tensor:
+        """Noisy latents [B, 3, h, w] at timesteps [B] -> the noise in them, [B, 3, h, w]."""
         seen = [noisy, told.masked]  # the order of section 3.4, noise first
         if self.config["identity"]:
             seen.append(told.identity)

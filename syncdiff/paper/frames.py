@@ -69,7 +69,12 @@ def cut(image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
 def paste(image: np.ndarray, square: np.ndarray, to_frame: np.ndarray, weight: float = 1.0) -> Patch:
     """The way back: the whole square is the generated one; where it ends inside the frame it fades in.
 
-    `weight` 0..1 fades all of it (soft ends of a gap)."""
+    Args:
+        image: [H, W, 3] uint8, the frame.
+        square: [256, 256, 3] uint8.
+        to_frame: [2, 3], square px -> frame px.
+        weight: 0..1, fades all of it (soft ends of a gap).
+    """
     x, y, side = _square(to_frame)
     here = image[y : y + side, x : x + side].astype(np.float32)
     drawn = cv2.resize(square, (side, side), interpolation=cv2.INTER_CUBIC if side > SIDE else cv2.INTER_AREA)

@@ -58,9 +58,11 @@ class PaperGenerator:
         self._film: _Film | None = None  # that `generate` is working on
 
     def align(self, clip: Clip, track: FaceTrack) -> np.ndarray:
+        """Where the square stands in every frame: [T, 2, 3], square px -> frame px."""
         return frames.place_frames(frames.face_boxes(track), clip.times, clip.width, clip.height)
 
     def face_clip(self, _clip: Clip, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> FaceFrames:
+        """The squares of a track that were cut at `to_frame` [T, 2, 3]."""
         return FaceFrames(crops, to_frame, frames.to_square(frames.face_boxes(track), to_frame), track.state == OK)
 
     def encode(self, samples: np.ndarray) -> Tensor:
@@ -72,7 +74,13 @@ class PaperGenerator:
     def generate(
         self, plan: FramePlan, speech: Tensor, start: int, *, steps: int, seed: int
     ) -> Iterator[GeneratorStep]:
-        """Generate the frames to redraw of the chunk that begins at output frame `start`."""
+        """Generate the frames to redraw of the chunk that begins at output frame `start`.
+
+        Args:
+            speech: [T25, D] of `encode`.
+            steps: 1 to 1000; of distilled weights 1 to 50. Raises InputError for others.
+            seed: with the frame's number it decides the noise.
+        """
         if self._film is None or self._film.plan is not plan:
             self._film = _Film(plan, speech)
         film = self._film

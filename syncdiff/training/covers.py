@@ -28,12 +28,15 @@ def covered(rng: Rng, crop: np.ndarray, lips: np.ndarray, others: np.ndarray, ki
 
 
 def clear(rng: Rng, crop: np.ndarray, lips: np.ndarray, others: np.ndarray, aside: float = 0.5) -> np.ndarray:
-    """The crop as it is, or in the share `aside` of cases with something that leaves the lips free."""
+    """The crop [S, S, 3] uint8 as it is, or in the share `aside` of cases with something that leaves the lips free.
+
+    The other arguments are those of `covered`.
+    """
     return _painted(rng, crop, lips, others, None, aside=True) if rng.random() < aside else crop
 
 
 def augmented(rng: Rng, crop: np.ndarray) -> np.ndarray:
-    """The crop as another camera, codec and alignment would show it."""
+    """The crop [S, S, 3] uint8 as another camera, codec and alignment would show it."""
     matrix = cv2.getRotationMatrix2D((64, 88), rng.normal(0, 3), rng.normal(1, 0.05))
     matrix[:, 2] += rng.normal(0, 1.5, 2)
     picture = cv2.warpAffine(crop, matrix, (S, S), borderMode=cv2.BORDER_REPLICATE)

@@ -34,6 +34,7 @@ class LandmarkNet(nn.Module):
         self.head = nn.Sequential(nn.Linear(128 * 5 * 6, 256), nn.SiLU(), nn.Linear(256, LIPS * 2))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """[B, 3, 80, 96] -> [B, 40, 2], and four layers' features [B, D, h, w], the last of them [B, 128, 5, 6]."""
         features = []
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.silu(norm(conv(x)))

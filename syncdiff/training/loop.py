@@ -45,6 +45,7 @@ class Average(Generic[Net]):
         return {name: value for name, value in self.module.state_dict().items() if name not in self._frozen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave; what is frozen stays."""
         rest = {name: value for name, value in self.module.state_dict().items() if name in self._frozen}
         self.module.load_state_dict(rest | state)
 

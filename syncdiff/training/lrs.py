@@ -153,10 +153,12 @@ class PreparedFilm:
 
 
 def latents_path(record: Path) -> Path:
+    """Where the latents of a film lie, beside its record."""
     return record.with_name(f"{record.stem}.latents.npy")
 
 
 def refusal_path(record: Path) -> Path:
+    """Where the reason lies why a film has no record."""
     return record.with_name(f"{record.stem}.refused.txt")
 
 

@@ -58,7 +58,12 @@ def make_samples(root: Path, sets: dict[str, int], seed: int = 0) -> tuple[np.nd
 
 
 def train(windows: np.ndarray, labels: np.ndarray, passes: int, seed: int = 0) -> OcclusionNet:
-    """AdamW with a cosine rate, so many passes over the samples; mirrored and shifted in brightness at random."""
+    """AdamW with a cosine rate, so many passes over the samples; mirrored and shifted in brightness at random.
+
+    Args:
+        windows: [N, 40, 48, 3] uint8.
+        labels: [N] bool, whether each is covered.
+    """
     torch.manual_seed(seed)
     rng, net = np.random.default_rng(seed), OcclusionNet()
     net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -45,12 +45,13 @@ class DenoisingLoss(nn.Module):
         noise: Tensor,
         timestep: Tensor,
     ) -> Tensor:
-        """The loss of a batch of `PaperRows`, encoded."""
+        """The loss [] of a batch of `PaperRows`, encoded: shapes stand there."""
         told = Priors(masked, identity, pose, self.tokens(heard, lengths, frame))
         noisy = self.scheduler.add_noise(clean, noise, cast(torch.IntTensor, timestep))
         return self.loss(noisy, noise, timestep, told)
 
     def loss(self, noisy: Tensor, noise: Tensor, timestep: Tensor, told: Priors) -> Tensor:
+        """Mean squared error of the noise [B, 3, h, w] that is in `noisy`."""
         return F.mse_loss(self.denoiser(noisy, timestep, told).float(), noise)
 
 
@@ -76,10 +77,12 @@ class ConsistencyLoss(DenoisingLoss):
         return self
 
     def forward(self, clean: Tensor, noise: Tensor, timestep: Tensor, **batch: Tensor) -> Tensor:
+        """As `DenoisingLoss`, timesteps [B] moved to the grid."""
         at_grid = timestep // GRID * GRID + GRID - 1
         return super().forward(clean=clean, noise=noise, timestep=at_grid, **batch)
 
     def loss(self, noisy: Tensor, noise: Tensor, timestep: Tensor, told: Priors) -> Tensor:  # noqa: ARG002
+        """Pseudo-Huber distance of two clean estimates from `noisy` [B, 3, h, w]."""
         estimate = self._clean(noisy, timestep, self.denoiser(noisy, timestep, told).float())
         with torch.no_grad():
             guess = self._teacher[0](noisy, timestep, told).float()

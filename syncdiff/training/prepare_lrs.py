@@ -73,7 +73,7 @@ def s3fd_finder(device: torch.device) -> FaceFinder:
 
 
 def mediapipe_finder(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Boxes around mediapipe's points of the largest face. Raises InputError for no face."""
+    """Boxes [T, 4] px around mediapipe's points of the largest face. Raises InputError for no face."""
     return face_boxes(choose(finished(track_faces(iter(images)))))
 
 

@@ -30,6 +30,7 @@ class SyncMatcher(nn.Module):
         )
 
     def forward(self, features: Tensor, speech: Tensor) -> Tensor:
+        """[B, 128, 5, 6] and [B, K, D], row by row of one moment -> the loss []."""
         seen, heard = F.normalize(self.seen(features), dim=1), F.normalize(self.heard(speech), dim=1)
         logits, own = seen @ heard.T / TEMPERATURE, torch.arange(len(seen), device=seen.device)
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2

@@ -159,7 +159,7 @@ class PaperRows(Dataset):
 
 
 def encoded(vae: VQModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A batch of `PaperRows` with its pictures, if it has any, as latents."""
+    """A batch of `PaperRows` with its pictures, if it has any, as latents [B, 3, 64, 64] and [B, 3 NP, 64, 64]."""
     if "pictures" not in batch:
         return batch
     pictures = batch["pictures"]
@@ -215,6 +215,7 @@ class PaperTrainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def save(self, vae: VQModel) -> None:
+        """Everything that `resume` brings back, and the moving average as a pipeline."""
         scaler = self.accelerator.scaler
         self.run.save(scaler=scaler.state_dict() if scaler else None)  # of fp16: else the first updates would overflow
         schedule = cast(DDIMScheduler, few_step_schedule()) if self.preset.distils else paper_schedule()

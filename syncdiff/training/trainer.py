@@ -125,7 +125,8 @@ class Trainer:
         return line
 
     def regress(self, clean: Tensor, conditioning: Conditioning) -> tuple[dict[str, Tensor], Tensor]:
-        """Mean absolute error of the frame predicted at the last timestep from zeros, with the objective's weights."""
+        """Mean absolute error of the frame predicted at the last timestep from zeros, with the objective's weights;
+        and that frame, [B, C, h, w] as `clean`."""
         steps = self.objective.scheduler.config["num_train_timesteps"]
         last = torch.full((len(clean),), steps - 1, device=clean.device)
         estimate = self.model(torch.zeros_like(clean), last, conditioning).float()
