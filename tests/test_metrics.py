@@ -12,7 +12,7 @@ import torch
 
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.evaluation import drift, metrics
-from syncdiff.evaluation.baselines import Regressor, SourceClip, bent_by, draw, frozen, left_alone
+from syncdiff.evaluation.baselines import Regressor, SourceClip, draw, frozen, left_alone, warped_by
 from syncdiff.evaluation.evaluate import LOOKS, Sheet
 from syncdiff.evaluation.reports import headline, table
 from syncdiff.generator import CompactGenerator
@@ -78,12 +78,12 @@ def test_baselines_keep_what_lies_around_the_mouth(head):
     assert (held == held[:1]).all()
 
 
-def test_a_network_that_has_learned_nothing_draws_the_bent_mouth(head):
+def test_a_network_that_has_learned_nothing_draws_the_warped_mouth(head):
     net, speech = Denoiser(widths=(16, 32, 64), speech_width=32).eval(), SpeechEncoder(width=32, layers=1).eval()
     drawn = draw(CompactGenerator(net, speech, compact_schedule()), head, head.sound, steps=2)
-    bent = bent_by(SimpleNamespace(speech=speech))(head, head.sound)
-    assert np.abs(drawn.astype(int) - bent).max() <= 1
-    assert (bent != head.crops).any()
+    warped = warped_by(SimpleNamespace(speech=speech))(head, head.sound)
+    assert np.abs(drawn.astype(int) - warped).max() <= 1
+    assert (warped != head.crops).any()
 
 
 def test_table_averages_over_clips_that_have_a_figure_and_over_groups_of_sets():

@@ -10,7 +10,7 @@ pack     puts prepared clips (see `syncdiff.training.prepare`) into folders of a
          is read.
 run      unpacks into WORK/data what is not there yet, proves the GPU (tests marked gpu, times), trains the speech
          encoder where a teacher is among the packs, then the denoiser, and writes all that came of it into RESULTS, in
-         pieces under 16 MiB, after every step. A step that fails is told there, and the next one is tried. It stops
+         pieces under 16 MiB, after every step. A step that fails is listed there, and the next one is tried. It stops
          after --minutes; the same command goes on from WORK, with more packs if more are given. A pack that was
          unpacked before need not be given again.
 join     puts the pieces together: results.json, logs, contact sheets, the weights of what was trained.
@@ -64,7 +64,7 @@ LEAST = 60  # seconds that must be left of a call for a training to begin: a min
 class Results:
     """What RESULTS/results.json says, written again after every step: a call that is cut off has handed back the rest.
 
-    A step that fails is told there, and the next one is tried: the GPU may not be lent again.
+    A step that fails is listed there, and the next one is tried: the GPU may not be lent again.
     """
 
     def __init__(self, work: Path, out: Path) -> None:
@@ -72,7 +72,7 @@ class Results:
         self.found: dict[str, object] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def step(self, name: str, call: Callable[[], dict[str, object]]) -> None:
-        """Do one step; `call` returns what is to be told of it."""
+        """Do one step; `call` returns what is noted of it."""
         print(f"--- {name}", flush=True)
         began = time.perf_counter()
         try:
@@ -130,10 +130,10 @@ def compact_times() -> dict[str, object]:
         shape = (frames, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
         noise, *pictures, mask = (torch.randn(shape, device=place) for _ in range(5))
         speech = torch.randn(frames, net.config.tokens, net.config.speech_width, device=place)
-        told = Conditioning(*pictures, speech, torch.randn(frames, 2, SHAPE, device=place), mask)
+        conditioning = Conditioning(*pictures, speech, torch.randn(frames, 2, SHAPE, device=place), mask)
         for half, precision in precisions().items():
             with precision:
-                seconds = timed(lambda: list(sampler.sample(lambda x, t: net(x, t, told), noise, schedule, 2)))  # noqa: B023
+                seconds = timed(lambda: list(sampler.sample(lambda x, t: net(x, t, conditioning), noise, schedule, 2)))  # noqa: B023
             found[f"compact, seconds a frame, {frames} at once, {half}"] = seconds / frames
     return found
 
@@ -145,16 +145,16 @@ def paper_times(preset: str) -> dict[str, object]:
     net = PaperDenoiser(**PAPER_PRESETS[preset].denoiser).to(place).eval()
     noise, masked, identity = (torch.randn(1, 3, 64, 64, device=place) for _ in range(3))
     pose = torch.randn(1, 3 * net.config.previous, 64, 64, device=place)
-    told = Priors(masked, identity, pose, torch.randn(1, net.config.tokens, net.config.speech_width, device=place))
+    priors = Priors(masked, identity, pose, torch.randn(1, net.config.tokens, net.config.speech_width, device=place))
     t = torch.tensor([500], device=place)
     for half, precision in precisions().items():
         with precision:
-            found[f"paper, seconds a step, {half}"] = timed(lambda: net(noise, t, told))
+            found[f"paper, seconds a step, {half}"] = timed(lambda: net(noise, t, priors))
     if place.type == "cuda" and find_spec("xformers"):
         try:
             net.unet.enable_xformers_memory_efficient_attention()
             with precisions()["bf16"]:
-                found["paper, seconds a step, bf16, xformers"] = timed(lambda: net(noise, t, told))
+                found["paper, seconds a step, bf16, xformers"] = timed(lambda: net(noise, t, priors))
         except Exception as error:  # noqa: BLE001 -- a build for another torch raises anything
             found["xformers"] = f"{type(error).__name__}: {error}"
     return found
@@ -163,8 +163,8 @@ def paper_times(preset: str) -> dict[str, object]:
 def counted(name: str, folder: Path) -> dict[str, object]:
     """What a run's state says of it."""
     state = torch.load(folder / "state.pt", weights_only=True, mmap=True, map_location="cpu")
-    told: dict[str, object] = {f"{name}, {key}": state[key] for key in ("update", "samples")}
-    return told | {f"{name}, samples a second": round(state["samples"] / state["elapsed"], 1)}
+    noted: dict[str, object] = {f"{name}, {key}": state[key] for key in ("update", "samples")}
+    return noted | {f"{name}, samples a second": round(state["samples"] / state["elapsed"], 1)}
 
 
 def train_speech(args: argparse.Namespace, until: float) -> dict[str, object]:

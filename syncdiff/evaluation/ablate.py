@@ -2,9 +2,9 @@
 
     python -m syncdiff.evaluation.ablate DATA OUT --speech SPEECH [--updates 800] [--rows NAME ...] [--distilled SPEECH]
 
-Every row is one change to one of two set-ups. *plain* is the paper's: the identity frame as it is, and the sound told
-by its tokens alone. *bent* is the product's: the lip shape forecast from the sound is told too, and the identity frame
-comes bent to it. OUT/ROW holds each run (cut off, it goes on), OUT/helpers what rows of the same features share, and
+Every row is one change to one of two set-ups. *plain* is the paper's: the identity frame as it is, and of the sound its
+tokens alone. *warped* is the product's: the lip shape forecast from the sound is an input too, and the identity frame
+comes warped to it. OUT/ROW holds each run (cut off, it goes on), OUT/helpers what rows of the same features share, and
 OUT/ablations.md and .csv the table: r of lip opening with the true lips to the clip's own voice, and with the speaker's
 lips to a foreign one; the judge's confidence; what moves under silence; sharpness, jitter.
 """
@@ -109,7 +109,7 @@ def _plain(*, bottleneck: int = 4, **changes) -> Preset:
     )
 
 
-def _bent(share: dict[str, float] | None = None, **config) -> Preset:
+def _warped(share: dict[str, float] | None = None, **config) -> Preset:
     changes: dict[str, Any] = {} if share is None else {"share": share}
     return Preset(
         denoiser={"widths": WIDTHS}, batch=BATCH, config=TrainConfig(**{"chained": CHAINED, **config}), **changes
@@ -122,7 +122,7 @@ ROWS = {
     "previous": Row("plain: reference frame", replace(_plain(bottleneck=WHOLE), build=no_reference_inputs)),
     "bottlenecked previous": Row("plain: reference frame", replace(_plain(), build=no_reference_inputs)),
     "random + bottlenecked previous": Row("plain: reference frame", _plain()),
-    "L1 regressor without the bend": Row(
+    "L1 regressor without the warp": Row(
         "plain: losses",
         replace(_plain(), config=replace(_plain().config, regressor=True, chained=0, pose_dropout=1.0)),
         steps=1,
@@ -133,12 +133,12 @@ ROWS = {
     "log mel": Row("plain: audio features", _plain(), "log mel"),
     "distilled": Row("plain: audio features", _plain(), "distilled"),
     "log mel, whole previous": Row("plain: neither", _plain(bottleneck=WHOLE), "log mel"),
-    "as the product": Row("bent", _bent()),
-    "without rendered heads": Row("bent: data", _bent(without("rendered"))),
-    "without puppets": Row("bent: data", _bent(without("puppets"))),
-    "sync loss 0.02": Row("bent: losses", _bent(sync=0.02)),
-    "sync loss 0.1": Row("bent: losses", _bent(sync=0.1)),
-    "L1 regressor": Row("bent: losses", _bent(regressor=True, chained=0, pose_dropout=1.0), steps=1),
+    "as the product": Row("warped", _warped()),
+    "without rendered heads": Row("warped: data", _warped(without("rendered"))),
+    "without puppets": Row("warped: data", _warped(without("puppets"))),
+    "sync loss 0.02": Row("warped: losses", _warped(sync=0.02)),
+    "sync loss 0.1": Row("warped: losses", _warped(sync=0.1)),
+    "L1 regressor": Row("warped: losses", _warped(regressor=True, chained=0, pose_dropout=1.0), steps=1),
 }
 
 

@@ -1,8 +1,8 @@
-"""Who makes mouths for `evaluate`: our model, and what it must beat.
+"""Methods for `evaluate`: our model, and what it must beat.
 
-A maker is given a filmed clip and a sound and returns the clip's crops speaking it. Beside our model: the video left as
+A method takes a filmed clip and a sound and returns the clip's crops speaking it. Beside our model: the video left as
 it was, one mouth held all the time, the clip's own mouth from the moment that sounds most alike, the mouth that our
-model is shown (bent to the forecast, no network), and a regressor of Wav2Lip's shape where its weights are given. All
+model is shown (warped to the forecast, no network), and a regressor of Wav2Lip's shape where its weights are given. All
 that is drawn is pasted as the product pastes it (without the invisible mark).
 """
 
@@ -145,7 +145,7 @@ def nearest_by(pipe: SyncDiffPipeline) -> Method:
     return make
 
 
-def bent_by(pipe: SyncDiffPipeline) -> Method:
+def warped_by(pipe: SyncDiffPipeline) -> Method:
     """The reference alone, without the network: the mouth warped to the forecast shape."""
 
     def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Does the drawing drift in a minute of frame after frame? Ten seconds at a time, on people never trained on.
 
-    python -m syncdiff.evaluation.drift DATA [SET ...] [--weights assets/weights] [--steps 2] [--seconds 60]
+    python -m syncdiff.evaluation.drift DATA [SET ...] [--weights assets/weights] [--steps N] [--seconds 60]
                                      [--unbroken]
 
 The first prepared clip of every set runs forward and back, as the pipeline plays it under a longer voice, and speaks

@@ -1,13 +1,13 @@
 """How well do the lips follow? Landmarks decide, on people the model has never seen.
 
-    python -m syncdiff.evaluation.evaluate DATA [SET ...] [--weights assets/weights] [--steps 2] [--limit N]
+    python -m syncdiff.evaluation.evaluate DATA [SET ...] [--weights assets/weights] [--steps N] [--limit N]
                                            [--csv FILE] [--regressor FOLDER] [--sheet FILE.png]
 
-For every prepared clip of the sets (see `prepare`) the mouth is made three times - to its own voice, to another
-person's, to silence - and mediapipe reads the lips of what was made. r is the correlation of lip opening: with the
-clip's own lips (matched), with the lips of the one who really spoke (foreign), with the clip's own lips again (silence,
-where it should be nothing). Several makers (see `makers`) do this in turn: our model, and what it must beat. Two tables
-come out (see `tables`).
+For every prepared clip of the sets (see `prepare`) the mouth is redrawn three times - to its own voice, to another
+person's, to silence - and mediapipe reads the lips of the result. r is the correlation of lip opening: with the clip's
+own lips (matched), with the lips of the one who really spoke (foreign), with the clip's own lips again (silence, where
+it should be nothing). Several methods (see `baselines`) do this in turn: our model, and what it must beat. Two tables
+come out (see `reports`).
 """
 
 from __future__ import annotations
@@ -25,22 +25,13 @@ import torch
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.devices import best_device
 from syncdiff.errors import InputError
-from syncdiff.evaluation.baselines import (
-    Method,
-    SourceClip,
-    bent_by,
-    clips_of,
-    drawn_by,
-    frozen,
-    left_alone,
-    nearest_by,
-    regressed_by,
-)
+from syncdiff.evaluation import baselines, reports
+from syncdiff.evaluation.baselines import Method, SourceClip, clips_of
 from syncdiff.evaluation.input_sensitivity import evaluate_input_sensitivity
 from syncdiff.evaluation.metrics import closure, jitter, lip_distance, psnr, read_lips, sharpness, ssim
 from syncdiff.evaluation.paper_results import Table
 from syncdiff.evaluation.protocol import evaluate_as_published
-from syncdiff.evaluation.reports import BENT, FROZEN, LEFT, NEAREST, OURS, REGRESSOR, headline, shown, table, write_csv
+from syncdiff.evaluation.reports import shown, write_csv
 from syncdiff.geometry.crops import WINDOW
 from syncdiff.geometry.mouth_shape import SpeakerScale, lip_shape
 from syncdiff.job import Job
@@ -185,14 +176,20 @@ def main() -> None:
     if args.protocol:
         sys.exit(as_published(args))
     pipe, sheet = SyncDiffPipeline.ready(args.weights), Sheet()
-    makers = {OURS: sheet.watching(drawn_by(pipe, SampleOptions(steps=args.steps or SampleOptions.steps)))}
+    options = SampleOptions(steps=args.steps or SampleOptions.steps)
+    makers = {reports.OURS: sheet.watching(baselines.drawn_by(pipe, options))}
     if args.regressor:
-        makers[REGRESSOR] = regressed_by(pipe, args.regressor)
+        makers[reports.REGRESSOR] = baselines.regressed_by(pipe, args.regressor)
     if not args.alone:
-        makers |= {BENT: bent_by(pipe), LEFT: left_alone, FROZEN: frozen, NEAREST: nearest_by(pipe)}
+        makers |= {
+            reports.WARPED: baselines.warped_by(pipe),
+            reports.LEFT: baselines.left_alone,
+            reports.FROZEN: baselines.frozen,
+            reports.NEAREST: baselines.nearest_by(pipe),
+        }
     judge = (found := JudgeNet.shipped()) and found.to(best_device())
     rows = shown(evaluate(makers, judge, args.data, tuple(args.sets), args.limit))
-    print(headline(rows), table(rows), sep="\n\n")
+    print(reports.headline(rows), reports.table(rows), sep="\n\n")
     if args.sheet:
         sheet.write(args.sheet)
     write_csv(args.csv, rows)

@@ -64,12 +64,12 @@ def variances(pipe: SyncDiffPipeline, film: Film) -> tuple[float, float]:
             tokens = token_window(heard, when, tokens=net.config["tokens"], rate=pipe.speech.rate)
             noisy = pipe.scheduler.add_noise(whole[i : i + 1], noise, step.to(whole.device))
             itself = [i] * SPREAD
-            for told in (
+            for priors in (
                 Priors(hidden[itself], whole, pose[itself], tokens.expand(SPREAD, -1, -1)),
                 Priors(hidden, whole[itself], pose, tokens.expand(SPREAD, -1, -1)),
             ):
                 with autocast(net.device):
-                    net(noisy.expand(SPREAD, -1, -1, -1), step.expand(SPREAD).to(net.device), told.to(net.device))
+                    net(noisy.expand(SPREAD, -1, -1, -1), step.expand(SPREAD).to(net.device), priors.to(net.device))
     finally:
         hook.remove()
     return float(np.mean(found[::2])), float(np.mean(found[1::2]))

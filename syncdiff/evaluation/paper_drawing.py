@@ -143,15 +143,15 @@ def estimate(pipe: SyncDiffPipeline, frames: Sequence[int], batch: int, steps: i
     rows, config = min(batch, len(frames)), pipe.denoiser.config
     latents, pose = torch.zeros(rows, 3, 64, 64), torch.zeros(rows, 3 * config["previous"], 64, 64)
     speech = torch.zeros(rows, config["tokens"], pipe.speech.config["width"])
-    told = Priors(latents, latents, pose, speech).to(pipe.device)
+    priors = Priors(latents, latents, pose, speech).to(pipe.device)
     seconds = []
     for _ in range(2):  # the first is to warm up
         began = time.perf_counter()
         with autocast(pipe.device):
-            pipe.denoiser(told.masked, torch.full((rows,), 999, device=pipe.device), told)
+            pipe.denoiser(priors.masked, torch.full((rows,), 999, device=pipe.device), priors)
             _wait(pipe.device)
             step = time.perf_counter() - began
-            to_latents(pipe.vae, to_pixels(pipe.vae, told.masked))
+            to_latents(pipe.vae, to_pixels(pipe.vae, priors.masked))
             _wait(pipe.device)
         # A frame is decoded once and encoded twice: the masked one, and what was generated.
         seconds.append(steps * step + 2 * (time.perf_counter() - began - step))

@@ -203,8 +203,8 @@ class Scorer:
             return None, None
         pictures = syncnet_v2.squashed(syncnet_v2.jpegs(decode_frames(file)))
         seen = [np.zeros((0, 1024), np.float32), *syncnet_v2.see(self.net, pictures)]
-        told = syncnet_v2.lse(np.concatenate(seen), syncnet_v2.hear(self.net, sound), syncnet_v2.NAMES["frame"])
-        return told.confidence, told.distance
+        lse = syncnet_v2.lse(np.concatenate(seen), syncnet_v2.hear(self.net, sound), syncnet_v2.NAMES["frame"])
+        return lse.confidence, lse.distance
 
 
 def opening(images: Sequence[np.ndarray]) -> np.ndarray:

@@ -71,14 +71,14 @@ def read(features: str, record: ClipRecord, lips: np.ndarray) -> list[Read]:
     true = SpeakerScale.of(record.shape).units(record.shape)
     rows = []
     for what, place, seen in (("opening", OPENING, record.opening), ("width", WIDTH, record.width)):
-        told, n = lips[:, place], len(seen)
+        predicted, n = lips[:, place], len(seen)
         found = [
-            correlation(told[max(0, lag) : n + min(0, lag)], seen[max(0, -lag) : n + min(0, -lag)])
+            correlation(predicted[max(0, lag) : n + min(0, lag)], seen[max(0, -lag) : n + min(0, -lag)])
             for lag in range(-LAGS, LAGS + 1)
         ]
         lags = [r for r in found if r is not None]
         if len(lags) == len(found):
-            spread = float(told.std() / max(np.nanstd(true[:, place]), 1e-6))
+            spread = float(predicted.std() / max(np.nanstd(true[:, place]), 1e-6))
             rows.append(Read(features, record.set, record.name, what, tuple(lags), spread))
     return rows
 
@@ -95,7 +95,7 @@ def probe(
     return [row for r, x in heard for row in read(name, r, forecast([head], per_frame(x, len(r))))]
 
 
-def forecast_rows(encoder: SpeechEncoder, test: list[ClipRecord]) -> list[Read]:
+def predictedrows(encoder: SpeechEncoder, test: list[ClipRecord]) -> list[Read]:
     """The encoder's own forecast, at every frame's middle."""
     rows = []
     for record in test:
@@ -156,7 +156,7 @@ def main() -> None:
         kinds[TEACHER] = map(TeacherStates(args.teacher, voices, args.cache).of, both)
     kinds[OURS] = (encode_speech(encoder, r.sound / np.float32(32768)).numpy() for r in both)
     rows = [row for name, states in kinds.items() for row in probe(name, states, train, test)]
-    rows += forecast_rows(encoder, test)
+    rows += predictedrows(encoder, test)
     print(table(rows))
     write_csv(args.csv, [asdict(row) for row in rows])
 

@@ -137,18 +137,18 @@ class Run:
 
     def _means(self, rows: list[dict], reading: LipReading | None) -> Rows:
         """Of every column over the films of a method; FID, WER and the columns as TalkLip over all of them together."""
-        told: Rows = {}
+        means: Rows = {}
         for method in dict.fromkeys(row["method"] for row in rows):
             here = [row for row in rows if row["method"] == method]
             known = {c: [row[c] for row in here if row.get(c) is not None] for c in COLUMNS}
             pooled = {c: [value for values in known.pop(c) for value in values] for c in (TALKLIP_PSNR, TALKLIP_SSIM)}
-            told[method] = {c: float(np.mean(v)) if v else None for c, v in (known | pooled).items()}
-            told[method] |= {"films": len(here)} | {c: sum(known[c]) for c in ("frames", "not drawn")}
-            told[method]["WER"] = reading.wer(here, method) if reading else None
-            told[method]["FID"] = self._fid(here, method)
+            means[method] = {c: float(np.mean(v)) if v else None for c, v in (known | pooled).items()}
+            means[method] |= {"films": len(here)} | {c: sum(known[c]) for c in ("frames", "not drawn")}
+            means[method]["WER"] = reading.wer(here, method) if reading else None
+            means[method]["FID"] = self._fid(here, method)
             if method == "GT":
-                told[method] |= {TALKLIP_PSNR: None}
-        return told
+                means[method] |= {TALKLIP_PSNR: None}
+        return means
 
     def _fid(self, rows: list[dict], method: str) -> float | None:
         if self.scorer.inception is None or method == "GT":
@@ -192,10 +192,10 @@ def _write_films(path: Path, rows: list[dict]) -> None:
 # --- the table
 
 
-def table(told: Rows, beside: Rows, columns: Sequence[str] = COLUMNS) -> list[list[str]]:
+def table(ours: Rows, beside: Rows, columns: Sequence[str] = COLUMNS) -> list[list[str]]:
     """Head and rows, ours first, then the published; "-" where nothing is known."""
     rows = [["method", *columns]]
-    for method, figures in (told | beside).items():
+    for method, figures in (ours | beside).items():
         known = {column: figures.get(column) for column in columns}
         cells = ["-" if value is None else f"{value:{'.0f' if c in WHOLE else '.3f'}}" for c, value in known.items()]
         rows.append([method, *cells])
@@ -216,9 +216,9 @@ def write_table(out: Path, name: str, rows: list[list[str]], notes: list[str]) -
     """OUT/NAME.csv, and in OUT/NAME.md the same as Markdown with the notes below; returns the latter."""
     columns = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
     write_whole(out / f"{name}.csv", lambda path: write_csv(path, columns))
-    told = "\n".join([markdown(rows[0], rows[1:]), "", *notes])
-    write_whole(out / f"{name}.md", lambda path: path.write_text(told + "\n"))
-    return told
+    text = "\n".join([markdown(rows[0], rows[1:]), "", *notes])
+    write_whole(out / f"{name}.md", lambda path: path.write_text(text + "\n"))
+    return text
 
 
 def evaluate_as_published(

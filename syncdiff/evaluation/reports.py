@@ -14,8 +14,8 @@ import numpy as np
 from syncdiff.training.sets import GROUPS
 
 # Makers, as the rows name them.
-OURS, LEFT, FROZEN, NEAREST, BENT, REGRESSOR = (
-    "syncdiff", "left as it was", "frozen mouth", "nearest mouth", "bent mouth", "L1 regressor",
+OURS, LEFT, FROZEN, NEAREST, WARPED, REGRESSOR = (
+    "syncdiff", "left as it was", "frozen mouth", "nearest mouth", "warped mouth", "L1 regressor",
 )  # fmt: skip
 
 
@@ -76,8 +76,8 @@ def _mean(rows: list[dict], column: str) -> float | None:
 # The README's table: what stands in a row, how its cells are written - {maker.column}, a mean over clips - and the aim.
 HEADLINE = (
     ("own voice: r with the true lips (at the best lag)", "{ours.matched_r} ({ours.best_r})", "0.85 / 0.50 (0.65)"),
-    ("the same without the network (the bent mouth alone); L1 regressor; nearest mouth; frozen mouth",
-     "{bent.matched_r}; {regressor.matched_r}; {nearest.matched_r}; {frozen.matched_r}", "less than ours"),
+    ("the same without the network (the warped mouth alone); L1 regressor; nearest mouth; frozen mouth",
+     "{warped.matched_r}; {regressor.matched_r}; {nearest.matched_r}; {frozen.matched_r}", "less than ours"),
     ("clips whose best lag is 0 or 1 frame", "{on_time}", "all"),
     ("another's voice: r with the lips that spoke it (the video left as it was)",
      "{ours.foreign_r} ({left.foreign_r})", "0.75 / -"),
@@ -85,14 +85,14 @@ HEADLINE = (
     ("silence: movement against the source's; r with the source's lips",
      "{ours.silence_move:%}; {ours.silence_r}", "25 %; 0.15"),
     ("how far the lips open against the truth", "{ours.opening_ratio:%}", "-"),
-    ("sharpness of the mouth / jitter against the source (the bent mouth alone)",
-     "{ours.sharpness} / {ours.jitter} ({bent.sharpness} / {bent.jitter})", "0.90 / 1.2"),
-    ("PSNR / SSIM / LMD against the true mouth (the bent mouth alone)",
-     "{ours.PSNR} dB / {ours.SSIM} / {ours.LMD} px ({bent.PSNR} / {bent.SSIM} / {bent.LMD})", "-"),
+    ("sharpness of the mouth / jitter against the source (the warped mouth alone)",
+     "{ours.sharpness} / {ours.jitter} ({warped.sharpness} / {warped.jitter})", "0.90 / 1.2"),
+    ("PSNR / SSIM / LMD against the true mouth (the warped mouth alone)",
+     "{ours.PSNR} dB / {ours.SSIM} / {ours.LMD} px ({warped.PSNR} / {warped.SSIM} / {warped.LMD})", "-"),
     ("confidence of our own judge: own voice (filmed); another's (the video left as it was)",
      "{ours.confidence} ({left.confidence}); {ours.foreign_confidence} ({left.foreign_confidence})", "-"),
 )  # fmt: skip
-ALIASES = {"ours": OURS, "left": LEFT, "frozen": FROZEN, "nearest": NEAREST, "bent": BENT, "regressor": REGRESSOR}
+ALIASES = {"ours": OURS, "left": LEFT, "frozen": FROZEN, "nearest": NEAREST, "warped": WARPED, "regressor": REGRESSOR}
 
 
 @dataclass(frozen=True)

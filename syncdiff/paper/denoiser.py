@@ -116,14 +116,14 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
         for layer in _zero_at_first(self.unet):
             nn.init.zeros_(layer.weight), nn.init.zeros_(cast(Tensor, layer.bias))
 
-    def forward(self, noisy: Tensor, timestep: Tensor, told: Priors) -> Tensor:
+    def forward(self, noisy: Tensor, timestep: Tensor, priors: Priors) -> Tensor:
         """Noisy latents [B, 3, h, w] at timesteps [B] -> the noise in them, [B, 3, h, w]."""
-        seen = [noisy, told.masked]  # the order of section 3.4, noise first
+        seen = [noisy, priors.masked]  # the order of section 3.4, noise first
         if self.config["identity"]:
-            seen.append(told.identity)
+            seen.append(priors.identity)
         if self.config["bottleneck"]:
-            seen += [self.bottleneck_proj(frame) for frame in told.pose.split(LATENTS, dim=1)]
-        return self.unet(torch.cat(seen, dim=1), timestep, told.speech).sample
+            seen += [self.bottleneck_proj(frame) for frame in priors.pose.split(LATENTS, dim=1)]
+        return self.unet(torch.cat(seen, dim=1), timestep, priors.speech).sample
 
 
 def _zero_at_first(unet: UNet2DConditionModel) -> list[nn.Conv2d]:

@@ -87,8 +87,8 @@ class PaperGenerator:
         for i in range(start, min(start + CHUNK, len(plan))):
             if not plan.to_redraw[i]:
                 continue
-            told = self._priors(film, i)
-            for done, latents in enumerate(self._denoised(told, steps, seed, i), start=1):
+            priors = self._priors(film, i)
+            for done, latents in enumerate(self._denoised(priors, steps, seed, i), start=1):
                 if done < steps:
                     yield GeneratorStep((i,))
                 else:
@@ -106,8 +106,8 @@ class PaperGenerator:
         for i in range(max(map(len, plans))):
             rows = [n for n, plan in enumerate(plans) if i < len(plan) and plan.to_redraw[i]]
             if rows:
-                told = Priors.stacked([self._priors(films[n], i) for n in rows])
-                *_, latents = self._denoised(told, steps, seed, i)
+                priors = Priors.stacked([self._priors(films[n], i) for n in rows])
+                *_, latents = self._denoised(priors, steps, seed, i)
                 for n, square in zip(rows, self._finished([films[n] for n in rows], i, latents), strict=True):
                     yield n, i, square
 
@@ -133,21 +133,21 @@ class PaperGenerator:
             speech=token_window(film.speech, when, tokens=self.denoiser.config["tokens"], rate=self.speech.rate),
         ).to(self.denoiser.device)
 
-    def _denoised(self, told: Priors, steps: int, seed: int, i: int) -> Iterator[Tensor]:
+    def _denoised(self, priors: Priors, steps: int, seed: int, i: int) -> Iterator[Tensor]:
         """DDIM with eta 0, or a distilled network's steps, from the frame's own noise; yields [B, 3, h, w] latents.
 
         The noise follows from the seed and the frame's number alone, so it is one for all films of a batch."""
         scheduler = sampling_schedule(self.scheduler, steps)
-        dice, rows = torch.Generator().manual_seed((seed + 1) * 1_000_003 + i), len(told.identity)
+        dice, rows = torch.Generator().manual_seed((seed + 1) * 1_000_003 + i), len(priors.identity)
 
         def noise() -> Tensor:
-            fresh = torch.randn(told.identity.shape[1:], generator=dice).to(self.denoiser.device)
+            fresh = torch.randn(priors.identity.shape[1:], generator=dice).to(self.denoiser.device)
             return fresh.expand(rows, -1, -1, -1)
 
         x = noise()
         for t in scheduler.timesteps:
             with autocast(self.denoiser.device):
-                guess = self.denoiser(x, t.expand(rows).to(x.device), told).float()
+                guess = self.denoiser(x, t.expand(rows).to(x.device), priors).float()
             if isinstance(scheduler, LCMScheduler):  # clean estimate, then noise anew (Song et al. 2023, algorithm 1)
                 x = cast(Tensor, cast(LCMSchedulerOutput, scheduler.step(guess, int(t), x)).denoised)
                 yield x

@@ -46,13 +46,13 @@ class DenoisingLoss(nn.Module):
         timestep: Tensor,
     ) -> Tensor:
         """The loss [] of a batch of `PaperRows`, encoded: shapes stand there."""
-        told = Priors(masked, identity, pose, self.tokens(heard, lengths, frame))
+        priors = Priors(masked, identity, pose, self.tokens(heard, lengths, frame))
         noisy = self.scheduler.add_noise(clean, noise, cast(torch.IntTensor, timestep))
-        return self.loss(noisy, noise, timestep, told)
+        return self.loss(noisy, noise, timestep, priors)
 
-    def loss(self, noisy: Tensor, noise: Tensor, timestep: Tensor, told: Priors) -> Tensor:
+    def loss(self, noisy: Tensor, noise: Tensor, timestep: Tensor, priors: Priors) -> Tensor:
         """Mean squared error of the noise [B, 3, h, w] that is in `noisy`."""
-        return F.mse_loss(self.denoiser(noisy, timestep, told).float(), noise)
+        return F.mse_loss(self.denoiser(noisy, timestep, priors).float(), noise)
 
 
 class ConsistencyLoss(DenoisingLoss):
@@ -81,16 +81,16 @@ class ConsistencyLoss(DenoisingLoss):
         at_grid = timestep // GRID * GRID + GRID - 1
         return super().forward(clean=clean, noise=noise, timestep=at_grid, **batch)
 
-    def loss(self, noisy: Tensor, noise: Tensor, timestep: Tensor, told: Priors) -> Tensor:  # noqa: ARG002
+    def loss(self, noisy: Tensor, noise: Tensor, timestep: Tensor, priors: Priors) -> Tensor:  # noqa: ARG002
         """Pseudo-Huber distance of two clean estimates from `noisy` [B, 3, h, w]."""
-        estimate = self._clean(noisy, timestep, self.denoiser(noisy, timestep, told).float())
+        estimate = self._clean(noisy, timestep, self.denoiser(noisy, timestep, priors).float())
         with torch.no_grad():
-            guess = self._teacher[0](noisy, timestep, told).float()
+            guess = self._teacher[0](noisy, timestep, priors).float()
             before = self._clean(noisy, timestep, guess)
             alpha = self._alpha(timestep - GRID)
             nearer = alpha.sqrt() * before + (1 - alpha).sqrt() * guess
             earlier = (timestep - GRID).clamp_min(0)
-            target = self._clean(nearer, earlier, self.denoiser(nearer, earlier, told).float())
+            target = self._clean(nearer, earlier, self.denoiser(nearer, earlier, priors).float())
             target = torch.where((timestep < GRID).view(-1, 1, 1, 1), before, target)  # the path's end
         return ((estimate - target).square() + self.HUBER**2).sqrt().mean() - self.HUBER
 
