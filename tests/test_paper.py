@@ -52,8 +52,6 @@ from syncdiff.provenance import verify
 from syncdiff.results import Progress, Result
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import Scores
-from syncdiff.web.jobs import JobRequest, JobService
-from syncdiff.web.queue import Visitor
 from syncdiff.weights.folders import COMPACT, chosen, read_network
 from tests.released import small_vq, stirred
 
@@ -204,7 +202,7 @@ def test_the_variants_of_the_ablation_tables_are_told_less_or_more():
 # --- the frame
 
 
-def test_a_square_frame_is_taken_whole_and_another_is_cut_around_the_face():
+def test_a_square_frame_is_taken_whole_and_another_is_cut_around_the_face_and_meets_it_at_its_edge():
     boxes = np.tile(np.array([60.0, 40, 110, 100]), (5, 1))
     whole = place_frames(boxes, np.arange(5) / 25, 160, 160)
     image = np.random.default_rng(0).integers(0, 256, (160, 160, 3), dtype=np.uint8)
@@ -223,6 +221,14 @@ def test_a_square_frame_is_taken_whole_and_another_is_cut_around_the_face():
     box = to_square(boxes, placed)[0]
     assert np.allclose(box[2:] - box[:2], np.array([50, 60]) * SIDE / 120, atol=1e-3)
 
+    image = np.full((360, 640, 3), 50, np.uint8)
+    matrix = np.array([[1, 0, 100], [0, 1, 0]], np.float32)
+    rgb = paste_frame(image, np.full((SIDE, SIDE, 3), 200, np.uint8), matrix).rgb.astype(int)
+    assert (rgb[:100, 30:-30] == 200).all()  # up to the frame's own edge above
+    assert rgb[128, 0].max() < 60
+    assert rgb[-1, 128].max() < 60
+    assert (np.diff(rgb[128, :30, 0]) >= 0).all()
+
 
 def test_placing_the_square_takes_memory_by_the_frame():
     """Ten minutes at 60 fps: a table of frames by frames would take ten gigabytes."""
@@ -235,16 +241,6 @@ def test_placing_the_square_takes_memory_by_the_frame():
     assert placed.shape == (T, 2, 3)
     assert peak < 2000 * T
     assert np.abs(np.diff(placed[:, 0, 2])).max() <= 1  # it glides
-
-
-def test_what_goes_back_meets_the_frame_at_the_squares_edge():
-    image = np.full((360, 640, 3), 50, np.uint8)
-    matrix = np.array([[1, 0, 100], [0, 1, 0]], np.float32)
-    rgb = paste_frame(image, np.full((SIDE, SIDE, 3), 200, np.uint8), matrix).rgb.astype(int)
-    assert (rgb[:100, 30:-30] == 200).all()  # up to the frame's own edge above
-    assert rgb[128, 0].max() < 60
-    assert rgb[-1, 128].max() < 60
-    assert (np.diff(rgb[128, :30, 0]) >= 0).all()
 
 
 def test_the_mask_is_the_lower_half_of_the_box_and_black():
@@ -293,8 +289,8 @@ def test_each_frame_is_told_of_the_one_generated_before(pipe):
     told, out, face = drawn(pipe, [True, True, False, True])
     assert list(out) == [0, 1, 3]
 
-    def latents(picture):
-        return pipe.generator()._encoded(picture)
+    def latents(*pictures):
+        return torch.cat([pipe.generator()._encoded(picture) for picture in pictures], dim=1)
 
     assert torch.equal(told[0].pose, latents(face.crops[0]))  # the first frame is given
     assert torch.equal(told[1].pose, latents(out[0]))  # generated, decoded, encoded again
@@ -304,13 +300,7 @@ def test_each_frame_is_told_of_the_one_generated_before(pipe):
         assert torch.equal(told[i].masked, latents(masked(face.crops[frame], face.boxes[frame])))
         assert torch.equal(told[i].speech, torch.full((1, 1, 64), float(frame)))  # one token, this frame's
 
-
-def test_several_frames_before_are_told_newest_first(pipe):
-    told, out, face = drawn(pipe, [True, True, False, True, True], previous=2)
-
-    def latents(*pictures):
-        return torch.cat([pipe.generator()._encoded(picture) for picture in pictures], dim=1)
-
+    told, out, face = drawn(pipe, [True, True, False, True, True], previous=2)  # newest first
     assert torch.equal(told[0].pose, latents(face.crops[0], face.crops[0]))
     assert torch.equal(told[1].pose, latents(out[0], out[0]))  # there is none before the first: it again
     assert torch.equal(told[2].pose, latents(face.crops[2], out[1]))
@@ -404,8 +394,7 @@ def in_the_second_frame(updates: Iterator[Progress | Result]) -> None:
     """Work until three of the second frame's 20 steps are done, then close."""
     with closing(updates):
         for update in updates:
-            progress = getattr(update, "progress", update)  # the page's job wraps it
-            if isinstance(progress, Progress) and progress.stage == "drawing" and progress.done == 23:
+            if isinstance(update, Progress) and update.stage == "drawing" and update.done == 23:
                 return
     pytest.fail("it ended before")
 
@@ -415,14 +404,6 @@ def test_cancel_stops_between_two_steps_and_leaves_nothing(slow, clip, tmp_path,
     assert slow.denoiser.evaluations == 23
     assert not any(private_temp.iterdir())
     assert not any(tmp_path.iterdir())
-
-
-def test_the_pages_cancel_stops_it_as_well(slow, clip, private_temp):
-    """What closing a tab or the page's button does: the run is closed where it is."""
-    asked = JobRequest(str(clip[0]), str(clip[1]), True, {"steps": 20})
-    in_the_second_frame(JobService(Job(slow), None).run(asked, Visitor("ann", "192.0.2.1")))
-    assert slow.denoiser.evaluations == 23
-    assert [path.name for path in private_temp.rglob("*")] == ["gradio"]
 
 
 def test_interrupted_on_the_command_line_it_leaves_nothing(

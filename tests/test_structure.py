@@ -56,3 +56,16 @@ def test_readme_is_short_and_names_files_that_exist() -> None:
     assert len(text.splitlines()) < 150
     for name in re.findall(r"`((?:syncdiff|assets|tests|bench)/[\w./-]+)`", text):
         assert (ROOT / name).exists(), f"README.md names {name}, which is not there"
+
+
+def test_commands_in_the_docs_name_modules_and_options_that_exist() -> None:
+    asked = re.compile(r"(?:-m (syncdiff[\w.]*)|python (tools/\w+)\.py)([^\n`]*)")
+    found = 0
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for module, tool, rest in asked.findall(page.read_text().replace("\\\n", " ")):
+            path = ROOT / ("syncdiff/cli" if module == "syncdiff" else module.replace(".", "/") or tool)
+            source = path.with_suffix(".py").read_text()
+            options = re.findall(r"(?<![\w-])--[a-z][\w-]*", rest)
+            assert not [option for option in options if f'"{option}"' not in source], (page.name, module or tool, rest)
+            found += len(options)
+    assert found > 30

@@ -212,6 +212,12 @@ def test_latents_on_disk_are_what_would_be_computed(data, plain, nets):
     assert not torch.allclose(kept["clean"], kept["masked"], atol=0.01)
     for key in ("frame", "noise", "timestep", "heard", "lengths"):
         assert torch.equal(kept[key], fresh[key]), key
+    # Nor does a row depend on the processes.
+    whole, second = rows(data, TINY, range(4))[7], rows(data, TINY, range(2, 4))[7]
+    assert torch.equal(whole["noise"][2:], second["noise"])
+    assert torch.equal(whole["clean"][2:], second["clean"])
+    assert not torch.equal(whole["noise"][0], whole["noise"][1])
+    assert not torch.equal(rows(data, TINY, range(4))[8]["noise"], whole["noise"])
 
 
 def test_speech_layers_are_left_out_alike_with_and_without_latents_on_disk(data, plain, nets):
@@ -225,14 +231,6 @@ def test_speech_layers_are_left_out_alike_with_and_without_latents_on_disk(data,
             passes = torch.stack([speech(batch["heard"], batch["lengths"]) for _ in range(30)])
         spread.append(passes.std(0).mean())
     assert spread[0] == spread[1] > 0.1
-
-
-def test_a_row_does_not_depend_on_the_processes(data):
-    whole, second = rows(data, TINY, range(4))[7], rows(data, TINY, range(2, 4))[7]
-    assert torch.equal(whole["noise"][2:], second["noise"])
-    assert torch.equal(whole["clean"][2:], second["clean"])
-    assert not torch.equal(whole["noise"][0], whole["noise"][1])
-    assert not torch.equal(rows(data, TINY, range(4))[8]["noise"], whole["noise"])
 
 
 def test_a_film_that_cannot_be_read_is_skipped_and_listed_and_training_goes_on(corpus, nets, tmp_path):
@@ -289,16 +287,13 @@ def test_a_variant_learns(data, nets):
     assert not any(p.requires_grad for p in nets[0].parameters())
 
 
-def test_fewer_gpus_give_the_same_batch():
-    """48 rows: (rows of one pass, passes) of each process."""
+def test_accumulated_and_checkpointed_gradients_are_the_whole_batchs(data, nets, tmp_path):
+    """Fewer GPUs give the same batch: (rows of one pass, passes) of each process."""
     told = {processes: accumulation(48, processes, 8) for processes in (1, 2, 3, 4, 6, 8)}
     assert told == {1: (8, 6), 2: (8, 3), 3: (8, 2), 4: (6, 2), 6: (8, 1), 8: (6, 1)}
     assert accumulation(48, 6, 3) == (2, 4)
     with pytest.raises(InputError, match="48 rows cannot be shared evenly by 5 processes"):
         accumulation(48, 5, 8)
-
-
-def test_accumulated_and_checkpointed_gradients_are_the_whole_batchs(data, nets, tmp_path):
     torch.manual_seed(0)
     speech = AVHubert(width=64, layers=2, hidden=64, dropout=0.0, layerdrop=0.0)
     net, batch = stirred(PaperDenoiser(**TINY.denoiser)), rows(data, TINY)[0]
