@@ -1,6 +1,6 @@
 """Train on a GPU that is lent for minutes: pack the data, run everything there, put the results together.
 
-    python tools/gpu.py pack DATA PACKS [--teacher whisper-base.bin] [--size 12] [--folders N]
+    python tools/gpu.py pack DATA PACKS [--teacher whisper-base.bin] [--size 15] [--folders N]
     python tools/gpu.py run PACK ... --out RESULTS [--work FOLDER] [--minutes 8.5]
     python tools/gpu.py join RESULTS FOLDER
 
@@ -261,7 +261,7 @@ def main(given: list[str] | None = None) -> None:
     packing.add_argument("data", type=Path)
     packing.add_argument("out", type=Path)
     packing.add_argument("--teacher", type=Path, metavar="MODEL.bin", help="Whisper base, as distill takes it")
-    packing.add_argument("--size", type=float, default=12.0, help="MiB of a folder at the most (default 12)")
+    packing.add_argument("--size", type=float, default=15.0, help="MiB of a folder at the most (default 15)")
     packing.add_argument("--folders", type=int, default=math.inf, help="how many at the most (default: all)")
     running = verbs.add_parser("run", help="everything on the machine with the GPU")
     running.add_argument("packs", type=Path, nargs="*")

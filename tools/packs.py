@@ -76,7 +76,7 @@ def items(data: Path, teacher: Path | None) -> Iterator[list[Item]]:
         yield [(f"{path.parent.name}/{name}", make) for name, make in _record(path)]
 
 
-def pack(data: Path, out: Path, teacher: Path | None = None, size: float = 12.0, folders: float = math.inf) -> int:
+def pack(data: Path, out: Path, teacher: Path | None = None, size: float = 15.0, folders: float = math.inf) -> int:
     """Fill OUT/pack-01, OUT/pack-02, ... with at most `size` MiB each; returns how many there are.
 
     A folder is written whole or not at all, and one that is there is kept.

@@ -43,7 +43,7 @@ WHOLE = ("films", "frames", "not drawn")  # columns of whole numbers
 Rows = dict[str, dict[str, float | None]]  # figures by column, by method
 
 
-class Run:
+class Evaluation:
     """One process's share of an evaluation, and the table over what all processes have scored so far."""
 
     def __init__(self, job: Job, out: Path, films: list[PreparedFilm], options: SampleOptions, scorer: Scorer) -> None:
@@ -254,7 +254,7 @@ def evaluate_as_published(
     found = prepared(data, listed)
     out.mkdir(parents=True, exist_ok=True)
     scorer = Scorer(job.pipe, out, ["matched", *voices], lips=lips)
-    run = Run(job, out, found.films[:limit], options, scorer)
+    run = Evaluation(job, out, found.films[:limit], options, scorer)
     run.draw(max(1, batch))
     run.score()
     return run.table(beside, found.refused, reading)

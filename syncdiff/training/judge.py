@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from syncdiff.audio import SAMPLE_RATE
 from syncdiff.audio.mel import log_mel
 from syncdiff.devices import autocast, best_device
 from syncdiff.sync.judge import JudgeConfig, JudgeNet
@@ -28,7 +29,6 @@ from syncdiff.training import data
 from syncdiff.training.loop import Average, Run, write_line
 from syncdiff.training.sets import JUDGE
 
-RATE = 16000
 CHECK_EVERY = 100  # steps
 LIP_SPREAD = 0.05  # typical deviation of lip opening and width, in units of the distance of the eye corners
 
@@ -137,7 +137,7 @@ def augment_sound(samples: np.ndarray, other: np.ndarray, rng: np.random.Generat
     """Samples [N] and another clip's [N] -> [N]: another room, microphone, distance, and company."""
     N = len(samples)
     spectrum = _spectrum(samples, 2 * N)
-    octave = np.log2(np.maximum(np.fft.rfftfreq(2 * N, 1 / RATE), 50) / 50)
+    octave = np.log2(np.maximum(np.fft.rfftfreq(2 * N, 1 / SAMPLE_RATE), 50) / 50)
     colour = np.interp(octave, np.linspace(0, 8, 9), _smooth(rng.normal(0, 1, (9, 1)), 1)[:, 0]) * rng.uniform(0, 6)
     spectrum *= 10 ** (colour / 20)
     if rng.random() < 0.4:
@@ -163,7 +163,7 @@ def _wave(spectrum: np.ndarray) -> np.ndarray:
 
 def _room(rng: np.random.Generator) -> np.ndarray:
     """An impulse response: the direct sound, then noise that dies away."""
-    length = int(RATE * rng.uniform(0.08, 0.4))
+    length = int(SAMPLE_RATE * rng.uniform(0.08, 0.4))
     tail = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
     tail *= rng.uniform(0.1, 0.6) / np.linalg.norm(tail)
     tail[0] = 1
