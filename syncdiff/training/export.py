@@ -1,11 +1,10 @@
 """A trained encoder and denoiser -> the weights folder of the product.
 
-    python -m syncdiff.training.export TRAINED_SPEECH TRAINED_NET [OUT] [--mean-with WEIGHTS]
+    python -m syncdiff.training.export TRAINED_SPEECH TRAINED_NET [OUT]
                                   --speech-note "..." --note "where and how long"
 
 TRAINED_SPEECH is distill's folder, TRAINED_NET is train's; either may be a folder of finished weights (assets/weights),
-whose network and record are taken as they are. OUT is assets/weights by default. Where TRAINED_NET went on
-from other weights, the mean of both can be better than either (Wortsman et al. 2022): --mean-with.
+whose network and record are taken as they are. OUT is assets/weights by default.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="?", default=COMPACT)
     parser.add_argument("--note", default="", help="how the denoiser was trained")
     parser.add_argument("--speech-note", default="", help="how the encoder was")
-    parser.add_argument("--mean-with", type=Path, metavar="DENOISER", help="folder of the weights it went on from")
     args = parser.parse_args()
     records = {
         "speech": _record(args.speech, "speech", args.speech_note),
@@ -48,9 +46,6 @@ def main() -> None:
     }
     encoder = SpeechEncoder.from_pretrained(args.speech / "speech")
     denoiser = Denoiser.from_pretrained(args.net / "denoiser")
-    if args.mean_with:
-        before = Denoiser.from_pretrained(args.mean_with).state_dict()
-        denoiser.load_state_dict({name: (w + before[name].float()) / 2 for name, w in denoiser.state_dict().items()})
     ship(SyncDiffPipeline(denoiser, encoder, compact_schedule()), args.out, records)
     print(f"{args.out}: {records}")
 
