@@ -132,7 +132,7 @@ def test_a_new_u_net_outputs_zeros_as_difftalks() -> None:
 
 def test_the_autoencoder_is_latent_diffusions_vq() -> None:
     torch.manual_seed(0)
-    vae = small_vq()  # widths 8, 8, 16, one block a level, 8 groups
+    vae = small_vq(attention=True)  # widths 8, 8, 16, one block a level, 8 groups
     weights = {**{k.replace("encoder.", "", 1): v for k, v in vae.state_dict().items() if k.startswith("encoder.")}}
     net, whole = Reference(weights, eps=1e-6), Reference(vae.state_dict(), eps=1e-6)
     frame = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
