@@ -41,9 +41,8 @@ def asked(app: RequestLimits, method: str, path: str, address: str = "192.0.2.1"
     return asyncio.run(go())
 
 
-@pytest.mark.parametrize(
-    ("path", "open_"),
-    [
+def test_only_what_is_needed_is_there(subtests) -> None:
+    for path, open_ in [
         ("/", True),
         ("/config", True),
         ("/gradio_api/upload", True),
@@ -60,12 +59,11 @@ def asked(app: RequestLimits, method: str, path: str, address: str = "192.0.2.1"
         ("/gradio_api/component_server", False),
         ("/gradio_api/uploads", False),
         ("/gradio_api", False),
-    ],
-)
-def test_only_what_is_needed_is_there(path: str, open_: bool) -> None:
-    answer = asked(RequestLimits(Reader()), "GET", path)
-    assert answer.status_code == (200 if open_ else 404)
-    assert open_ or answer.json()["detail"].endswith(".")
+    ]:
+        with subtests.test(path):
+            answer = asked(RequestLimits(Reader()), "GET", path)
+            assert answer.status_code == (200 if open_ else 404)
+            assert open_ or answer.json()["detail"].endswith(".")
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read_or_while(monkeypatch) -> None:

@@ -84,17 +84,20 @@ def test_the_presets_say_what_each_costs_for_these_files() -> None:
     assert build.seconds_of(["x", None, -3, 1e99]) == (None, LIMITS.seconds)  # from no page of ours
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(2, "a few seconds"), (31, "about 30 s"), (58, "about 1 min"), (170, "about 3 min"), (5400, "about 1.5 h")],
-)
-def test_time_in_words(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+def test_time_in_words(subtests) -> None:
+    for seconds, words in [
+        (2, "a few seconds"),
+        (31, "about 30 s"),
+        (58, "about 1 min"),
+        (170, "about 3 min"),
+        (5400, "about 1.5 h"),
+    ]:
+        with subtests.test(seconds=seconds):
+            assert in_words(seconds) == words
 
 
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
+def test_a_link_brings_back_what_it_was_made_of(subtests) -> None:
+    for settings, text in [
         (Settings("speaker-2", "speaker-2", SampleOptions(1, 7)), "example=speaker-2&preset=standard&seed=7"),
         (
             Settings("speaker-2", "speaker-1", SampleOptions(PRESETS["Slow"])),
@@ -107,11 +110,10 @@ def test_time_in_words(seconds: float, words: str) -> None:
             Settings("speaker-1", "speaker-1", SampleOptions(correct_offset=True, label=False)),
             "example=speaker-1&preset=standard&seed=0&correct=yes&label=no",
         ),
-    ],
-)
-def test_a_link_brings_back_what_it_was_made_of(settings: Settings, text: str) -> None:
-    assert query(settings) == text
-    assert restored(dict(pair.split("=") for pair in text.split("&"))) == settings
+    ]:
+        with subtests.test(text):
+            assert query(settings) == text
+            assert restored(dict(pair.split("=") for pair in text.split("&"))) == settings
 
 
 def test_an_address_that_asks_for_nothing_restores_nothing() -> None:
@@ -119,9 +121,8 @@ def test_an_address_that_asks_for_nothing_restores_nothing() -> None:
     assert restored({"__theme": "dark", "deep_link": "x"}) is None
 
 
-@pytest.mark.parametrize(
-    ("asked", "sentence"),
-    [
+def test_a_bad_link_gets_a_sentence(subtests) -> None:
+    for asked, sentence in [
         ({"example": "nobody"}, "asks for the example 'nobody': there is speaker-1, speaker-2 or speaker-3"),
         ({"face": "../../etc/passwd"}, "asks for the example '../../etc/passwd'"),
         ({"voice": "<script>" * 20}, r"asks for the example '(<script>){5}\.\.\.'"),
@@ -134,11 +135,9 @@ def test_an_address_that_asks_for_nothing_restores_nothing() -> None:
         ({"steps": ""}, "give a whole number"),
         ({"tail": "cut"}, "asks for the tail 'cut': there is keep or trim"),
         ({"label": "0"}, "asks for the label '0': there is yes or no"),
-    ],
-)
-def test_a_bad_link_gets_a_sentence(asked: dict[str, str], sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
-        restored(asked)
+    ]:
+        with subtests.test(sentence), pytest.raises(InputError, match=sentence):
+            restored(asked)
 
 
 def said(confidence: float | None, offset: int = 0, steady: bool = True) -> Scores:
@@ -163,9 +162,9 @@ def test_the_scores_in_words() -> None:
     assert len(told) == 4
 
 
-@pytest.mark.parametrize(
-    ("source", "now", "options", "earlier", "words", "correctable"),
-    [
+def test_an_offset_is_told_where_it_is_sure_and_offered_to_be_corrected(tmp_path, subtests) -> None:
+    plain = FakePipeline().result(tmp_path / "out.mp4", SampleOptions())
+    for source, now, options, earlier, words, correctable in [
         (said(0.30, 1), said(0.29, -1), {}, 0, [], False),  # nobody sees 40 ms, and the judge errs by as much
         (said(0.30), said(0.29, 4), {}, 0, ["In the result the lips come 160 ms late."], True),
         (said(0.30), said(0.29, -2), {}, 0, ["In the result the lips come 80 ms early."], True),
@@ -189,20 +188,15 @@ def test_the_scores_in_words() -> None:
             ["lips come 80 ms late.", "corrected once already"],
             False,
         ),
-    ],
-)
-def test_an_offset_is_told_where_it_is_sure_and_offered_to_be_corrected(
-    tmp_path, source, now, options, earlier, words, correctable
-) -> None:
-    plain = FakePipeline().result(tmp_path / "out.mp4", SampleOptions(**options))
-    told = view_state.in_step(
-        replace(plain, source_scores=source, result_scores=now, earlier_frames=earlier, source_offset=-2.5)
-    )
-    assert "100 ms before" in told["words"].pop()  # of the film itself
-    assert told["correctable"] is correctable
-    assert len(told["words"]) == len(words)
-    for sentence, part in zip(told["words"], words, strict=True):
-        assert part in sentence
+    ]:
+        changes = {"source_scores": source, "result_scores": now, "earlier_frames": earlier, "source_offset": -2.5}
+        with subtests.test(source=source, now=now, options=options, earlier=earlier):
+            told = view_state.in_step(replace(plain, options=SampleOptions(**options), **changes))
+            assert "100 ms before" in told["words"].pop()  # of the film itself
+            assert told["correctable"] is correctable
+            assert len(told["words"]) == len(words)
+            for sentence, part in zip(told["words"], words, strict=True):
+                assert part in sentence
 
 
 def test_lse_stands_under_its_own_name_where_syncnet_is_and_else_why_it_is_not(tmp_path) -> None:
