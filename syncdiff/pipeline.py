@@ -21,6 +21,7 @@ from syncdiff.conditioning import FramePlan
 from syncdiff.devices import autocast, limit_threads
 from syncdiff.errors import InputError
 from syncdiff.generator import CHUNK, CompactGenerator, FaceGenerator
+from syncdiff.late_imports import without_compiler
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.options import OPTIONS, Profile
@@ -66,7 +67,8 @@ class SyncDiffPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         denoiser.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster this way  # pyright: ignore[reportCallIssue] -- diffusers hides torch's signature
-        self.register_modules(denoiser=denoiser, speech=speech, scheduler=scheduler, vae=vae)
+        with without_compiler():
+            self.register_modules(denoiser=denoiser, speech=speech, scheduler=scheduler, vae=vae)
         self.attention = "sdpa"
 
     @classmethod

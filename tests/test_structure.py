@@ -17,6 +17,24 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_run_loads_no_compiler_no_statistics_and_no_plots_which_still_work() -> None:
+    code = """
+import sys
+from syncdiff.job import Job
+from syncdiff.faces.mediapipe_backend import MediapipeDetector
+Job.ready()
+MediapipeDetector().__exit__()
+unused = ("torch._dynamo", "scipy.stats", "matplotlib.pyplot", "gradio", "skimage")
+print([m for m in unused if m in sys.modules])
+import matplotlib.pyplot, scipy.stats, torch
+from mediapipe.python.solutions.drawing_utils import plt
+print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item(), scipy.stats.norm.cdf(0),
+      plt.plot is matplotlib.pyplot.plot)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "2.0 0.5 True"]
+
+
 def test_every_public_name_exists() -> None:
     import syncdiff
 

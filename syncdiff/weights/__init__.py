@@ -6,7 +6,10 @@ reading       a checkpoint -> its tensors, and from there into a network
 unpickler     what a checkpoint's pickle may build
 """
 
+from syncdiff.late_imports import load_diffusers
 from syncdiff.weights.fetching import Offer, ask_on_terminal, fetch
 from syncdiff.weights.reading import load_strictly, read_tensors
 
 __all__ = ["Offer", "ask_on_terminal", "fetch", "load_strictly", "read_tensors"]
+
+load_diffusers()

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from syncdiff.errors import CheckpointError, InputError
+from syncdiff.late_imports import put_off
 from syncdiff.options import Profile
 from syncdiff.weights.reading import first_few
 
@@ -85,7 +86,8 @@ def read_schedule(folder: Path) -> DDIMScheduler | LCMScheduler:
     try:
         named = DDIMScheduler.load_config(folder, local_files_only=True)
         kind = LCMScheduler if cast(dict, named).get("_class_name") == "LCMScheduler" else DDIMScheduler
-        return cast(DDIMScheduler | LCMScheduler, kind.from_pretrained(folder, local_files_only=True))
+        with put_off("scipy.stats"):  # it loads all schedulers that could take its place
+            return cast(DDIMScheduler | LCMScheduler, kind.from_pretrained(folder, local_files_only=True))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(folder, _cause(error), f"scheduler_config.json in {folder}") from error
 

@@ -1,0 +1,63 @@
+"""Libraries without what they load along: parts that nothing here uses are put off until somebody asks for them.
+
+Loading diffusers takes 0.9 s of CPU so, and 3.0 s with torch's compiler and scipy's statistics.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+
+class _Later(ModuleType):
+    """Stands for a module, which is loaded when something of it is used that is not among the `known`."""
+
+    def __init__(self, name: str, **known: Any) -> None:
+        super().__init__(name)
+        self.__dict__.update(known)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
+
+
+@contextmanager
+def put_off(*modules: _Later | str) -> Iterator[None]:
+    """Inside, importing these modules does not load them, if they are not loaded yet; using them does."""
+    later = [_Later(module) if isinstance(module, str) else module for module in modules]
+    placed = [module for module in later if sys.modules.setdefault(module.__name__, module) is module]
+    try:
+        yield
+    finally:
+        for module in placed:
+            if sys.modules.get(module.__name__) is module:
+                del sys.modules[module.__name__]
+
+
+def without_compiler() -> AbstractContextManager[None]:
+    """Inside, torch's compiler is put off though diffusers decorates with it, and looks for modules it has compiled."""
+    from torch._compile import _disable_dynamo  # torch's own decorator that loads it at the first call
+
+    class NothingCompiled:
+        pass
+
+    compiler = _Later(
+        "torch._dynamo",
+        allow_in_graph=lambda made: made,  # as diffusers has it where there is no compiler
+        disable=lambda fn=None, recursive=True, **_: _disable_dynamo(fn, recursive),
+        eval_frame=SimpleNamespace(OptimizedModule=NothingCompiled),
+    )
+    return put_off(compiler)
+
+
+def load_diffusers() -> None:
+    """Load what is used of diffusers, before anybody loads it whole."""
+    with without_compiler(), put_off("scipy.stats"):
+        from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel, VQModel  # noqa: F401
