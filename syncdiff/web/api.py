@@ -19,7 +19,12 @@ PROGRESS = gr.Progress()  # gradio looks for one among a function's defaults
 def add_endpoints(desk: JobService) -> None:
     """`gradio_client.Client(url).predict(face=..., voice=..., consent=True, api_name="/sync")` and its like.
 
-    Of a docstring's argument gradio tells programs the first line only."""
+    Of a docstring's argument gradio tells programs the first line only.
+
+    Gradio 6.31 stores an iterator when it has yielded once (`call_process_api`), and closes on a cancel only what it
+    stored: one cancelled in its first step stays suspended, with its files and its place in the line, until the garbage
+    collector comes by. So whatever yields to gradio does so once before it holds anything.
+    """
 
     def sync(
         face: str,
@@ -51,6 +56,7 @@ def add_endpoints(desk: JobService) -> None:
             label: false leaves the label in the corner out, and promises to say that AI was used wherever it is shown.
             which: the face to redraw where there are several, 0 the largest; by default the largest that can be.
         """
+        yield gr.skip(), gr.skip()
         options = {"steps": steps, "seed": seed, "tail": tail, "correct_offset": correct, "label": label}
         asked = JobRequest(face, voice, consent, options | {"face": which})
         with closing(desk.run(asked, visitor_of(request))) as items:

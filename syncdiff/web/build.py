@@ -267,8 +267,8 @@ def run_and_stop(desk: JobService, form: Form, view: gr.HTML, lengths: gr.JSON, 
     cancelled = gr.Checkbox(False, visible=False)
 
     def show(request: gr.Request, cancelled: bool, *values: Any) -> Iterator[tuple]:
+        yield (gr.skip(),) * 4  # before anything is held: see `api.add_endpoints`
         if cancelled:  # before it began
-            yield (gr.skip(),) * 4
             return
         asked = asked_for(*values)
         try:

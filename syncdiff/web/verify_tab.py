@@ -47,6 +47,7 @@ BEGIN = """(video) => {
 
 def watched(video: str | None, key: str | None, request: gr.Request) -> Iterator[dict[str, Any]]:
     """How far it is, and then what was found in the file `key`."""
+    yield gr.skip()  # before anything is held: see `api.add_endpoints`
     if video is None:
         return
     try:
