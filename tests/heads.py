@@ -71,12 +71,3 @@ def paste_head(image: np.ndarray, head: np.ndarray, x: int, y: int, scale: float
     right, bottom = min(image.shape[1], x + side), min(image.shape[0], y + side)
     if right > left and bottom > top:
         image[top:bottom, left:right] = part[top - y : bottom - y, left - x : right - x]
-
-
-def finish(tracking) -> list:
-    """What a generator returns when it is run to its end."""
-    while True:
-        try:
-            next(tracking)
-        except StopIteration as stop:
-            return stop.value

@@ -8,7 +8,8 @@ from syncdiff.faces import FaceTrack, make_track, track_faces
 from syncdiff.geometry import crops
 from syncdiff.geometry.crops import FEATHER, WINDOW, S, align, cut, mouth_mask, paste
 from syncdiff.media import Patch
-from tests.heads import SIDE, background, finish, heads, paste_head
+from syncdiff.progress import finished
+from tests.heads import SIDE, background, heads, paste_head
 
 NAN = float("nan")
 TIMES = np.arange(40) / 25
@@ -92,7 +93,7 @@ def test_lips_and_chin_of_talking_heads_lie_within_the_mask() -> None:
     for t in range(0, 40, 2):
         images.append(background())
         paste_head(images[-1], head[t], 400, 150, 2.5)
-    (track,) = finish(track_faces(images))
+    (track,) = finished(track_faces(images))
     to_frame = align(track, TIMES[:20])
     for points, matrix in zip(track.points, to_frame, strict=True):
         there = apply(cv2.invertAffineTransform(matrix), points[[*LIPS, 152]])
@@ -257,7 +258,7 @@ def test_a_head_comes_back_as_it_was() -> None:
     head = heads()[1]
     image = background()
     paste_head(image, head[0], 300, 100, 2)
-    (track,) = finish(track_faces([image]))
+    (track,) = finished(track_faces([image]))
     matrix = align(track, TIMES[:1])[0]
     out = put_back(image, paste(image, cut(image, matrix), matrix))
     outside = ~mask_in_frame(matrix, image.shape, grow=1)

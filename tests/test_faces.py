@@ -15,7 +15,8 @@ from syncdiff.faces.head_pose import _HEAD, _INDEX, yaw_of
 from syncdiff.faces.mediapipe_backend import face_scorer
 from syncdiff.faces.orientation import find_turn
 from syncdiff.faces.tracker import SceneCuts, follow
-from tests.heads import SIDE, background, finish, heads, paste_head
+from syncdiff.progress import finished
+from tests.heads import SIDE, background, heads, paste_head
 
 NAN = float("nan")
 
@@ -221,7 +222,7 @@ def seen_at(track: FaceTrack) -> np.ndarray:
 
 def test_two_people_who_cross_keep_their_names() -> None:
     front, back = (lambda t: (100 + 8 * t, 200, 60)), (lambda t: (900 - 8 * t, 210, 50))
-    tracks = finish(follow(numbered(100), Oracle(back, front)))
+    tracks = finished(follow(numbered(100), Oracle(back, front)))
     assert len(tracks) == 2
     np.testing.assert_allclose(seen_at(tracks[0]), 100 + 8 * np.arange(100), atol=1)
     assert (tracks[0].state == OK).all()
@@ -235,13 +236,13 @@ def test_two_people_who_cross_keep_their_names() -> None:
 
 def test_who_comes_back_after_long_is_the_same_person_if_place_and_size_fit() -> None:
     path = lambda t: None if 30 <= t < 90 else (300, 200, 60)  # noqa: E731
-    (track,) = finish(follow(numbered(120), Oracle(path)))
+    (track,) = finished(follow(numbered(120), Oracle(path)))
     assert track.gaps(np.arange(120) / 25) == (Gap(1.2, 3.6, "no face"),)
 
 
 def test_who_looks_otherwise_is_somebody_else() -> None:
     first, second = (lambda t: (300, 200, 60) if t < 30 else None), (lambda t: (300, 200, 60) if t >= 90 else None)
-    assert len(finish(follow(numbered(120), Oracle(first, second)))) == 2
+    assert len(finished(follow(numbered(120), Oracle(first, second)))) == 2
 
 
 def shot_change(appearance: Callable[[int], np.ndarray], away: float = 0.0) -> list[FaceTrack]:
@@ -258,7 +259,7 @@ def shot_change(appearance: Callable[[int], np.ndarray], away: float = 0.0) -> l
             image[0, 0] = t
             yield image
 
-    return finish(follow(slides(), Webcam()))
+    return finished(follow(slides(), Webcam()))
 
 
 def changed(cells: tuple[slice, slice], by: float) -> Callable[[int], np.ndarray]:
@@ -286,13 +287,13 @@ def test_another_person_in_the_same_place_is_another_person_and_named_so() -> No
 
 def test_a_jump_is_a_cut_of_this_face_only() -> None:
     jumper, other = (lambda t: (300 + 70 * (t >= 20), 200, 60)), (lambda t: (800, 300, 60))
-    tracks = finish(follow(numbered(40), Oracle(jumper, other)))
+    tracks = finished(follow(numbered(40), Oracle(jumper, other)))
     assert sorted(track.cuts for track in tracks) == [(), (20,)]
     assert all((track.state == OK).all() for track in tracks)
 
 
 def test_a_quick_but_steady_walk_is_no_jump() -> None:
-    (track,) = finish(follow(numbered(40), Oracle(lambda t: (100 + 18 * t, 200, 60))))
+    (track,) = finished(follow(numbered(40), Oracle(lambda t: (100 + 18 * t, 200, 60))))
     assert track.cuts == ()
 
 
@@ -315,7 +316,7 @@ def test_a_flash_is_bridged() -> None:
             yield image
 
     oracle = Oracle(lambda t: None if t == 12 else (300, 200, 60))
-    (track,) = finish(follow(images(), oracle))
+    (track,) = finished(follow(images(), oracle))
     assert track.cuts == ()
     assert (track.state == OK).all()
 
@@ -326,22 +327,22 @@ def test_false_alarms_go_and_the_largest_comes_first() -> None:
         (lambda t: (100, 200, 30)),
         (lambda t: (400, 200, 50)),
     )
-    tracks = finish(follow(numbered(30), Oracle(flash, small, large)))
+    tracks = finished(follow(numbered(30), Oracle(flash, small, large)))
     assert [round(track.size / 30) for track in tracks] == [50, 30]
 
 
 def test_a_photo_is_a_clip_of_one_frame() -> None:
-    (track,) = finish(follow(numbered(1), Oracle(lambda t: (300, 200, 60))))
+    (track,) = finished(follow(numbered(1), Oracle(lambda t: (300, 200, 60))))
     assert track.state.tolist() == [OK]
 
 
 def test_a_clip_without_frames_has_no_faces() -> None:
-    assert finish(follow(iter(()), Oracle())) == []
+    assert finished(follow(iter(()), Oracle())) == []
 
 
 def test_people_in_view_are_not_searched_for_in_every_frame() -> None:
     oracle = Oracle(lambda t: (300, 200, 60))
-    finish(follow(numbered(100), oracle))
+    finished(follow(numbered(100), oracle))
     assert oracle.searches <= 20 + 12
 
 
@@ -391,14 +392,14 @@ def reference(head: np.ndarray) -> np.ndarray:
     """[478, 2] px in a head's own picture, seen twice as large in the middle of a frame."""
     image = background(3)
     paste_head(image, head, 480, 200, 2)
-    (track,) = finish(track_faces([image]))
+    (track,) = finished(track_faces([image]))
     return (track.points[0] - (480, 200)) / 2
 
 
 def test_a_head_is_found_where_it_was_put_and_as_large() -> None:
     head = heads()[0]
     for x, y, scale in [(40, 30, 1.2), (700, 180, 2.6), (1000, 500, 0.8)]:
-        (track,) = finish(track_faces(scene(3, lambda t, image: paste_head(image, head[0], x, y, scale))))  # noqa: B023
+        (track,) = finished(track_faces(scene(3, lambda t, image: paste_head(image, head[0], x, y, scale))))  # noqa: B023
         assert (track.state == OK).all()
         error = np.linalg.norm(track.points[-1] - (reference(head[0]) * scale + (x, y)), axis=1)
         assert error.mean() < 0.02 * SIDE * scale
@@ -413,7 +414,7 @@ def test_two_heads_one_away_for_a_known_time() -> None:
         if not 40 <= t < 42:  # a drop-out that is bridged
             paste_head(image, b[t], 800, 250, 1.4)
 
-    first, second = finish(track_faces(scene(60, draw)))
+    first, second = finished(track_faces(scene(60, draw)))
     times = np.arange(60) / 25
     assert first.gaps(times) == (Gap(0.8, 1.4, "no face"),)
     assert second.gaps(times) == ()
@@ -428,7 +429,7 @@ def test_heads_that_cross_keep_their_names() -> None:
         paste_head(image, b[t], 900 - 14 * t, 230, 1.6)
         paste_head(image, a[t], 100 + 12 * t, 200, 2.2)
 
-    first, second = finish(track_faces(scene(60, draw)))
+    first, second = finished(track_faces(scene(60, draw)))
     assert (first.state == OK).all()
     x = 100 + 12 * np.arange(60) + 1.1 * SIDE
     assert np.abs(seen_at(first) - x).max() < 0.3 * SIDE * 2.2
@@ -446,7 +447,7 @@ def test_a_scene_cut_is_known_and_whoever_returns_is_recognised() -> None:
         yield from scene(20, lambda t, image: paste_head(image, b[t], 320, 180, 2), seed=1)
         yield from scene(20, lambda t, image: paste_head(image, a[t], 700, 100, 2.5), seed=2)
 
-    tracks = finish(track_faces(shots()))
+    tracks = finished(track_faces(shots()))
     assert len(tracks) == 2
     assert all(track.cuts == (20, 40) for track in tracks)
     assert tracks[0].gaps(np.arange(60) / 25) == (Gap(0.8, 1.6, "no face"),)
@@ -456,7 +457,7 @@ def test_a_scene_cut_is_known_and_whoever_returns_is_recognised() -> None:
 
 def test_a_face_too_small_for_the_short_range_net_is_found() -> None:
     head = heads()[0]
-    (track,) = finish(track_faces(scene(12, lambda t, image: paste_head(image, head[t], 600 + 2 * t, 300, 0.4))))
+    (track,) = finished(track_faces(scene(12, lambda t, image: paste_head(image, head[t], 600 + 2 * t, 300, 0.4))))
     assert (track.state == OK).all()
     eyes = np.linalg.norm(track.points[0, 263] - track.points[0, 33])
     assert 20 < eyes < 45
@@ -475,7 +476,7 @@ def test_a_mirrored_face_looks_the_other_way() -> None:
     head = heads()[0]
     plain = list(scene(1, lambda t, image: paste_head(image, head[20], 500, 200, 2)))
     (track,), (mirrored,) = (
-        finish(track_faces(images)) for images in (plain, [np.ascontiguousarray(plain[0][:, ::-1])])
+        finished(track_faces(images)) for images in (plain, [np.ascontiguousarray(plain[0][:, ::-1])])
     )
     assert mirrored.yaw[0] == pytest.approx(-track.yaw[0], abs=3)
     middle = lambda t: t.points[0].mean(0)  # noqa: E731
@@ -483,11 +484,11 @@ def test_a_mirrored_face_looks_the_other_way() -> None:
 
 
 def test_no_head_no_track() -> None:
-    assert finish(track_faces(scene(6, lambda t, image: None))) == []
+    assert finished(track_faces(scene(6, lambda t, image: None))) == []
 
 
 def test_very_small_pictures_do_no_harm() -> None:
-    assert finish(track_faces(np.zeros((3, 8, 6, 3), np.uint8))) == []
+    assert finished(track_faces(np.zeros((3, 8, 6, 3), np.uint8))) == []
 
 
 # ---- face-alignment, through its own classes
@@ -496,9 +497,9 @@ def test_very_small_pictures_do_no_harm() -> None:
 def test_missing_weights_are_named_and_nothing_is_downloaded(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(InputError, match=r"needs s3fd-619a316812.pth and 2DFAN4-11f355bf06.pth.tar .*TORCH_HOME"):
-        finish(track_faces(numbered(1), backend="face-alignment"))
+        finished(track_faces(numbered(1), backend="face-alignment"))
     with pytest.raises(ValueError, match="choose 'mediapipe' or 'face-alignment'"):
-        finish(track_faces(numbered(1), backend="dlib"))
+        finished(track_faces(numbered(1), backend="dlib"))
 
 
 def random_weight(key: str, shape: tuple[int, ...]):
@@ -546,7 +547,7 @@ def test_face_alignment_through_its_own_classes(tmp_path, monkeypatch: pytest.Mo
         return [np.array([120, 60, 200, 160, 0.99])]  # in the picture shrunk to 640 px
 
     monkeypatch.setattr(alignment.face_detector, "detect_from_image", detect)
-    (track,) = finish(follow([image], FaceAlignmentDetector(alignment)))
+    (track,) = finished(follow([image], FaceAlignmentDetector(alignment)))
     assert shown == [(288, 640, 3)]
     np.testing.assert_allclose(track.boxes, [[150, 75, 250, 200]])
     assert track.points.shape == (1, 68, 2)

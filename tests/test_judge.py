@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from torch.nn import functional as F  # noqa: E402
 
 from syncdiff.evaluation.judge_table import OneLook, delay  # noqa: E402
+from syncdiff.progress import finished  # noqa: E402
 from syncdiff.sync.judge import JudgeConfig, JudgeNet  # noqa: E402
 from syncdiff.sync.scoring import score  # noqa: E402
 from syncdiff.training import judge as training  # noqa: E402
@@ -136,13 +137,7 @@ def spoken(name: str) -> tuple[np.ndarray, np.ndarray]:
 
     path = ASSETS / "examples" / name
     images = read_frames(path)
-    steps = track_faces(iter(images))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            track = choose(stop.value)
-            break
+    track = choose(finished(track_faces(iter(images))))
     matrices = align(track, np.arange(len(images)) / 25)
     return np.stack([cut(*pair) for pair in zip(images, matrices, strict=True)]), read_sound(path)[: 640 * len(images)]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
 
 import torch
 from diffusers import DDIMScheduler
@@ -22,6 +21,11 @@ from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 
 MAX_WEIGHT = 4.0  # of a timestep: towards no noise the frame is as good as given
+PURE_NOISE = 0.15  # share of the rows that start from pure noise, as sampling does
+# Weights of the terms; squared error weighs 1.
+ABSOLUTE = 0.3  # absolute error: it weighs as much as squared error 38 grey levels from the truth
+LIPS = 0.06  # a window px of landmark error
+LOOK = 0.05  # the reader's first two feature maps: edges of lips and teeth
 
 
 def pixel_weight() -> Tensor:
@@ -36,23 +40,12 @@ def pixel_weight() -> Tensor:
 Reader = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the loss's terms; squared error weighs 1."""
-
-    absolute: float = 0.3  # of absolute error beside squared: they weigh alike 38 grey levels from the truth
-    lips: float = 0.06  # per window px of landmark error
-    look: float = 0.05  # the reader's first two feature maps: edges of lips and teeth
-
-
 class Objective:
     """Loss of one batch. Holds the noise schedule that the sampler also uses."""
 
-    def __init__(
-        self, scheduler: DDIMScheduler, reader: Reader | None = None, weights: LossWeights = LossWeights()
-    ) -> None:
+    def __init__(self, scheduler: DDIMScheduler, reader: Reader | None = None) -> None:
         self.scheduler = copy(scheduler)  # add_noise moves its tables to the device at hand: not the sampler's
-        self.reader, self.weights = reader, weights
+        self.reader = reader
         self.pixel_weight = pixel_weight()
 
     def __call__(
@@ -67,20 +60,19 @@ class Objective:
         noise = torch.randn_like(clean)
         steps = self.scheduler.config["num_train_timesteps"]
         t = torch.randint(0, steps, (len(clean),), device=clean.device)
-        t = torch.where(
-            torch.rand(len(clean), device=clean.device) < 0.15, steps - 1, t
-        )  # pure noise, where sampling starts
+        often = torch.rand(len(clean), device=clean.device) < PURE_NOISE
+        t = torch.where(often, steps - 1, t)
         t[:pure] = steps - 1
         noisy = self.scheduler.add_noise(clean, noise, t)  # pyright: ignore[reportArgumentType] -- IntTensor is meant as int64
         estimate = denoiser(noisy, t, condition).float()
         alpha = self.scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
         weight = (1 / (1 - alpha)).clamp_max(MAX_WEIGHT) * self.pixel_weight.to(t.device)  # Salimans and Ho 2022, 4
         error = estimate - clean
-        terms = {"pixels": ((error**2 + self.weights.absolute * error.abs()) * weight).mean()}
+        terms = {"pixels": ((error**2 + ABSOLUTE * error.abs()) * weight).mean()}
         if self.reader is not None:
             with torch.no_grad():
                 points, look = self.reader(F.pixel_shuffle(clean, pixel_codec.FACTOR))
             found, seen = self.reader(F.pixel_shuffle(estimate, pixel_codec.FACTOR))
-            terms["lips"] = self.weights.lips * F.l1_loss(found, points)
-            terms["look"] = self.weights.look * sum(F.l1_loss(a, b) for a, b in zip(seen[:2], look[:2], strict=True))
+            terms["lips"] = LIPS * F.l1_loss(found, points)
+            terms["look"] = LOOK * sum(F.l1_loss(a, b) for a, b in zip(seen[:2], look[:2], strict=True))
         return terms, estimate

@@ -41,12 +41,9 @@ class _Block(nn.Module):
 class LipForecast(nn.Module):
     """Forecasts the lip shape of speech features, in the speaker's own units (`geometry.mouth_shape`)."""
 
-    def __init__(self, width: int, hidden: int, kernel: int = 7) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        widths = (width, hidden, hidden, SHAPE)
-        self.layers = nn.ModuleList(
-            nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(widths)
-        )
+        self.layers = nn.ModuleList(nn.Conv1d(a, b, 7, padding=3) for a, b in pairwise((width, hidden, hidden, SHAPE)))
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, T50, D] -> [B, T50, SHAPE]; 0 is at rest, 1 as far as the mouth commonly opens."""

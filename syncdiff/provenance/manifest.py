@@ -180,10 +180,10 @@ def _read_here(path: Path) -> Manifest:
     """As read_manifest, in this process."""
     import c2pa
 
-    settings = json.loads(json.dumps(SETTINGS))
-    if os.environ.get(TRUST):
-        settings["trust"] = {"user_anchors": Path(os.environ[TRUST]).read_text()}
-        settings["verify"]["verify_trust"] = True
+    settings: dict[str, Any] = SETTINGS
+    if anchors := os.environ.get(TRUST):
+        settings = {"verify": SETTINGS["verify"] | {"verify_trust": True}}
+        settings["trust"] = {"user_anchors": Path(anchors).read_text()}
     try:
         with path.open("rb") as file, c2pa.Context(c2pa.Settings.from_dict(settings)) as context:
             reader = c2pa.Reader.try_create(file, context=context)

@@ -60,15 +60,16 @@ def profile_of(folder: Path) -> Profile:
 
 
 def read_network(kind: type[Network], folder: Path) -> Network:
-    """The network in a folder, in single precision and evaluation mode; every key and every shape must match.
+    """The network of class `kind` in a folder, in single precision and evaluation mode.
 
-    Raises CheckpointError. Of a pickle, tensors are all that is built."""
+    Raises CheckpointError where a key is missing, left over or of another shape. Of a pickle, only tensors are built.
+    """
     expected = f"{kind.__name__}'s config.json and its weights, whole, in {folder}"
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)  # missing and extra keys raise below
     logging.disable_progress_bar()  # a few small files: nothing to watch
     try:
-        net, found = kind.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  # pyright: ignore[reportGeneralTypeIssues]
+        net, found = kind.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
             folder, output_loading_info=True, torch_dtype=torch.float32, local_files_only=True
         )
     except (OSError, ValueError, TypeError, RuntimeError) as error:

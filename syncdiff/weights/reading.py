@@ -67,10 +67,10 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Any], path: Path | st
     module.load_state_dict(tensors, assign=assign)
 
 
-def first_few(names: Iterable[object], most: int = 5) -> str:
-    """The first names, and how many more there are: an error is one sentence."""
+def first_few(names: Iterable[object]) -> str:
+    """The first five names, and how many more there are: an error is one sentence."""
     names = [str(name) for name in names]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _first_line(error: Exception) -> str:

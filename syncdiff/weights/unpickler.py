@@ -54,7 +54,7 @@ class Unpickler(pickle._Unpickler):
         return ALLOWED.get(full) or type(full, (Placeholder,), {})
 
     def _drop_state(self) -> None:
-        self.stack.pop()  # pyright: ignore[reportAttributeAccessIssue] -- pickle's own, set by load()  # pyright: ignore[reportAttributeAccessIssue] -- pickle's own, set by load()
+        self.stack.pop()  # pyright: ignore[reportAttributeAccessIssue] -- pickle's own, set by load()
 
     dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _drop_state}  # noqa: RUF012  # pyright: ignore[reportAssignmentType]
 
