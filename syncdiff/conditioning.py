@@ -321,7 +321,7 @@ class FaceClip(BaseFaceClip):
                     views = {int(i): self.face(int(i)) for i in frames}
                 else:
                     pictures = zip(frames.tolist(), self.film(frames), strict=True)
-                    views = {i: self.in_film(i, image).part(MARGIN) for i, image in pictures}
+                    views = {i: self.in_film(i, image).part(MARGIN).with_lips() for i, image in pictures}
                 while len(self._lent) > 1:
                     self._lent.pop(next(iter(self._lent)))
                 self._lent[shot] = views

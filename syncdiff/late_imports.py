@@ -1,6 +1,7 @@
 """Libraries without what they load along: parts that nothing here uses are put off until somebody asks for them.
 
-Loading diffusers takes 0.9 s of CPU so, and 3.0 s with torch's compiler and scipy's statistics.
+Loading diffusers takes 0.9 s of CPU so, and 3.0 s with torch's compiler and scipy's statistics; mediapipe 0.4 s, and
+0.9 s with matplotlib.
 """
 
 from __future__ import annotations
@@ -61,3 +62,10 @@ def load_diffusers() -> None:
     """Load what is used of diffusers, before anybody loads it whole."""
     with without_compiler(), put_off("scipy.stats"):
         from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel, VQModel  # noqa: F401
+
+
+def load_mediapipe() -> None:
+    """Load what is used of mediapipe."""
+    plots = _Later("matplotlib.pyplot")
+    with put_off(_Later("matplotlib", pyplot=plots), plots):
+        from mediapipe.python.solutions import face_detection  # noqa: F401

@@ -24,15 +24,15 @@ from syncdiff.job import Job
 from syncdiff.faces.mediapipe_backend import MediapipeDetector
 Job.ready()
 MediapipeDetector().__exit__()
-unused = ("torch._dynamo", "scipy.stats", "matplotlib.pyplot", "gradio", "skimage")
+unused = ("torch._dynamo", "scipy.stats", "matplotlib", "gradio", "skimage")
 print([m for m in unused if m in sys.modules])
-import matplotlib.pyplot, scipy.stats, torch
+import matplotlib.pyplot, mediapipe, scipy.stats, torch
 from mediapipe.python.solutions.drawing_utils import plt
 print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item(), scipy.stats.norm.cdf(0),
-      plt.plot is matplotlib.pyplot.plot)
+      plt.plot is matplotlib.pyplot.plot, mediapipe.tasks.vision.FaceLandmarker.__name__)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "2.0 0.5 True"]
+    assert done.stdout.splitlines() == ["[]", "2.0 0.5 True FaceLandmarker"]
 
 
 def test_every_public_name_exists() -> None:

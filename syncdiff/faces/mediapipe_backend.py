@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from syncdiff.faces.detection import Detection, appearance_of
-from syncdiff.late_imports import put_off
+from syncdiff.late_imports import load_mediapipe
 
 PRESENCE = 0.5  # score of the landmark network; below it there is no face
 _ROOM = 1.5  # side of the square that the landmark net sees, in longer sides of the face's box: FaceMesh's own rule
@@ -49,11 +49,11 @@ class MediapipeDetector:
     """Detects faces with mediapipe. A context manager: its graphs hold threads."""
 
     def __init__(self) -> None:
-        with put_off("matplotlib.pyplot"):
-            from google.protobuf import text_format
-            from mediapipe.framework.calculator_pb2 import CalculatorGraphConfig
-            from mediapipe.python.solution_base import SolutionBase
-            from mediapipe.python.solutions.face_detection import FaceDetection
+        load_mediapipe()
+        from google.protobuf import text_format
+        from mediapipe.framework.calculator_pb2 import CalculatorGraphConfig
+        from mediapipe.python.solution_base import SolutionBase
+        from mediapipe.python.solutions.face_detection import FaceDetection
 
         graph = text_format.Parse(_GRAPH, CalculatorGraphConfig())
         with ExitStack() as stack, known_log_lines_dropped():
@@ -134,8 +134,8 @@ class MediapipeDetector:
 @contextmanager
 def face_scorer() -> Iterator[Callable[[np.ndarray], float]]:
     """A function of a picture: the score of its surest face, 0..1, or 0 where there is none."""
-    with put_off("matplotlib.pyplot"):
-        from mediapipe.python.solutions.face_detection import FaceDetection
+    load_mediapipe()
+    from mediapipe.python.solutions.face_detection import FaceDetection
 
     with ExitStack() as stack:
         with known_log_lines_dropped():

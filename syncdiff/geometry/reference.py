@@ -7,7 +7,7 @@ from the picture that it comes from, so what does not move stays bit for bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -17,6 +17,7 @@ from syncdiff.geometry.crops import WINDOW, mask_alpha
 from syncdiff.geometry.interior import Interior, srgb_to_linear
 from syncdiff.geometry.mouth_shape import lip_shape
 from syncdiff.geometry.warp import (
+    READ_POINTS,
     WINDOW_GRID,
     WINDOW_ORIGIN,
     WINDOW_SIZE,
@@ -35,6 +36,7 @@ FINE = 1.5  # crop px, standard deviation: detail finer than this is what a mixt
 FADED = (0.1, 0.25)  # log of the ratio of two brightnesses: below, light is added; above, the mouth is scaled
 SAMPLED = 2.0  # samples per crop px, at least, from which fields and masks are enlarged
 
+BESIDE = 14.0  # crop px beside the corners of a mouth that it is sampled from, at the most
 LEAST_SHARE = 0.02  # a moment that takes less part is left out
 
 
@@ -47,6 +49,7 @@ class FaceView:
     points: np.ndarray  # [478, 2] crop px; only `warp.READ_POINTS` are read
     yaw: float = 0.0  # degrees
     anchor: np.ndarray | None = None  # [4]: how its mouth is hung, if not as `anchor_of` finds it
+    lips: tuple[np.ndarray, np.ndarray] | None = None  # a picture of its lips alone, and crop px -> px of it
 
     @cached_property
     def scale(self) -> float:
@@ -75,7 +78,19 @@ class FaceView:
             slice(max(0, int(s.start - margin * self.scale)), int(s.stop + margin * self.scale) + 1) for s in self.box
         )
         moved = self.to_image - np.array([[0, 0, columns.start], [0, 0, rows.start]])
-        return FaceView(self.image[rows, columns].copy(), moved, self.points, self.yaw, self.anchor)
+        return replace(self, image=self.image[rows, columns].copy(), to_image=moved)
+
+    def with_lips(self) -> FaceView:
+        """The same with its lips twice as large, by Lanczos's kernel: for a moment that lends them to many frames."""
+        (x0, y0), (x1, y1) = (edge(self.points[list(READ_POINTS)], axis=0) for edge in (np.min, np.max))
+        corners = np.array([[x, y, 1] for x in (x0 - BESIDE, x1 + BESIDE) for y in (y0 - 4, y1 + 4)]) @ self.to_image.T
+        (x0, y0), (x1, y1) = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int) + 1
+        x0, y0 = max(0, x0), max(0, y0)
+        part = self.image[y0 : max(0, y1), x0 : max(0, x1)]
+        if not part.size:  # they lie outside the picture
+            return self
+        moved = 2 * (self.to_image - np.array([[0, 0, x0], [0, 0, y0]])) + np.array([[0, 0, 0.5], [0, 0, 0.5]])
+        return replace(self, lips=(cv2.resize(part, None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4), moved))
 
 
 @dataclass(frozen=True)
@@ -233,13 +248,16 @@ def _sampled(
 ) -> np.ndarray:
     """A moment's pixels [h, w, 3] uint8 where the frame's pixels `here` [h, w, 2] have them by a field of the window.
 
-    By Lanczos's kernel: cubic loses a twentieth of the teeth's sharpness.
+    By Lanczos's kernel: cubic loses a twentieth of the teeth's sharpness. From lips that this kernel has enlarged cubic
+    loses nothing, in a third of the time.
     """
-    across = view.to_image[:, :2].astype(np.float64) @ np.linalg.inv(frame.to_image[:, :2].astype(np.float64))
-    start = view.to_image[:, 2] - across @ frame.to_image[:, 2]
-    shift = place.enlarged(field @ view.to_image[:, :2].T.astype(np.float32), part)
+    image, to_image = (view.image, view.to_image) if view.lips is None else view.lips
+    across = to_image[:, :2].astype(np.float64) @ np.linalg.inv(frame.to_image[:, :2].astype(np.float64))
+    start = to_image[:, 2] - across @ frame.to_image[:, 2]
+    shift = place.enlarged(field @ to_image[:, :2].T.astype(np.float32), part)
     at = cv2.transform(here, np.column_stack([across, start])) + shift
-    return cv2.remap(view.image, at, None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    kernel = cv2.INTER_LANCZOS4 if view.lips is None else cv2.INTER_CUBIC
+    return cv2.remap(image, at, None, kernel, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def _gain_and_light(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> tuple[float, np.ndarray]:

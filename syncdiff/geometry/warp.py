@@ -23,6 +23,7 @@ _CONTOURS = (
     (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308),
     (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291),
 )
+_CONTOUR_POINTS = np.array(_CONTOURS)
 _CORNERS, _TOP_OF_LIP, _NOSE, _CHIN = [61, 291], 0, 2, 152
 READ_POINTS = tuple(sorted({*(p for contour in _CONTOURS for p in contour), _NOSE, _CHIN}))  # all that is read here
 
@@ -88,7 +89,8 @@ class LipContours:
 
 def shaped_contours(points: np.ndarray, shape: np.ndarray, anchor: np.ndarray) -> LipContours:
     """The contours that the mouth of `points` [478, 2] has in another shape [SHAPE] px, hung at an anchor [4]."""
-    now, change = lip_shape(points), shape - lip_shape(points)
+    now = lip_shape(points)
+    change = shape - now
     half = max(3.0, float(shape[3]) / 2)
     inner = float(np.clip(shape[4] / 2, 2.0, half))
     centre, apart = points[_CORNERS, 0].mean(), _COLUMNS - anchor[0]
@@ -155,12 +157,17 @@ def warp_field(points: np.ndarray, contours: LipContours, *, whole: bool) -> np.
     target = np.stack([source[0], source[1], *moved, chin + fall, *bottom])
     order = 1e-2 * np.arange(len(source))[:, None]  # lines that meet stay in order
     source, target = (np.maximum.accumulate(knots, axis=0) + order for knots in (source, target))
-    rows = np.broadcast_to(source[0], (len(_ROWS), len(_COLUMNS))).astype(np.float64)
-    for a in range(len(source) - 1):  # piece by piece of the columns, all columns at once
-        piece = target[a + 1] - target[a]
-        rows += np.clip(_ROWS - target[a], 0, piece) * ((source[a + 1] - source[a]) / piece)
-    field = np.stack(np.broadcast_arrays(columns, rows - _ROWS), axis=-1).astype(np.float32)
-    return np.where(np.abs(field) < STILL, np.float32(0), field)
+    piece = np.diff(target, axis=0)
+    slope = np.diff(source, axis=0) / piece
+    rows, along = np.tile(source[0], (len(_ROWS), 1)), np.empty((len(_ROWS), len(_COLUMNS)))
+    for a in range(len(source) - 1):  # piece by piece of the columns, all columns at once, in one array: half the time
+        np.subtract(_ROWS, target[a], out=along)
+        np.minimum(np.maximum(along, 0, out=along), piece[a], out=along)
+        rows += np.multiply(along, slope[a], out=along)
+    field = np.empty((len(_ROWS), len(_COLUMNS), 2), np.float32)
+    field[..., 0], field[..., 1] = columns, np.subtract(rows, _ROWS, out=rows)
+    field[np.abs(field) < STILL] = 0
+    return field
 
 
 def lip_mask(contours: LipContours, grown: float = 1.5, soft: float = 5.0) -> np.ndarray:
@@ -177,11 +184,11 @@ def lip_mask(contours: LipContours, grown: float = 1.5, soft: float = 5.0) -> np
 
 def _contours(points: np.ndarray, x: np.ndarray) -> np.ndarray:
     """[4, n] y of the contours at x [n], in order from top to bottom; beyond the corners those of the corners."""
-    lines = np.stack([np.interp(x, *points[list(contour)].T) for contour in _CONTOURS])
+    lines = np.stack([np.interp(x, *contour.T) for contour in points[_CONTOUR_POINTS]])
     lines[:, 1:-1] = (lines[:, :-2] + 2 * lines[:, 1:-1] + lines[:, 2:]) / 4  # eleven points make corners on the way
     return np.maximum.accumulate(lines, axis=0)
 
 
 def _ease(x: np.ndarray) -> np.ndarray:
-    x = np.clip(x, 0, 1)
+    x = np.minimum(np.maximum(x, 0), 1)  # what np.clip does, in half the time
     return x * x * (3 - 2 * x)
