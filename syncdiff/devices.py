@@ -14,16 +14,22 @@ import torch
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """Half precision where it is fast; the networks keep fp32 in and out.
+def half_type(device: torch.device) -> torch.dtype | None:
+    """The half precision that is fast there, or None.
 
     On CUDA bf16 where the chip has it (compute capability 8.0), else fp16; on a CPU bf16 where it has instructions for
     it: emulated, it would be slower than fp32.
     """
     if device.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16)
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
     listed = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch without that list: fp32
-    return torch.autocast("cpu", torch.bfloat16, enabled=bool(listed.get("avx512_bf16") or listed.get("amx_bf16")))
+    return torch.bfloat16 if listed.get("avx512_bf16") or listed.get("amx_bf16") else None
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Half precision where it is fast (`half_type`); the networks keep fp32 in and out."""
+    half = half_type(device)
+    return torch.autocast("cuda" if device.type == "cuda" else "cpu", half or torch.bfloat16, enabled=half is not None)
 
 
 def best_device() -> torch.device:

@@ -204,8 +204,7 @@ def test_the_detector_alone_finds_the_boxes(monkeypatch):
 
 
 def test_latents_on_disk_are_what_would_be_computed(data, plain, nets):
-    kept, fresh = rows(data, TINY)[0], encoded(nets[1], rows(plain, TINY)[0])
-    assert kept["skipped"] == fresh["skipped"] == []
+    kept, fresh = rows(data, TINY).batch(0), encoded(nets[1], rows(plain, TINY).batch(0))
     for key in ("clean", "masked", "identity", "pose"):
         assert kept[key].shape == (2, 3, 64, 64)
         assert torch.allclose(kept[key], fresh[key], atol=0.01), key
@@ -213,11 +212,11 @@ def test_latents_on_disk_are_what_would_be_computed(data, plain, nets):
     for key in ("frame", "noise", "timestep", "heard", "lengths"):
         assert torch.equal(kept[key], fresh[key]), key
     # Nor does a row depend on the processes.
-    whole, second = rows(data, TINY, range(4))[7], rows(data, TINY, range(2, 4))[7]
+    whole, second = rows(data, TINY, range(4)).batch(7), rows(data, TINY, range(2, 4)).batch(7)
     assert torch.equal(whole["noise"][2:], second["noise"])
     assert torch.equal(whole["clean"][2:], second["clean"])
     assert not torch.equal(whole["noise"][0], whole["noise"][1])
-    assert not torch.equal(rows(data, TINY, range(4))[8]["noise"], whole["noise"])
+    assert not torch.equal(rows(data, TINY, range(4)).batch(8)["noise"], whole["noise"])
 
 
 def test_speech_layers_are_left_out_alike_with_and_without_latents_on_disk(data, plain, nets):
@@ -225,7 +224,7 @@ def test_speech_layers_are_left_out_alike_with_and_without_latents_on_disk(data,
     speech = deepcopy(nets[0]).train()
     spread = []
     for folder in (data, plain):
-        batch = rows(folder, TINY)[0]
+        batch = rows(folder, TINY).batch(0)
         torch.manual_seed(0)
         with torch.inference_mode():
             passes = torch.stack([speech(batch["heard"], batch["lengths"]) for _ in range(30)])
@@ -278,8 +277,7 @@ def test_the_presets_are_the_papers_variants():
 def test_a_variant_learns(data, nets):
     """Five frames before, all of AV-HuBERT frozen: what Tables 5 and 6 change, in one."""
     variant = replace(TINY, denoiser=TINY.denoiser | {"previous": 5}, tuned=0)
-    batch = encoded(nets[1], rows(data, variant)[1])
-    batch.pop("skipped")
+    batch = encoded(nets[1], rows(data, variant).batch(1))
     assert batch["pose"].shape == (2, 15, 64, 64)
     loss = DenoisingLoss(stirred(PaperDenoiser(**variant.denoiser)), nets[0], paper_schedule(), variant.tuned)
     loss(**batch).backward()
@@ -296,8 +294,7 @@ def test_accumulated_and_checkpointed_gradients_are_the_whole_batchs(data, nets,
         accumulation(48, 5, 8)
     torch.manual_seed(0)
     speech = AVHubert(width=64, layers=2, hidden=64, dropout=0.0, layerdrop=0.0)
-    net, batch = stirred(PaperDenoiser(**TINY.denoiser)), rows(data, TINY)[0]
-    batch.pop("skipped")
+    net, batch = stirred(PaperDenoiser(**TINY.denoiser)), rows(data, TINY).batch(0)
     gradients = {}
     for change in ("none", "parts", "checkpointing"):
         networks = DenoisingLoss(deepcopy(net), deepcopy(speech), paper_schedule(), 1)
@@ -397,8 +394,7 @@ def test_it_learns_one_clip_stops_and_goes_on(corpus, data, nets, tmp_path, caps
     assert not torch.equal(pipe.speech.encoder.layers[1].fc1.weight, tuned)
     fresh = DenoisingLoss(type(pipe.denoiser)(**TINY.denoiser), speech, pipe.scheduler, TINY.tuned).eval()
     after = DenoisingLoss(pipe.denoiser, pipe.speech, pipe.scheduler, TINY.tuned).eval()
-    batch = rows(data, TINY, range(8))[1005]
-    batch.pop("skipped")
+    batch = rows(data, TINY, range(8)).batch(1005)
     with torch.inference_mode():
         losses = [loss(**batch).item() for loss in (fresh, after)]
     assert losses[0] == pytest.approx(1, abs=0.05)  # a new network outputs zeros, and the noise has variance 1

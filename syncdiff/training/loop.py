@@ -8,16 +8,31 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
+from syncdiff.devices import best_device, half_type
 from syncdiff.weights import load_strictly, read_tensors
 
 T = TypeVar("T")
 Net = TypeVar("Net", bound=nn.Module)
+
+
+def accelerator_for(*handlers: Any, **given: Any) -> Accelerator:
+    """Accelerate's processes, in half precision where that is fast; they wait three hours for what the main one makes.
+
+    Args:
+        handlers: accelerate's own, beside the one that waits.
+        given: further arguments of Accelerator.
+    """
+    half = {torch.bfloat16: "bf16", torch.float16: "fp16", None: "no"}[half_type(best_device())]
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=3))
+    return Accelerator(mixed_precision=half, kwargs_handlers=[*handlers, patience], **given)
 
 
 class Average(Generic[Net]):

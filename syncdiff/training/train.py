@@ -16,14 +16,12 @@ import math
 import sys
 import time
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
@@ -40,7 +38,7 @@ from syncdiff.models.speech_encoder import SpeechEncoder, token_window
 from syncdiff.training.data import ClipRecord, TalkingFaces
 from syncdiff.training.distill import augment, equalise
 from syncdiff.training.landmark_net import LandmarkNet, train_reader
-from syncdiff.training.loop import ahead
+from syncdiff.training.loop import accelerator_for, ahead
 from syncdiff.training.prepare import FPS
 from syncdiff.training.sets import DENOISER_SHARE
 from syncdiff.training.sync_loss import SyncMatcher, train_matcher
@@ -180,10 +178,8 @@ def train(
         until: by time.time(), when to stop for now and be gone on with later.
     """
     helpers = helpers or out
-    half = "fp16" if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() else "bf16"
     watched = "tensorboard" if find_spec("tensorboard") else None
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=3))  # with a main process that makes what all then read
-    accelerator = Accelerator(mixed_precision=half, log_with=watched, project_dir=out, kwargs_handlers=[patience])
+    accelerator = accelerator_for(log_with=watched, project_dir=out)
     accelerator.init_trackers("syncdiff")
     for folder in (out, helpers):
         folder.mkdir(parents=True, exist_ok=True)
@@ -244,7 +240,7 @@ def main() -> None:
     ours.add_argument("--list", type=Path, metavar="FILE", help="names of the films, as LRS2's train.txt")
     ours.add_argument("--rows", type=int, default=8, help="of one forward pass: what fits into a GPU (default 8)")
     ours.add_argument("--checkpointing", action="store_true", help="less memory, a third more time an update")
-    ours.add_argument("--workers", type=int, default=4, help="processes that read films, for each GPU (default 4)")
+    ours.add_argument("--workers", type=int, default=4, help="threads that read films, for each GPU (default 4)")
     ours.add_argument("--teacher", type=Path, metavar="DIR", help="a trained pipeline, for the presets that distil it")
     args = parser.parse_args()
     preset = (PRESETS | PAPER_PRESETS)[args.preset]

@@ -26,17 +26,14 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import cv2
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from diffusers import DDIMScheduler, VQModel
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from syncdiff.errors import InputError
 from syncdiff.paper import PaperDenoiser, few_step_schedule, masked, paper_schedule, to_latents
@@ -44,7 +41,7 @@ from syncdiff.paper.avhubert import AVHubert
 from syncdiff.paper.denoiser import TRAIN_STEPS
 from syncdiff.paper.released import read_speech_net, read_vae
 from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.training.loop import Average, Run
+from syncdiff.training.loop import Average, Run, accelerator_for, ahead
 from syncdiff.training.lrs import UNREADABLE, PreparedFilm, prepared
 from syncdiff.training.paper_losses import ConsistencyLoss, DenoisingLoss
 
@@ -99,38 +96,33 @@ PAPER_PRESETS = {
 # --- data
 
 
-class PaperRows(Dataset):
+class PaperRows:
     """Batches by the number of the update: this process's rows of it. Row r of update n follows from n and r alone.
 
-    An item has clean, masked, identity [B, 3, 64, 64] and pose [B, 3 NP, 64, 64] where latents were prepared, else
+    A batch has clean, masked, identity [B, 3, 64, 64] and pose [B, 3 NP, 64, 64] where latents were prepared, else
     pictures [B, 3 + NP, 256, 256, 3] uint8 in that order; noise [B, 3, 64, 64]; timestep [B] int64; heard [B, T25, 104]
-    padded, lengths [B], frame [B] int64; and skipped, a list of (film, why) that could not be read.
+    padded, lengths [B], frame [B] int64. `skipped` names the films that could not be read, and why.
     """
 
     def __init__(self, films: list[PreparedFilm], preset: PaperPreset, rows: range) -> None:
         self.films, self.preset, self.rows = films, preset, rows
-        self.unreadable: set[str] = set()
+        self.skipped: dict[str, str] = {}
 
-    def __getitem__(self, update: int) -> dict[str, Any]:
-        skipped: list[tuple[str, str]] = []
-        try:
-            rows = [self._row(np.random.default_rng([update, row]), skipped) for row in self.rows]
-        except InputError as sentence:
-            return {"failed": str(sentence)}
+    def batch(self, update: int) -> dict[str, Tensor]:
+        """Raises InputError where no film can be read any more."""
+        rows = [self._row(np.random.default_rng([update, row])) for row in self.rows]
         heard = [row.pop("heard") for row in rows]
         batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
         batch["lengths"] = torch.tensor([len(h) for h in heard])
-        return batch | {"heard": nn.utils.rnn.pad_sequence(heard, batch_first=True), "skipped": skipped}
+        return batch | {"heard": nn.utils.rnn.pad_sequence(heard, batch_first=True)}
 
-    def _row(self, rng: np.random.Generator, skipped: list[tuple[str, str]]) -> dict[str, Tensor]:
+    def _row(self, rng: np.random.Generator) -> dict[str, Tensor]:
         for _ in range(TRIES):
             film = self.films[int(rng.integers(len(self.films)))]
             try:
                 return self._read(film, rng)
             except (InputError, *UNREADABLE) as error:
-                if film.name not in self.unreadable:
-                    self.unreadable.add(film.name)
-                    skipped.append((film.name, str(error)))
+                self.skipped.setdefault(film.name, str(error))
         raise InputError(f"{TRIES} films in turn could not be read, the last of them {film.path}: is the disk there?")
 
     def _read(self, film: PreparedFilm, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -238,7 +230,7 @@ def train(
     listed: Path | None = None,
     rows: int = 8,
     checkpointing: bool = False,
-    workers: int = 0,
+    workers: int = 1,
 ) -> SyncDiffPipeline:
     """Train until `preset.updates`; returns the pipeline of the moving average. Raises InputError.
 
@@ -247,12 +239,10 @@ def train(
         teacher: for a preset that distils, the trained network; the student starts as a copy of it.
         hours: stop that long after the start. None is no limit.
         rows: of one forward pass, at most; a batch with more is accumulated.
-        workers: processes that read batches ahead, for every training process.
+        workers: threads that read batches ahead, for every training process.
     """
-    half = "fp16" if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() else "bf16"
     left_out = DistributedDataParallelKwargs(find_unused_parameters=preset.tuned > 0)  # layers of AV-HuBERT
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=3))  # the main process saves while the others wait
-    accelerator = Accelerator(mixed_precision=half, kwargs_handlers=[left_out, patience])
+    accelerator = accelerator_for(left_out)
     at_once, passes = accumulation(preset.batch, accelerator.num_processes, rows)
     found = prepared(data, listed)
     out.mkdir(parents=True, exist_ok=True)
@@ -294,31 +284,18 @@ def _run(
     limit = None if hours is None else time.time() + hours * 3600
     if run.update >= preset.updates:
         return f"Nothing to do: {out} has all {preset.updates} updates already."
-    batches = DataLoader(
-        data,
-        batch_size=None,
-        sampler=range(run.update, preset.updates),
-        num_workers=workers,
-        prefetch_factor=2 if workers else None,
-        worker_init_fn=_one_thread,
-    )
-    for batch in batches:
-        if "failed" in batch:
-            raise InputError(batch["failed"])
+    listed: set[str] = set()
+    for batch in ahead(data.batch, range(run.update, preset.updates), workers):
         if _late(accelerator, limit):
             return (f"Stopped {hours} hours after the start (--hours), after update {run.update} of "
                     f"{preset.updates}: the same command goes on from there.")  # fmt: skip
-        _list_skipped(batch.pop("skipped"), out / "skipped.tsv")
+        listed |= _list_skipped(data.skipped, listed, out / "skipped.tsv")
         torch.manual_seed(1_000_003 * run.update + accelerator.process_index)  # dropout: goes on as it would have
         parts = list(_split(batch, passes, accelerator.device))
         trainer.learn([encoded(vae, part) for part in parts])
         if accelerator.is_main_process and run.update % preset.save_every == 0:
             trainer.save(vae)
     return f"Done: all {preset.updates} updates."
-
-
-def _one_thread(_worker: int) -> None:
-    cv2.setNumThreads(0)
 
 
 def _split(batch: dict[str, Tensor], passes: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
@@ -335,13 +312,15 @@ def _late(accelerator: Accelerator, limit: float | None) -> bool:
     return bool(cast(Tensor, accelerator.gather(mine)).any())
 
 
-def _list_skipped(skipped: list[tuple[str, str]], path: Path) -> None:
-    """Each process has readers of its own, so a film may be listed by several."""
-    if skipped:
-        lines = "".join(f"{film}\t{why}\n" for film, why in skipped)
+def _list_skipped(skipped: dict[str, str], listed: set[str], path: Path) -> set[str]:
+    """Adds those that are not listed yet, and returns their names. Several processes may each list a film."""
+    new = {film: why for film, why in skipped.copy().items() if film not in listed}
+    if new:
+        lines = "".join(f"{film}\t{why}\n" for film, why in new.items())
         print(f"Left out, as they cannot be read:\n{lines}", file=sys.stderr, end="", flush=True)
         with path.open("a") as file:
             file.write(lines)
+    return set(new)
 
 
 # --- the command line
