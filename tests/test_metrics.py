@@ -88,18 +88,18 @@ def test_a_network_that_has_learned_nothing_draws_the_warped_mouth(head):
 
 def test_table_averages_over_clips_that_have_a_figure_and_over_groups_of_sets():
     figures = {"a": 0.5, "b": 1.0, "c": None}
-    rows = [{"maker": "m", "set": "s", "clip": clip, "frames": 1, "r": r} for clip, r in figures.items()]
+    rows = [{"method": "m", "set": "s", "clip": clip, "frames": 1, "r": r} for clip, r in figures.items()]
     assert table(rows).splitlines()[-1] == "| m | all | 3 | 0.75 |"
-    rows = [{"maker": "m", "set": s, "clip": "a", "r": r} for s, r in (("val-hdtf", 0.2), ("val-voxceleb2", 0.4))]
+    rows = [{"method": "m", "set": s, "clip": "a", "r": r} for s, r in (("val-hdtf", 0.2), ("val-voxceleb2", 0.4))]
     assert "| m | ordinary | 2 | 0.30 |" in table(rows)
     assert "GRID" not in table(rows)
 
 
 def test_headline_puts_our_model_beside_what_it_must_beat():
-    ours = {"maker": "syncdiff", "set": "val-hdtf", "matched_r": 0.5, "best_r": 0.625, "best_lag": -3, "foreign_r": 0.4}
-    ours |= {"silence_move": 0.246}
+    ours = {"method": "syncdiff", "set": "val-hdtf", "matched_r": 0.5, "best_r": 0.625, "best_lag": -3}
+    ours |= {"foreign_r": 0.4, "silence_move": 0.246}
     near = ours | {"set": "val-voxceleb2", "best_lag": 1, "foreign_r": None, "silence_r": 0.1}
-    left = {"maker": "left as it was", "set": "val-hdtf", "matched_r": 1.0, "foreign_r": -0.05, "best_lag": 0}
+    left = {"method": "left as it was", "set": "val-hdtf", "matched_r": 1.0, "foreign_r": -0.05, "best_lag": 0}
     text = headline([ours, near, left])
     assert "| GRID (0 clips) | laboratory (0 clips) | ordinary (2 clips) |" in text
     assert "(at the best lag) | - (-) | - (-) | 0.50 (0.62) | 0.85 / 0.50 (0.65) |" in text

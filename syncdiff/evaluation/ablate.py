@@ -188,9 +188,9 @@ def _read(path: Path, anew: list[str]) -> list[dict]:
     """What an earlier call found, less what is to be found anew."""
     if not path.exists():
         return []
-    words = {"group", "samples", "maker", "set", "clip"}
+    words = {"group", "samples", "method", "set", "clip"}
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["maker"] not in anew]
+        rows = [row for row in csv.DictReader(file) if row["method"] not in anew]
     return [{k: v if k in words else float(v) if v else None for k, v in row.items()} for row in rows]
 
 
@@ -198,8 +198,8 @@ def write(found: list[dict], out: Path) -> None:
     """OUT/ablations.csv, clip by clip, and OUT/ablations.md, the means."""
     write_csv(out / "ablations.csv", found)
     lines = []
-    for name in dict.fromkeys(row["maker"] for row in found):
-        here = [row for row in found if row["maker"] == name]
+    for name in dict.fromkeys(row["method"] for row in found):
+        here = [row for row in found if row["method"] == name]
         lines.append([here[0]["group"], name, here[0]["samples"], *means(here, COLUMNS)])
     (out / "ablations.md").write_text(markdown(["group", "row", "samples", *COLUMNS], lines) + "\n")
 

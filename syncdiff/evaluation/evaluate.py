@@ -56,7 +56,7 @@ class Sheet:
         self.rows: list[np.ndarray] = []
 
     def watching(self, make: Method) -> Method:
-        """The same maker, its first picture of every clip's own voice kept."""
+        """The same method, its first picture of every clip's own voice kept."""
 
         def watched(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
             made = make(clip, sound)
@@ -116,15 +116,15 @@ def measure(make: Method, clip: SourceClip, record: ClipRecord, other: ClipRecor
     return row | {"silence_move": float(made.std() / opening.std()), "silence_r": correlation(made, opening)}
 
 
-def evaluate(makers: dict[str, Method], judge, data: Path, sets: tuple[str, ...], limit: int | None) -> Iterator[dict]:
+def evaluate(methods: dict[str, Method], judge, data: Path, sets: tuple[str, ...], limit: int | None) -> Iterator[dict]:
     """Rows, clip by clip. The foreign voice is the next clip of another person in the same set."""
     for name in sets:
         records = clips_of(data, name)
         for i, record in list(enumerate(records))[:limit]:
             strangers = [r for r in records[i + 1 :] + records[:i] if r.identity != record.identity]
             clip = SourceClip.of(data, records, i)
-            for maker, make in makers.items():
-                row = {"maker": maker, "set": name, "clip": record.name, "frames": len(record)}
+            for method, make in methods.items():
+                row = {"method": method, "set": name, "clip": record.name, "frames": len(record)}
                 yield row | measure(make, clip, record, strangers[0] if strangers else None, judge)
 
 
@@ -177,18 +177,18 @@ def main() -> None:
         sys.exit(as_published(args))
     pipe, sheet = SyncDiffPipeline.ready(args.weights), Sheet()
     options = SampleOptions(steps=args.steps or SampleOptions.steps)
-    makers = {reports.OURS: sheet.watching(baselines.drawn_by(pipe, options))}
+    methods = {reports.OURS: sheet.watching(baselines.drawn_by(pipe, options))}
     if args.regressor:
-        makers[reports.REGRESSOR] = baselines.regressed_by(pipe, args.regressor)
+        methods[reports.REGRESSOR] = baselines.regressed_by(pipe, args.regressor)
     if not args.alone:
-        makers |= {
+        methods |= {
             reports.WARPED: baselines.warped_by(pipe),
             reports.LEFT: baselines.left_alone,
             reports.FROZEN: baselines.frozen,
             reports.NEAREST: baselines.nearest_by(pipe),
         }
     judge = (found := JudgeNet.shipped()) and found.to(best_device())
-    rows = shown(evaluate(makers, judge, args.data, tuple(args.sets), args.limit))
+    rows = shown(evaluate(methods, judge, args.data, tuple(args.sets), args.limit))
     print(reports.headline(rows), reports.table(rows), sep="\n\n")
     if args.sheet:
         sheet.write(args.sheet)

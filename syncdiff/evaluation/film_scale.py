@@ -231,7 +231,7 @@ def evaluate_films(
         silent = film.read(redrawn(generator, film, np.zeros_like(film.sound), options, network=True))
         still = float(lip_opening(silent).std() / lip_opening(film.lips).std())
         for name, frames in made.items():
-            row = {"maker": name, "set": film.set, "clip": film.name, "frames": len(film.frames)}
+            row = {"method": name, "set": film.set, "clip": film.name, "frames": len(film.frames)}
             yield row | measure(film, frames) | {"silence_move": still if name == NETWORK else None}
         look(film, sheet(film, {film.name: film.frames} | made))
 

@@ -1,4 +1,4 @@
-"""Tables of the evaluations as Markdown and CSV; those of `evaluate`: the README's, with the aims, and set by set."""
+"""Tables of the evaluations as Markdown and CSV; those of `evaluate`: a headline with the aims, and set by set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from syncdiff.training.sets import GROUPS
 
-# Makers, as the rows name them.
+# Methods, as the rows name them.
 OURS, LEFT, FROZEN, NEAREST, WARPED, REGRESSOR = (
     "syncdiff", "left as it was", "frozen mouth", "nearest mouth", "warped mouth", "L1 regressor",
 )  # fmt: skip
@@ -52,14 +52,14 @@ def places(sets: Iterable[str]) -> dict[str, Sequence[str]]:
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown: the mean of every column, per maker, per set, per group of several sets, and over all clips."""
-    columns = [c for c in dict.fromkeys(c for r in rows for c in r) if c not in ("maker", "set", "clip", "frames")]
+    """Markdown: the mean of every column, per method, per set, per group of several sets, and over all clips."""
+    columns = [c for c in dict.fromkeys(c for r in rows for c in r) if c not in ("method", "set", "clip", "frames")]
     lines = []
-    for maker in dict.fromkeys(r["maker"] for r in rows):
+    for method in dict.fromkeys(r["method"] for r in rows):
         for name, some in places(r["set"] for r in rows).items():
-            here = [r for r in rows if r["maker"] == maker and r["set"] in some]
-            lines.append([maker, name, len(here), *means(here, columns)])
-    return markdown(["maker", "set", "clips", *columns], lines)
+            here = [r for r in rows if r["method"] == method and r["set"] in some]
+            lines.append([method, name, len(here), *means(here, columns)])
+    return markdown(["method", "set", "clips", *columns], lines)
 
 
 def means(rows: list[dict], columns: Iterable[str]) -> list[str]:
@@ -73,7 +73,7 @@ def _mean(rows: list[dict], column: str) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-# The README's table: what stands in a row, how its cells are written - {maker.column}, a mean over clips - and the aim.
+# The headline table: title of a row, its cells ({method.column} is a mean over clips), and the aim.
 HEADLINE = (
     ("own voice: r with the true lips (at the best lag)", "{ours.matched_r} ({ours.best_r})", "0.85 / 0.50 (0.65)"),
     ("the same without the network (the warped mouth alone); L1 regressor; nearest mouth; frozen mouth",
@@ -97,7 +97,7 @@ ALIASES = {"ours": OURS, "left": LEFT, "frozen": FROZEN, "nearest": NEAREST, "wa
 
 @dataclass(frozen=True)
 class _Means:
-    """Means of one maker's rows, as `str.format` asks for them: {x.column} in two places, {x.column:%} in percent."""
+    """Means of one method's rows, as `str.format` asks for them: {x.column} in two places, {x.column:%} in percent."""
 
     rows: list[dict]
 
@@ -118,13 +118,13 @@ class _Figure:
 def headline(rows: list[dict]) -> str:
     """Markdown: our model over the groups of people, beside the aims and what it must beat."""
     groups = {name: [r for r in rows if r["set"] in sets] for name, sets in GROUPS.items()}
-    ours = {name: [r for r in here if r["maker"] == OURS] for name, here in groups.items()}
+    ours = {name: [r for r in here if r["method"] == OURS] for name, here in groups.items()}
     head, lines = ["", *(f"{name} ({len(here)} clips)" for name, here in ours.items()), "aim GRID / ordinary"], []
     for title, cell, aim in HEADLINE:
         cells = []
         for name, here in groups.items():
             lags = [r["best_lag"] for r in ours[name] if r["best_lag"] is not None]
-            values: dict[str, Any] = {k: _Means([r for r in here if r["maker"] == v]) for k, v in ALIASES.items()}
+            values: dict[str, Any] = {k: _Means([r for r in here if r["method"] == v]) for k, v in ALIASES.items()}
             values["on_time"] = f"{sum(abs(lag) <= 1 for lag in lags)} of {len(lags)}" if lags else "-"
             cells.append(cell.format(**values))
         lines.append([title, *cells, aim])
