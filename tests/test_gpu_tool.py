@@ -21,6 +21,7 @@ from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.training import data, distill, prepare
 from syncdiff.training.lip_heads import ConvHead
+from syncdiff.training.teacher import LAYERS
 from tests import test_teacher
 from tools import gpu, packs
 
@@ -71,7 +72,7 @@ def prepared(tmp_path_factory) -> Path:
 def teacher(tmp_path_factory) -> Path:
     rng = np.random.default_rng(0)
     made = {name: 0.05 * rng.normal(size=a.shape).astype(a.dtype) for name, a in test_teacher.whisper().items()}
-    made["encoder/layer_2/ffn/linear_0/weight"] = np.ones((700, 700), np.float32)
+    made[f"encoder/layer_{LAYERS}/ffn/linear_0/weight"] = np.ones((700, 700), np.float32)  # not read
     return test_teacher.write(tmp_path_factory.mktemp("teacher") / "model.bin", made)
 
 
