@@ -95,7 +95,7 @@ def probe(
     return [row for r, x in heard for row in read(name, r, forecast([head], per_frame(x, len(r))))]
 
 
-def predictedrows(encoder: SpeechEncoder, test: list[ClipRecord]) -> list[Read]:
+def forecast_rows(encoder: SpeechEncoder, test: list[ClipRecord]) -> list[Read]:
     """The encoder's own forecast, at every frame's middle."""
     rows = []
     for record in test:
@@ -156,7 +156,7 @@ def main() -> None:
         kinds[TEACHER] = map(TeacherStates(args.teacher, voices, args.cache).of, both)
     kinds[OURS] = (encode_speech(encoder, r.sound / np.float32(32768)).numpy() for r in both)
     rows = [row for name, states in kinds.items() for row in probe(name, states, train, test)]
-    rows += predictedrows(encoder, test)
+    rows += forecast_rows(encoder, test)
     print(table(rows))
     write_csv(args.csv, [asdict(row) for row in rows])
 
