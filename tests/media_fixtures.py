@@ -153,9 +153,10 @@ def make_sound(
     samples: np.ndarray | None = None,
     format: str | None = None,  # noqa: A002
     language: str = "und",
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """A sound file: faint noise with clicks, or the samples given ([N,channels] int16)."""
-    with av.open(str(path), "w", format=format) as out:
+    with av.open(str(path), "w", format=format, options=container_options or {}) as out:
         stream = make_track(out, codec, rate, channels)
         stream.metadata["language"] = language
         given = click_sound(seconds, clicks, rate, channels) if samples is None else samples

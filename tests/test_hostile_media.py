@@ -102,13 +102,20 @@ def test_empty_and_noise(kind: str, tmp_path: Path, job: Path) -> None:
     refused(kind, tmp_path / "noise.mp4", job, "no known kind")
 
 
-def test_other_kinds_are_named(tmp_path: Path, job: Path) -> None:
-    (tmp_path / "a.wmv").write_bytes(bytes.fromhex("3026b2758e66cf11") + bytes(100))
-    refused("face", tmp_path / "a.wmv", job, "is a Windows Media file", "mp4")
-    (tmp_path / "a.heic").write_bytes(b"\x00\x00\x00\x18ftypheic" + bytes(100))
-    refused("face", tmp_path / "a.heic", job, "HEIC photo", "png, jpeg, webp or avif")
-    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7\n\x00")
-    refused("voice", tmp_path / "a.pdf", job, "is a PDF", "wav")
+KINDS = {
+    "a Windows Media file": "3026b2758e66cf11", "a Flash video": "464c5601", "an MXF video": "060e2b3402050101",
+    "an MPEG program stream": "000001ba", "a video without a container": "0000000167",
+    "a HEIC photo": "000000186674797068656963", "a TIFF picture": "49492a00", "a BMP picture": "424d5000000000000000",
+    "a JPEG XL photo": "ff0a", "a JPEG 2000 photo": "0000000c6a502020", "a Photoshop picture": "38425053",
+    "a WavPack sound": "7776706b", "a DTS sound": "7ffe8001", "a PDF": "255044462d312e370a00",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "instead"), [("face", "an mp4, .*webp or avif photo"), ("voice", "a wav, mp3, ")])
+def test_other_kinds_are_named(kind: str, instead: str, tmp_path: Path, job: Path) -> None:
+    for words, first in KINDS.items():
+        (tmp_path / "a.bin").write_bytes(bytes.fromhex(first) + bytes(100))
+        refused(kind, tmp_path / "a.bin", job, f"'a.bin' is {words}.*; give {instead}")
 
 
 # ---- bombs
@@ -227,9 +234,12 @@ def test_too_short_a_voice(name: str, tmp_path: Path, job: Path) -> None:
     refused("voice", path, job, r"0\.10 s", r"0\.3 s")
 
 
-@pytest.mark.parametrize(("loudness", "said"), [(0, "every sample is zero"), (2, "-8[0-9] dB")])
-def test_a_silent_voice(loudness: int, said: str, tmp_path: Path, job: Path) -> None:
-    samples = np.random.default_rng(0).integers(-loudness, loudness + 1, (48_000, 1)).astype(np.int16)
+@pytest.mark.parametrize(
+    ("loudness", "offset", "said"),
+    [(0, 0, "every sample is the same"), (0, 9000, "every sample is the same"), (2, 9000, "-8[0-9] dB")],
+)
+def test_a_silent_voice(loudness: int, offset: int, said: str, tmp_path: Path, job: Path) -> None:
+    samples = np.random.default_rng(0).integers(-loudness, loudness + 1, (48_000, 1)).astype(np.int16) + np.int16(offset)
     refused("voice", make_sound(tmp_path / "a.wav", samples=samples), job, "silent", said, "-55 dB")
 
 
@@ -292,6 +302,30 @@ def test_cut_off_on_the_way_says_so(suffix: str, tmp_path: Path) -> None:
     assert re.search(r"ends early: [01]\.\d\d s of 2\.00 s", " ".join(clip.notes)), clip.notes
 
 
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "m4a", "mka", "au"])
+def test_a_sound_that_is_cut_off_says_so(suffix: str, tmp_path: Path) -> None:
+    codecs = {"flac": "flac", "aiff": "pcm_s16be", "m4a": "aac", "au": "pcm_s16be"}
+    path = make_sound(tmp_path / f"a.{suffix}", 2.0, codec=codecs.get(suffix, "pcm_s16le"))
+    assert open_speech(path, tmp_path).notes == ()
+    data = path.read_bytes()
+    if suffix == "m4a":  # its index moves to the front, as in a file made for the web
+        path = make_sound(tmp_path / "b.m4a", 2.0, codec="aac", container_options={"movflags": "+faststart"})
+        data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    (note,) = open_speech(path, tmp_path).notes
+    assert re.fullmatch(r"The sound file ends early: 1\.[0-3]\d s of 2\.0\d s could be read\.", note)
+
+
+def test_a_wav_whose_recorder_never_wrote_its_length_is_whole(tmp_path: Path) -> None:
+    data = bytearray(make_sound(tmp_path / "a.wav", 2.0).read_bytes())
+    for size in (b"\xff" * 4, bytes(4)):
+        at = data.index(b"data") + 4
+        data[4:8], data[at : at + 4] = size, size
+        (tmp_path / "a.wav").write_bytes(data)
+        speech = open_speech(tmp_path / "a.wav", tmp_path)
+        assert (speech.seconds, speech.notes) == (2.0, ())
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi", "a.png", "a.wav", "a.mp3"])
 def test_broken_bytes_end_in_a_result_or_a_sentence(name: str, seed: int, tmp_path: Path) -> None:
@@ -338,5 +372,7 @@ def test_sniffing_never_asks_the_name() -> None:
     assert sniff(b"\x1aE\xdf\xa3" + bytes(20)) == "matroska"
     assert sniff(b"ID3\x04\x00\x00\x00\x00\x00\x02\x00\x00fLaC" + bytes(20)) == "flac"
     assert sniff(b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f" + bytes(20)) == "mp3"
+    brands = b"\0\0\0\x1cftypmif1\0\0\0\0mif1" + b"%s" + b"miaf" + bytes(20)
+    assert (sniff(brands % b"avif"), sniff(brands % b"heic")) == ("avif", "a HEIC photo")
     assert sniff(b"") == sniff(b"\x00\x01\x02") == ""
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL  # the alarm belongs to the other process

@@ -197,8 +197,32 @@ def test_channels_that_cancel_are_not_mixed(left: float, right: float, taken: in
     speech = open_speech(stereo(tmp_path, left, right), tmp_path)
     assert speech.mono_channel == taken
     assert speech.samples().std() > 0.02  # 0.055 is the loudest channel's
-    assert bool([note for note in speech.notes if "cancel" in note]) == (taken is not None)
+    assert bool([note for note in speech.notes if "lose the voice" in note]) == (taken is not None)
     assert speech.channels == 2  # the result keeps what was given
+
+
+def test_what_mixing_loses_is_told_by_the_voice_and_moment_by_moment(tmp_path: Path) -> None:
+    rng, t = np.random.default_rng(1), np.arange(48_000) / 48_000
+    voice, boom = rng.normal(0, 0.05, 48_000), 0.9 * np.sin(2 * np.pi * 45 * t)
+    nothing = np.zeros(48_000)
+    cases = {  # samples of each channel, and the channel that is listened to
+        "cancels in the second half": ([voice, np.where(t < 0.5, voice, -voice)], 0),
+        "a plug that carries a constant": ([voice, nothing + 0.9], None),
+        "the voice in the fourth channel of 5.1, which is no part of a mix": ([nothing] * 3 + [voice] + [nothing] * 2, 3),
+        "a boom in it": ([nothing] * 2 + [voice, boom] + [nothing] * 2, None),
+    }
+    for name, (channels, taken) in cases.items():
+        soundfile.write(tmp_path / "a.wav", np.stack(channels, 1), 48_000)
+        speech = open_speech(tmp_path / "a.wav", tmp_path)
+        assert speech.mono_channel == taken, name
+        level = np.diff(speech.samples())[: 10 * 1599].reshape(10, -1).std(1)
+        assert level.min() > 0.8 * level.max() > 0.005, name  # as loud throughout
+
+
+def test_sixteen_nameless_channels_are_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, (48_000, 16)), 48_000)
+    with pytest.raises(InputError, match=r"has 16 channels and does not say what they are, .* mix it down to two\.$"):
+        open_speech(tmp_path / "a.wav", tmp_path)
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 192_000, 384_000])

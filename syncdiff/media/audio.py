@@ -22,9 +22,11 @@ from syncdiff.media.timestamps import StreamClock
 MAX_RATE = 192_000  # Hz
 MAX_CHANNELS = 8
 MAX_DRIFT_SECONDS = 0.05  # a smaller disagreement between time stamps and samples is rounding
+BLOCK_SECONDS = 0.1  # in which levels are measured
 # A mix this much below its loudest channel has lost what was said: channels that cancel, or one that is left out. One
 # silent channel of two costs 6 dB, one voice in a corner of 5.1 about 10.
 MAX_MIX_LOSS_DB = 12.0
+MAX_MIX_LOSS_SHARE = 0.1  # of the loudest channel's power, that a mix may lose
 
 
 class SoundWriter:
@@ -127,34 +129,41 @@ def check_voice(sound: dict[str, Any] | None, name: str, folder: Path, limits: L
         raise InputError(f"The voice in {name} lasts {sound['seconds']:.2f} s; at least {least:.1f} s are needed.")
     level = peak_dbfs(folder / "sound.wav")
     if level < limits.quietest_voice:
-        heard = f"its loudest moment is at {level:.0f} dB" if level > -math.inf else "every sample is zero"
+        heard = f"its loudest moment is at {level:.0f} dB" if level > -math.inf else "every sample is the same"
         raise InputError(f"The voice in {name} is silent: {heard}, and {limits.quietest_voice:.0f} dB are needed.")
     return sound
 
 
 def peak_dbfs(path: Path) -> float:
-    """Level of the loudest tenth of a second, in dB of full scale (-inf: digital silence)."""
+    """Level of the loudest tenth of a second, in dB of full scale (-inf: digital silence, or a constant)."""
     most = 0.0
     with soundfile.SoundFile(path) as file:
-        for block in file.blocks(file.samplerate // 10, dtype="float32"):
-            most = max(most, float(np.mean(np.square(block))))
+        for block in file.blocks(round(file.samplerate * BLOCK_SECONDS), dtype="float32"):
+            most = max(most, float(np.mean(block.var(0))))
     return 10 * math.log10(most) if most else -math.inf
 
 
 def mono_channel(path: Path) -> int | None:
-    """The channel to listen to in place of the mix, where mixing loses the voice (MAX_MIX_LOSS_DB); None: the mix."""
+    """The channel to listen to in place of the mix, where mixing loses the voice (MAX_MIX_LOSS_DB); None: the mix.
+
+    Powers are those of the steps from sample to sample, in which a constant or a boom weighs little beside a voice."""
     with soundfile.SoundFile(path) as file:
         layout = LAYOUTS[file.channels]
         if file.channels == 1:
             return None
         resampler = av.AudioResampler(format="s16", layout="mono", rate=file.samplerate)
-        power, mixed = np.zeros(file.channels), 0.0
-        for block in file.blocks(65_536, dtype="int16"):
-            power += np.square(block.astype(np.float64)).sum(0)
+        powers, mixed = [], []
+        for block in file.blocks(round(file.samplerate * BLOCK_SECONDS), dtype="int16"):
+            powers.append(_step_power(block))
             sound = av.AudioFrame.from_ndarray(block.reshape(1, -1), format="s16", layout=layout)  # pyright: ignore[reportArgumentType] -- int16 is meant
             sound.sample_rate = file.samplerate
-            parts = [part.to_ndarray().astype(np.float64) for part in resampler.resample(sound)]
-            mixed += sum(float(np.square(part).sum()) for part in parts)
-    loudest = int(power.argmax())
-    return loudest if mixed < power[loudest] * 10 ** (-MAX_MIX_LOSS_DB / 10) else None
+            mixed.append(sum(_step_power(part.to_ndarray().T)[0] for part in resampler.resample(sound)))
+    power = np.array(powers)
+    loudest = int(power.sum(0).argmax())
+    lost = np.array(mixed) < power[:, loudest] * 10 ** (-MAX_MIX_LOSS_DB / 10)
+    return loudest if power[lost, loudest].sum() > MAX_MIX_LOSS_SHARE * power[:, loudest].sum() else None
 
+
+def _step_power(samples: np.ndarray) -> np.ndarray:
+    """[N, C] int16 -> [C]."""
+    return np.square(np.diff(samples.astype(np.float64), axis=0)).sum(0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -21,14 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.audio
 import av.container
 import av.error
 
 from syncdiff.errors import InputError
-from syncdiff.media.audio import check_voice, read_sound
+from syncdiff.media.audio import MAX_CHANNELS, check_voice, read_sound
 from syncdiff.media.clip import Limits
 from syncdiff.media.extras import read_extras
-from syncdiff.media.filetype import CONTAINERS, HEAD, PICTURES, is_encrypted, sniff
+from syncdiff.media.filetype import CONTAINERS, HEAD, PICTURES, is_encrypted, sniff, wav_data_size
 from syncdiff.media.streams import choose_picture, default_stream, picture_streams, track_note
 from syncdiff.media.timestamps import Scan, StreamClock, scan
 from syncdiff.media.video import check_length, check_size, read_picture, read_video
@@ -38,6 +40,7 @@ ACCEPTED = {
     "voice": "a wav, mp3, flac, ogg, m4a, aac, aiff or caf sound, or a video with sound",
 }
 
+SAYS_LENGTH = ("mov", "matroska", "flac", "aiff", "caf", "w64", "au")  # other headers name no length, or a guess
 SLACK = 0.3  # seconds that a header may promise too much before it is worth a word
 
 
@@ -119,8 +122,7 @@ def _face(job: Job, kind: str) -> dict[str, Any]:
         whole = (container.duration or 0) / av.time_base
         heard = (sound["heard"] if sound else 0.0) + lost
         if promised > lost + seconds + SLACK or (not promised and whole > max(lost + seconds, heard) + SLACK):
-            promised = promised or whole
-            notes.append(f"The video file ends early: {seconds:.2f} s of {promised:.2f} s could be read.")
+            notes.append(_ends_early("video", seconds, promised or whole))
     return {**facts, "sound": sound}
 
 
@@ -130,16 +132,47 @@ def _voice(job: Job, kind: str) -> dict[str, Any]:
             raise InputError(f"{job.name} is a video without sound; give {ACCEPTED['voice']}.")
         sounds, pictures = list(container.streams.audio), picture_streams(container)
         stream = default_stream(sounds)
+        _check_layout(stream, job.name)
         others = [default_stream(pictures).index] if pictures else []
         notes = track_note(sounds, stream, "sound")
         index = stream.index
+        promised = _promised(container, stream, kind, job)
     found = _scan(job, kind, [index, *others])
     start = found.clocks[others[0]].start if others else None  # a sound that begins after the picture keeps its place
     sound = _sound(job, kind, found, index, 0.0, start=start, keep_early=True)
     sound = check_voice(sound, job.name, Path(job.folder), job.limits)
     if sound["mono_channel"] is not None:
-        notes.append(f"The sound channels cancel each other; the lips follow channel {sound['mono_channel'] + 1}.")
+        notes.append(f"Mixed, the sound channels lose the voice; the lips follow channel {sound['mono_channel'] + 1}.")
+    if promised > sound["heard"] + SLACK and not found.jumps:
+        notes.append(_ends_early("sound", sound["heard"], promised))
     return {"sound": sound, "notes": notes + _jump_note(found)}
+
+
+def _check_layout(stream: av.audio.AudioStream, name: str) -> None:
+    """Raise InputError for more channels than can be mixed without knowing which is which."""
+    known = stream.codec_context is not None and stream.layout
+    if known and known.nb_channels > MAX_CHANNELS and re.fullmatch(r"\d+ channels", known.name):
+        raise InputError(
+            f"The sound of {name} has {known.nb_channels} channels and does not say what they are, and {MAX_CHANNELS} "
+            "of that kind can be read; mix it down to two."
+        )
+
+
+def _promised(
+    container: av.container.InputContainer, stream: av.audio.AudioStream, kind: str, job: Job
+) -> float:
+    """Seconds that the header says the sound lasts; 0 where it does not say."""
+    if kind == "wav":  # whose length ffmpeg takes from the file's own size
+        return 8 * wav_data_size(Path(job.source)) / stream.bit_rate if stream.bit_rate else 0.0
+    if kind not in SAYS_LENGTH:
+        return 0.0
+    if stream.duration:
+        return float(stream.duration * (stream.time_base or 0))
+    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
+
+
+def _ends_early(what: str, read: float, promised: float) -> str:
+    return f"The {what} file ends early: {read:.2f} s of {promised:.2f} s could be read."
 
 
 def _scan(job: Job, kind: str, streams: list[int]) -> Scan:

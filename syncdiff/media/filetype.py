@@ -15,8 +15,8 @@ PICTURES = ("png", "jpeg", "webp", "gif", "avif")  # stills, or short films, tha
 _MAGIC: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
     (kind, re.compile(pattern, re.DOTALL))
     for kind, pattern in (
+        ("avif", rb"....ftyp(avif|avis|(mif1|msf1)(....){1,16}?avi[fs])"),  # the second is what the file is made of
         ("a HEIC photo", rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)"),
-        ("avif", rb"....ftyp(avif|avis)"),
         ("mov", rb"....(ftyp|styp|moov|mdat|wide|free|skip|pnot|uuid)"),
         ("matroska", rb"\x1aE\xdf\xa3"),
         ("avi", rb"RIFF....AVI "),
@@ -42,6 +42,15 @@ _MAGIC: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
         ("a Windows Media file", rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
         ("a Flash video", rb"FLV\x01"),
         ("an MPEG program stream", rb"\x00\x00\x01[\xb3\xba]"),
+        ("an MXF video", rb"\x06\x0e\x2b\x34\x02\x05\x01\x01"),
+        ("a video without a container", rb"\x00\x00(\x00)?\x01[\x09\x67\x27\x40]"),
+        ("a TIFF picture, or a camera's raw one", rb"II\*\x00|MM\x00\*"),
+        ("a BMP picture", rb"BM.{4}\x00\x00\x00\x00"),
+        ("a JPEG XL photo", rb"\xff\x0a|\x00\x00\x00\x0cJXL "),
+        ("a JPEG 2000 photo", rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"),
+        ("a Photoshop picture", rb"8BPS"),
+        ("a WavPack sound", rb"wvpk"),
+        ("a DTS sound", rb"\x7f\xfe\x80\x01"),
         ("a PDF", rb"%PDF"),
         ("an archive", rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf"),
         ("a program", rb"\x7fELF|MZ|#!"),
@@ -60,6 +69,15 @@ def sniff(head: bytes) -> str:
         if pattern.match(head):
             return kind
     return "a text file" if head and not re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head) else ""
+
+
+def wav_data_size(path: Path) -> int:
+    """Bytes of sound that the header of a wav file names; 0 where it does not, as when it was written into a pipe."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    at = head.find(b"data", 12)
+    size = int.from_bytes(head[at + 4 : at + 8], "little") if at > 0 else 0
+    return size if size < 0x7FFFFFFF else 0
 
 
 def is_encrypted(path: Path, kind: str) -> bool:
