@@ -39,16 +39,19 @@ def films_of(listed: Path, out: Path | None, voice: Path | None) -> list[Film]:
         voice: for a folder: one voice for all.
 
     Raises:
-        InputError: nothing to do, a column is missing, or two films have the same result.
+        InputError: nothing to do, a column is missing, two films have the same result, or an input is one.
     """
     films = list(_of_folder(listed, out, voice) if listed.is_dir() else _of_csv(listed, out))
     if not films:
         raise InputError(f"{listed} names no film: a folder needs pairs like anna.mp4 and anna.wav, or --voice FILE.")
+    inputs = {path.resolve() for film in films for path in (film.face, film.voice)}
     seen: dict[Path, Film] = {}
     for film in films:
         place = film.out.absolute()
         if place in seen:
             raise InputError(f"{film.out} is the result of {seen[place].face.name} and {film.face.name}: name two.")
+        if place.resolve() in inputs:
+            raise InputError(f"{film.out} is an input as well as a result: give the results another folder.")
         seen[place] = film
     return films
 

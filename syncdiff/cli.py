@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import syncdiff
 from syncdiff.doctor import doctor
 from syncdiff.errors import disk_errors_as_sentences
-from syncdiff.server_tmpdir import command_tmpdir
+from syncdiff.server_tmpdir import RESULT_PREFIX, command_tmpdir, locked_tmpdir
 
 if TYPE_CHECKING:
     from syncdiff.job import Job
@@ -129,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+@command_tmpdir()  # around the import of torch, which leaves an empty folder in the temporary one
 def sync(arguments: argparse.Namespace) -> int:
     """Redraw one film and print what came of it. Raises InputError."""
     from syncdiff.compare import side_by_side
@@ -143,18 +144,19 @@ def sync(arguments: argparse.Namespace) -> int:
     for path in (arguments.face, arguments.voice):
         refuse_address(path)
     out = checked_out(arguments.out, (arguments.face, arguments.voice))
-    compared = arguments.compare and checked_out(arguments.compare, (arguments.face, arguments.voice, out))
-    with command_tmpdir():
+    compared = arguments.compare and checked_out(arguments.compare, (arguments.face, arguments.voice))
+    if compared and compared.resolve() == out.resolve():
+        raise syncdiff.InputError(f"The result and the comparison would both be {out.name}: name two files.")
+    with locked_tmpdir(out.parent, RESULT_PREFIX) if compared else nullcontext() as beside:
         job = load(weights, arguments.attention)
         job.source_copy = compared is not None
-        with closing(job(arguments.face, arguments.voice, out, options)) as items:
+        made = beside / out.name if beside else out  # where the job's copy of the source meets no file of the visitor's
+        with closing(job(arguments.face, arguments.voice, made, options)) as items:
             steps_per_frame = STEPS_PER_FRAME | {"drawing": options.steps + 1}
             result = last(items, quiet=arguments.quiet, steps_per_frame=steps_per_frame)
         if compared:
-            try:
-                side_by_side(result.source, result.video, compared)
-            finally:
-                result.source.unlink()
+            result.video.replace(out)
+            side_by_side(result.source, out, compared)
     if arguments.json:
         report = result.report() | {"video": str(out)}
         del report["source"]  # none is left
@@ -179,6 +181,7 @@ def summary(result: syncdiff.Result, out: Path) -> Iterator[str]:
         yield result.lse_needs
 
 
+@command_tmpdir()
 def batch(arguments: argparse.Namespace) -> int:
     """Redraw the films of a list or a folder; exit code 2 where one failed. Raises InputError for the list."""
     from syncdiff.batch import Film, films_of, run, shard_of
@@ -191,22 +194,22 @@ def batch(arguments: argparse.Namespace) -> int:
 
     def make(film: Film) -> syncdiff.Result:
         out = checked_out(film.out, (film.face, film.voice))
-        with command_tmpdir(), closing(job(film.face, film.voice, out, options)) as items:
+        with closing(job(film.face, film.voice, out, options)) as items:
             return last(items, quiet=True)
 
     return 2 if run(films, make, partial(print, flush=True)) else 0
 
 
+@command_tmpdir()
 def score(arguments: argparse.Namespace) -> int:
     """Score a video, or every video of a folder. Raises InputError."""
     from syncdiff.sync import syncnet_v2
     from syncdiff.weights import ask_on_terminal
 
     refuse_address(arguments.video)
-    with command_tmpdir():
-        fetched = syncnet_v2.fetch_weights(ask_on_terminal) if arguments.fetch else None
-        net = syncnet_v2.load(arguments.syncnet or fetched)
-        return (score_folder if arguments.video.is_dir() else score_video)(arguments, net)
+    fetched = syncnet_v2.fetch_weights(ask_on_terminal) if arguments.fetch else None
+    net = syncnet_v2.load(arguments.syncnet or fetched)
+    return (score_folder if arguments.video.is_dir() else score_video)(arguments, net)
 
 
 def score_video(arguments: argparse.Namespace, net: SyncNet | None) -> int:
@@ -296,10 +299,14 @@ def checked_out(out: Path, inputs: Sequence[Path]) -> Path:
         )
     if out.is_dir():
         raise syncdiff.InputError(f"{out} is a folder: give OUT the name of a file.")
+    if out.exists() and not os.access(out, os.W_OK):
+        raise syncdiff.InputError(f"{out} is there and may not be written: give the result another name.")
     for path in inputs:
-        with suppress(OSError):  # one of them does not exist
-            if out.samefile(path):  # whatever the spelling, and through links
-                raise syncdiff.InputError(f"OUT is {path.name}, which is an input: give the result another name.")
+        same = False
+        with suppress(OSError, RuntimeError):  # a link that leads nowhere, or in a circle
+            same = out.resolve() == path.resolve() or out.samefile(path)  # whatever the spelling, and through links
+        if same:
+            raise syncdiff.InputError(f"OUT is {path.name}, which is an input: give the result another name.")
     return out
 
 

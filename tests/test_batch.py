@@ -36,6 +36,7 @@ def test_a_bad_list_is_one_sentence(tmp_path, subtests):
         ("face,voice,out\na.mp4,,x.mp4\n", "Line 2 .* not complete"),
         ("face,voice,out\n", "names no film"),
         ("face,voice,out\na,b,x.mp4\nc,d,x.mp4\n", "result of a and c"),
+        ("face,voice,out\na.mp4,b,c.mp4\nd.mp4,b,sub/../a.mp4\n", "a.mp4 is an input as well as a result"),
     ]:
         with subtests.test(words):
             (tmp_path / "list.csv").write_text(text)

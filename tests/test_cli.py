@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -68,6 +69,27 @@ def test_sync_writes_the_comparison_beside_the_result(pipe, tmp_path) -> None:
     assert main(["sync", "face.mp4", "voice.wav", str(out), "--compare", str(out.with_suffix(".avi"))]) == 2
 
 
+def test_a_comparison_takes_no_other_files_place(pipe, tmp_path, capsys) -> None:
+    out = tmp_path / "out.mp4"
+    (tmp_path / "out.source.mp4").write_text("the visitor's own")
+    assert main(["sync", "face.mp4", "voice.wav", str(out), "--compare", str(tmp_path / "both.mp4"), "--quiet"]) == 0
+    assert (tmp_path / "out.source.mp4").read_text() == "the visitor's own"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both.mp4", "out.mp4", "out.source.mp4"]
+    out.unlink()
+    assert main(["sync", "face.mp4", "voice.wav", str(out), "--compare", f"{tmp_path}/./out.mp4"]) == 2
+    assert "name two files" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_result_that_may_not_be_written_over_stays(pipe, tmp_path, capsys, monkeypatch) -> None:
+    out = tmp_path / "out.mp4"
+    out.write_text("what was there before")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != out)  # root may write whatever its mode
+    assert main(["sync", "face.mp4", "voice.wav", str(out)]) == 2
+    assert "may not be written" in capsys.readouterr().err
+    assert pipe.calls == []
+
+
 def test_sync_in_words_with_the_default_options(pipe, tmp_path, capsys) -> None:
     assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]) == 0
     assert pipe.calls[0][3] == SampleOptions()
@@ -123,6 +145,14 @@ def test_ctrl_c_a_stop_and_a_closed_terminal_tidy_up_alike(pipe, tmp_path, capsy
             assert list(tmp_path.iterdir()) == []
             assert not pipe.folders[-1].exists()
             assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_torch_leaves_nothing_in_the_temporary_folder(tmp_path) -> None:
+    """It makes a folder for compiled code as it is imported: in a process of its own, up to the first refusal."""
+    command = [sys.executable, "-m", "syncdiff", "sync", "none.mp4", "none.wav", str(tmp_path / "out.txt")]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, []), done.stderr
 
 
 def test_what_a_killed_command_left_is_cleared_by_the_next(pipe, tmp_path, monkeypatch) -> None:

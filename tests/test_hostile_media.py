@@ -187,7 +187,7 @@ def test_a_gap_in_the_sound_is_not_filled_without_end(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "gap.mkv"), "w") as out:
         stream = out.add_stream("pcm_s16le", rate=48_000, layout="mono")
         for second in (0, 100_000):
-            sound = av.AudioFrame.from_ndarray(np.ones((1, 9600), np.int16) * 9999, format="s16", layout="mono")
+            sound = av.AudioFrame.from_ndarray(np.resize(np.int16([9999, -9999]), (1, 9600)), format="s16", layout="mono")
             sound.sample_rate, sound.pts = 48_000, second * 48_000
             out.mux(stream.encode(sound))
     speech = open_speech(tmp_path / "gap.mkv", tmp_path)

@@ -240,7 +240,8 @@ def main() -> None:
     except MemoryError:
         answer = {"refused": f"{job.name} needs more than the {job.limits.memory >> 20} MiB of memory it may use."}
     except Exception as error:  # noqa: BLE001  whatever a hostile file provokes in a decoder ends here, in a sentence
-        traceback.print_exc()  # for the log
+        with suppress(OSError):  # the disk is full
+            traceback.print_exc()  # for the log
         answer = {"refused": _why(error, job)}
     print(json.dumps(answer), flush=True)
     os._exit(0)  # everything is on disk; freeing a decoder in the middle of a damaged file has nothing to give

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from syncdiff.errors import InputError
+from syncdiff.errors import InputError, raise_if_full
 from syncdiff.media.clip import LIMITS, Clip, Colour, Limits, Speech
 from syncdiff.media.extras import Extras
 from syncdiff.progress import finished
@@ -106,7 +106,7 @@ def _intake(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd=home, env=environment
             )
         try:
-            facts = yield from _listen(process, name, limits)
+            facts = yield from _listen(process, name, home, limits)
         finally:
             process.kill()
             process.wait()
@@ -119,7 +119,9 @@ def _intake(
             shutil.rmtree(home, ignore_errors=True)
 
 
-def _listen(process: subprocess.Popen[bytes], name: str, limits: Limits) -> Generator[float, None, dict[str, Any]]:
+def _listen(
+    process: subprocess.Popen[bytes], name: str, home: Path, limits: Limits
+) -> Generator[float, None, dict[str, Any]]:
     deadline = time.monotonic() + limits.timeout
     for line in _lines(process, deadline):
         answer = json.loads(line)
@@ -131,6 +133,7 @@ def _listen(process: subprocess.Popen[bytes], name: str, limits: Limits) -> Gene
     if time.monotonic() >= deadline:
         raise InputError(f"{name} takes longer than {limits.timeout:.0f} s to read; give a shorter or smaller file.")
     process.wait()
+    raise_if_full(home)
     memory, stall = limits.memory >> 20, limits.stall
     log.warning("an intake ended with exit code %s", process.returncode)  # no names of files in a log
     raise InputError(
