@@ -187,7 +187,8 @@ def test_a_gap_in_the_sound_is_not_filled_without_end(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "gap.mkv"), "w") as out:
         stream = out.add_stream("pcm_s16le", rate=48_000, layout="mono")
         for second in (0, 100_000):
-            sound = av.AudioFrame.from_ndarray(np.resize(np.int16([9999, -9999]), (1, 9600)), format="s16", layout="mono")
+            samples = np.resize(np.int16([9999, -9999]), (1, 9600))
+            sound = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
             sound.sample_rate, sound.pts = 48_000, second * 48_000
             out.mux(stream.encode(sound))
     speech = open_speech(tmp_path / "gap.mkv", tmp_path)
@@ -239,7 +240,7 @@ def test_too_short_a_voice(name: str, tmp_path: Path, job: Path) -> None:
     [(0, 0, "every sample is the same"), (0, 9000, "every sample is the same"), (2, 9000, "-8[0-9] dB")],
 )
 def test_a_silent_voice(loudness: int, offset: int, said: str, tmp_path: Path, job: Path) -> None:
-    samples = np.random.default_rng(0).integers(-loudness, loudness + 1, (48_000, 1)).astype(np.int16) + np.int16(offset)
+    samples = (offset + np.random.default_rng(0).integers(-loudness, loudness + 1, (48_000, 1))).astype(np.int16)
     refused("voice", make_sound(tmp_path / "a.wav", samples=samples), job, "silent", said, "-55 dB")
 
 

@@ -208,7 +208,7 @@ def test_what_mixing_loses_is_told_by_the_voice_and_moment_by_moment(tmp_path: P
     cases = {  # samples of each channel, and the channel that is listened to
         "cancels in the second half": ([voice, np.where(t < 0.5, voice, -voice)], 0),
         "a plug that carries a constant": ([voice, nothing + 0.9], None),
-        "the voice in the fourth channel of 5.1, which is no part of a mix": ([nothing] * 3 + [voice] + [nothing] * 2, 3),
+        "the voice where no mix takes it from, in the fourth of 5.1": ([nothing] * 3 + [voice] + [nothing] * 2, 3),
         "a boom in it": ([nothing] * 2 + [voice, boom] + [nothing] * 2, None),
     }
     for name, (channels, taken) in cases.items():
