@@ -18,6 +18,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -42,7 +43,7 @@ from syncdiff.training.loop import accelerator_for, ahead
 from syncdiff.training.prepare import FPS
 from syncdiff.training.sets import DENOISER_SHARE
 from syncdiff.training.sync_loss import SyncMatcher, train_matcher
-from syncdiff.training.train_paper import PAPER_PRESETS, run_paper
+from syncdiff.training.train_paper import PAPER_PRESETS, PaperPreset, run_paper
 from syncdiff.training.trainer import TrainConfig, Trainer
 from syncdiff.weights.folders import read_network
 
@@ -96,7 +97,8 @@ def cached_features(encoder: SpeechEncoder, tokens: int, hearings: int, cache: P
         path = cache / f"heard-{records[0].set}.npy"
         shape = (hearings, int(starts[-1]), encoder.config["width"])
         if not path.exists() or np.load(path, mmap_mode="r").shape != shape:
-            partial = path.with_suffix(".partial.npy")
+            partial, place = path.with_suffix(".partial.npy"), best_device()
+            encoder.to(place)  # pyright: ignore[reportArgumentType]
             rng = np.random.default_rng(0)
             out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
             for i, record in enumerate(records):
@@ -105,7 +107,7 @@ def cached_features(encoder: SpeechEncoder, tokens: int, hearings: int, cache: P
                 versions = [sound] + [augment(sound, np.resize(other, len(sound)), rng) for _ in range(hearings - 1)]
                 mel = torch.stack([log_mel(torch.from_numpy(np.ascontiguousarray(v))) for v in versions])
                 mel = torch.cat([mel[:1], equalise(mel[1:], rng)])
-                features = encoder.to(best_device())(mel.to(best_device()))
+                features = encoder(mel.to(place))
                 out[:, starts[i] : starts[i + 1]] = features[:, : lengths[i]].half().cpu().numpy()
             out.flush()
             partial.rename(path)
@@ -202,13 +204,13 @@ def train(
     def save() -> None:
         learner.save()
         learner.average.save_pretrained(out / "denoiser")
-        shown = (part.to(accelerator.device) for part in held)
-        sheet(learner.average.eval(), *shown, out / f"sheet-{run.update:06d}.png")
+        clean, conditioning = held[0].to(accelerator.device), held[1].to(accelerator.device)
+        sheet(learner.average.eval(), clean, conditioning, out / f"sheet-{run.update:06d}.png")
 
     def spent() -> float:
         """Seconds by the main process's clock, for all: so they learn at one rate and stop together."""
         seconds = run.seconds if time.time() < until else math.inf
-        return float(broadcast(torch.tensor([seconds], device=accelerator.device)))
+        return cast(Tensor, broadcast(torch.tensor([seconds], device=accelerator.device))).item()
 
     batches = ahead(make, range(run.update, preset.updates), preset.workers)
     while run.update < preset.updates and (seconds := spent()) < hours * 3600:
@@ -246,7 +248,7 @@ def main() -> None:
     preset = (PRESETS | PAPER_PRESETS)[args.preset]
     print(asdict(preset), flush=True)
     try:
-        if args.preset in PAPER_PRESETS:
+        if isinstance(preset, PaperPreset):
             run_paper(args, preset)
         elif args.speech is None:
             sys.exit("--speech is missing: give the folder of a trained SpeechEncoder, OUT/speech of distill.")
