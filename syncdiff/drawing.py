@@ -12,7 +12,7 @@ import numpy as np
 
 from syncdiff.conditioning import CropFile, FramePlan
 from syncdiff.devices import usable_cores
-from syncdiff.generator import CHUNK, DrawnFrame, FaceGenerator
+from syncdiff.generator import CHUNK, DrawnFrame, FaceGenerator, GeneratorStep
 from syncdiff.geometry import crops
 from syncdiff.media import Clip, ClipWriter, Frame, Patch
 from syncdiff.options import SampleOptions
@@ -62,7 +62,7 @@ class Drawing:
                 for i, frame in (step.finished or {}).items():
                     self.judged.result[i] = frame.crop
                 done = min(done + len(step.frames), len(plan))
-                yield Progress("testing the offset", done, len(plan), step.preview)
+                yield Progress("testing the offset", done, len(plan), self._preview(plan, step))
 
     def write(
         self,
@@ -118,16 +118,21 @@ class Drawing:
                 for step in self.generator.generate(plan, self.features, start, steps=steps, seed=options.seed):
                     drawn |= step.finished or {}
                     generated = min(generated + len(step.frames), min(start + CHUNK, len(plan)) * steps)
-                    yield Progress("drawing", generated + written, total, step.preview)
+                    yield Progress("drawing", generated + written, total, self._preview(plan, step))
                 task = partial(paste, start, drawn)
                 while not writer.submit(task):
                     yield Progress("drawing", generated + written, total)
             while writer.pending():
                 yield Progress("drawing", len(plan) * steps + written, total)
 
-    def _marked(
-        self, plan: FramePlan, i: int, drawn: DrawnFrame, image: np.ndarray, mark: Watermark | None
-    ) -> Patch:
+    def _preview(self, plan: FramePlan, step: GeneratorStep) -> np.ndarray | None:
+        """The crop as it stands, without the stripes where it reaches beyond the picture."""
+        if step.preview is None or not self.generator.upright:
+            return step.preview
+        to_frame = self.judged.to_frame[plan.indices[step.frames[0]]]
+        return step.preview[crops.within(to_frame, (self.clip.height, self.clip.width))]
+
+    def _marked(self, plan: FramePlan, i: int, drawn: DrawnFrame, image: np.ndarray, mark: Watermark | None) -> Patch:
         """The patch of output frame `i`, with the invisible mark where the mouth is."""
         if mark is None:
             return drawn.paste(image, drawn.crop)

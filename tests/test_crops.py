@@ -266,3 +266,9 @@ def test_a_head_comes_back_as_it_was() -> None:
     changed = np.abs(out.astype(float) - image)[~outside]
     assert 10 * np.log10(255**2 / np.mean(changed**2)) > 34
     assert 0.8 * SIDE < np.ptp(np.argwhere(~outside)[:, 1]) < 2 * SIDE
+
+
+def test_a_crop_tells_which_of_its_rows_and_columns_lie_in_the_picture():
+    assert crops.within(similarity(), (S, S)) == (slice(0, S), slice(0, S))
+    beyond_left_and_below = similarity(2.0, 0.0, x=-20.0, y=300.0)
+    assert crops.within(beyond_left_and_below, (400, 1000)) == (slice(0, 50), slice(10, S))

@@ -203,6 +203,10 @@ def test_errors_are_sentences(serve, visit, files, private_temp, caplog) -> None
     press(tab, "#run", "error")
     assert tab.locator("#face.wanted").count() == 1
 
+    tab.set_input_files("#face input[type=file]", __file__)
+    tab.wait_for_selector(".toast-body")
+    assert "video/" not in tab.inner_text(".toast-body")  # gradio's list of MIME types
+
     fill(tab, files)
     press(tab, "#run", "error")
     sentence = "No face in <b>face.mp4</b> & none in sight."
@@ -230,12 +234,18 @@ def test_the_button_is_in_sight_whatever_was_given(serve, visit, files) -> None:
     url = serve(FakePipeline())
     for width, height in ((1366, 768), (390, 844)):
         tab = visit(url, width=width, height=height)
+        assert all(example.is_visible() for example in tab.locator(".offered button").all())
         for give in (fill, None):
-            box = tab.locator("#run").bounding_box()
+            consent, box = (tab.locator(part).bounding_box() for part in ("#agreed", "#run"))
+            assert consent["y"] + consent["height"] <= box["y"]  # the tick is not under the button
             assert box["y"] + box["height"] <= height
             if give:
                 give(tab, files)
                 tab.evaluate("scrollTo(0, 0)")
+        tab.click("#face [aria-label='Trim video to selection']")
+        tab.wait_for_selector("#face button:has-text('Trim')")
+        face, cut = (tab.locator(part).bounding_box() for part in ("#face", "#face button:has-text('Trim')"))
+        assert cut["y"] + cut["height"] <= face["y"] + face["height"]
     head = httpx.get(url).text
     assert head.count("og:title") == 1  # what another site shows for a link to the page
     picture = head.split('og:image" content="')[1].split('"')[0]

@@ -127,8 +127,26 @@ window.coming = () => Boolean(document.querySelector("#inputs .uploading, #input
 
 // The second click of a double click would press Cancel, which has taken the button's place, or begin a second run.
 document.addEventListener("click", (event) => {
-  if (event.detail > 1 && event.target.closest?.("#begin, .offered")) event.stopImmediatePropagation();
+  if (event.detail > 1 && event.target.closest?.("#begin button, .offered")) event.stopImmediatePropagation();
 }, true);
+
+// Gradio answers a file of the wrong kind with a list of MIME types.
+new MutationObserver((changes) => {
+  for (const node of changes.flatMap(({ addedNodes }) => [...addedNodes])) {
+    const words = node.querySelector?.("[data-testid=toast-text]");
+    if (!/file type/i.test(words?.textContent)) continue;
+    words.textContent = "This file cannot be used here. A face is a video or a photo, a voice a sound file or a video with sound.";
+  }
+}).observe(document.body, { childList: true, subtree: true });
+
+// A file that the browser cannot play, or a recording without a length, has no time to show: gradio writes NaN:NaN.
+for (const happened of ["loadedmetadata", "durationchange", "emptied", "error"]) {
+  document.addEventListener(happened, ({ target }) => {
+    if (target.matches?.("#inputs video, #check video")) {
+      target.closest(".block")?.classList.toggle("timeless", !Number.isFinite(target.duration));
+    }
+  }, true);
+}
 
 // Phones can hand the file itself on to another app; where that cannot be done there is the download.
 const film = (content) => ({ files: [new File([content], "syncdiff.mp4", { type: "video/mp4" })] });

@@ -121,6 +121,17 @@ def cut(image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
     return _warp(image, to_frame, (S, S))
 
 
+def within(to_frame: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of a crop whose middles lie in a frame of `shape` (H, W): beyond it `cut` repeats its edge."""
+    along, middle = np.arange(S), (S - 1) / 2
+    x = to_frame[0, 0] * along + to_frame[0, 1] * middle + to_frame[0, 2]
+    y = to_frame[1, 0] * middle + to_frame[1, 1] * along + to_frame[1, 2]
+    columns, rows = (np.flatnonzero((at >= 0) & (at <= side - 1)) for at, side in ((x, shape[1]), (y, shape[0])))
+    if not (len(rows) and len(columns)):
+        return slice(None), slice(None)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
 def paste(image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: float = 1.0) -> Patch:
     """The way back: the frame's rectangle around the mask with `crop` [S, S, 3] uint8 blended in, outside it untouched.
 

@@ -163,28 +163,27 @@ def picks(label: str, items: list[dict], elem_id: str, **more: Any) -> gr.HTML:
 
 
 def how_well(presets: dict[str, Any]) -> dict[str, Any]:
-    """What is chosen before it begins: steps a frame, with the presets as marks, and the consent."""
+    """What is chosen before it begins: steps a frame, with the presets as marks."""
     row = picks(elem_id="preset", **presets)
     steps = gr.Slider(
         1, MOST_STEPS, SampleOptions().steps, step=1, label="Steps a frame", show_label=False, container=False,
         buttons=[], elem_id="steps",
     )  # fmt: skip
     steps.preprocess = lambda value: value  # what is out of range gets our sentence, not gradio's  # pyright: ignore[reportAttributeAccessIssue]
-    return {
-        "steps": steps,
-        "presets": row,
-        "agreed": tick(CONSENT, on=False, elem_id="agreed"),
-    }
+    return {"steps": steps, "presets": row}
 
 
 def begin() -> dict[str, Any]:
-    """The primary button, and its neighbours. On a phone they stay in sight."""
-    with gr.Row(elem_id="begin"):
-        return {
-            "go": gr.Button("Make it speak", variant="primary", scale=3, elem_id="run"),
-            "test": gr.Button("Try one frame", variant="secondary", scale=2, elem_id="test"),
-            "stop": gr.Button("Cancel", variant="secondary", visible=False, elem_id="cancel"),
-        }
+    """The consent, the primary button and its neighbours, which stay in sight: the tick is seen by whoever presses."""
+    with gr.Column(elem_id="begin"):
+        agreed = tick(CONSENT, on=False, elem_id="agreed")
+        with gr.Row():
+            return {
+                "agreed": agreed,
+                "go": gr.Button("Make it speak", variant="primary", scale=3, elem_id="run"),
+                "test": gr.Button("Try one frame", variant="secondary", scale=2, elem_id="test"),
+                "stop": gr.Button("Cancel", variant="secondary", visible=False, elem_id="cancel"),
+            }
 
 
 def advanced() -> dict[str, Any]:
