@@ -14,6 +14,7 @@ from syncdiff.faces.face_alignment_backend import WEIGHTS
 from syncdiff.faces.head_pose import _HEAD, _INDEX, yaw_of
 from syncdiff.faces.mediapipe_backend import face_scorer
 from syncdiff.faces.orientation import find_turn
+from syncdiff.faces.track import LIPS
 from syncdiff.faces.tracker import SceneCuts, follow
 from syncdiff.progress import finished
 from tests.heads import SIDE, background, heads, paste_head
@@ -76,12 +77,18 @@ def test_states_follow_size_and_yaw() -> None:
 
 def test_a_face_is_given_up_when_it_is_half_out_of_the_picture() -> None:
     points = np.stack([face(x, 100, 60) for x in range(0, 420, 20)])  # all of it within about 45 px of x
+    points[:, LIPS[478]] = [[(x, 120)] for x in range(0, 420, 20)]
     track = make_track(points, picture=(300, 400))
     assert (track.state == OUTSIDE).tolist() == [x < 20 or x > 380 for x in range(0, 420, 20)]
     assert set(make_track(points).state) == {OK}
     assert track.gaps(np.arange(21) / 25)[0] == Gap(0, 0.04, "the face is half out of the picture")
     with pytest.raises(InputError, match="half out of the picture in every frame"):
         choose([make_track(points[:1], picture=(300, 400))])
+    cut_off = face(100, 100, 60)  # above the lips, which are a small part of the points
+    for count in (1, 2):
+        lips = cut_off.copy()
+        lips[list(LIPS[478][:count]), 1] = 301
+        assert make_track(lips[None], picture=(300, 400)).state.tolist() == [OUTSIDE if count == 2 else OK]
 
 
 def test_short_drop_outs_are_bridged_along_a_straight_line_and_long_ones_are_gaps() -> None:
@@ -169,7 +176,7 @@ def test_choose_says_in_one_sentence_what_is_wrong(subtests) -> None:
         ([], None, "No face was found"),
         ([still(5)], 1, "Face 1 was asked for, but only 1 found: choose 0"),
         ([still(5)], -1, "Face -1 was asked for"),
-        ([np.stack([face(0, 0, 12)] * 5)], None, "too small in every frame: at most 12 pixels .* 16 are needed"),
+        ([np.stack([face(0, 0, 12)] * 5)], None, "too small in every frame: at most 12.0 pixels .* 16 are needed"),
         ([np.stack([face(0, 0, 60, yaw=-63)] * 5)], 0, "turned away in every frame: by 63 degrees .* up to 50 can"),
     ]:
         with subtests.test(sentence), pytest.raises(InputError, match=sentence):
@@ -271,14 +278,17 @@ def changed(cells: tuple[slice, slice], by: float) -> Callable[[int], np.ndarray
 
 def test_a_webcam_beside_slides_is_one_person() -> None:
     for cells in ((slice(0, 1), slice(None)), (slice(None), slice(0, 1)), (slice(None), slice(5, 6))):
-        (track,) = shot_change(changed(cells, 80))  # the slide shows beside the head
-        assert (track.state == OK).all()
-        assert track.cuts == (20,)
+        for away in (0, 400):  # its window stays, or goes to another corner
+            (track,) = shot_change(changed(cells, 80), away)  # the slide shows beside the head
+            assert (track.state == OK).all()
+            assert track.cuts == (20,)
     (moved,) = shot_change(changed((slice(None), slice(None)), 3), away=150)  # a jump cut
     assert (moved.state == OK).all()
 
 
 def test_another_person_in_the_same_place_is_another_person_and_named_so() -> None:
+    slide, head = changed((slice(0, 1), slice(None)), 80), changed((slice(1, None), slice(1, 5)), 4.5)
+    assert len(shot_change(lambda t: slide(t) + head(t) - 100, away=400)) == 2
     tracks = shot_change(changed((slice(1, None), slice(1, 5)), 9))
     assert len(tracks) == 2
     assert [gap.reason for gap in choose(tracks).gaps(np.arange(40) / 25)] == ["only another person is in view"]

@@ -23,6 +23,8 @@ REASONS = {
 OUTER_EYE_CORNERS = {478: (33, 263), 68: (36, 45)}  # number of points -> outer eye corners, image left first
 MIN_EYE_DISTANCE = 16.0  # px between the outer eye corners; below it a 128 px crop would be magnified over three times
 MAX_YAW = 50.0  # degrees
+LIPS = {478: (61, 291, 0, 17), 68: (48, 54, 51, 57)}  # corners, and the middles of the upper and the lower edge
+MAX_LIPS_OUTSIDE = 1  # of these four
 MAX_OUTSIDE_SHARE = 1 / 3  # of the points; a close-up that cuts off the chin or the forehead stays below it
 FADE_SECONDS = 0.2  # s over which weight() fades towards a gap
 MAX_BRIDGED_FRAMES = 3  # frames: a shorter drop-out is interpolated
@@ -163,7 +165,7 @@ def _why_unusable(track: FaceTrack) -> str:
     if trouble == SMALL:
         widest = np.nanmax(_eye_distance(track.points, track.yaw))
         return (
-            f"The face is too small in every frame: at most {widest:.0f} pixels from eye corner to eye corner, and "
+            f"The face is too small in every frame: at most {widest:.1f} pixels from eye corner to eye corner, and "
             f"{MIN_EYE_DISTANCE:.0f} are needed. Pick a closer shot or a larger copy of the video."
         )
     least = np.nanmin(np.abs(track.yaw[track.state == TURNED]))
@@ -184,8 +186,9 @@ def _states(points: np.ndarray, yaw: np.ndarray, picture: tuple[int, int] | None
     eyes = _eye_distance(points, yaw)
     state = np.full(len(points), OK, np.uint8)
     if picture is not None:
-        outside = (points < 0) | (points > picture[::-1])
-        state[outside.any(-1).mean(-1) > MAX_OUTSIDE_SHARE] = OUTSIDE
+        outside = ((points < 0) | (points > picture[::-1])).any(-1)
+        lips = outside[:, LIPS[points.shape[1]]].sum(-1)
+        state[(outside.mean(-1) > MAX_OUTSIDE_SHARE) | (lips > MAX_LIPS_OUTSIDE)] = OUTSIDE
     state[np.abs(yaw) > MAX_YAW] = TURNED
     state[eyes < MIN_EYE_DISTANCE] = SMALL
     state[np.isnan(eyes)] = MISSING

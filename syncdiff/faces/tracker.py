@@ -16,6 +16,7 @@ from syncdiff.faces.detection import (
     SAME_PERSON,
     Detection,
     appearance_distance,
+    distance_in_a_new_place,
     inner_appearance_distance,
 )
 from syncdiff.faces.track import MAX_BRIDGED_FRAMES, FaceTrack, make_track
@@ -219,6 +220,8 @@ def _cost(t: int, person: Person, detection: Detection, *, cut: bool) -> float |
     if cut:  # another shot, where places mean nothing; or the same place with another background, or a jump cut
         if distance < SAME_PLACE and growth < SAME_SIZE:
             difference = min(difference, inner_appearance_distance(person.appearance, detection.appearance))
+        else:
+            difference = distance_in_a_new_place(person.appearance, detection.appearance)
         return difference / OTHER_PERSON if difference < SAME_PERSON else None
     if distance > min(1 + 0.1 * away, 2.5) or growth > min(0.35 + 0.03 * away, 0.7):
         return None
@@ -249,6 +252,8 @@ def _merge_cost(person: Person, later: Person, cuts: Sequence[int]) -> float | N
     growth = abs(np.log(later.first.size / person.last.size))
     if distance < SAME_PLACE and growth < SAME_SIZE:
         difference = min(difference, inner_appearance_distance(person.appearance, later.appearance))
+    elif _cut_between(person.end, start, cuts):
+        difference = distance_in_a_new_place(person.appearance, later.appearance)
     near = distance < 2.5 and growth < 0.5 and not _cut_between(person.end, start, cuts)
     return difference if difference < (OTHER_PERSON if near else SAME_PERSON) else None
 
