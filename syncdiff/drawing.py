@@ -36,11 +36,18 @@ class JudgeCrops:
 
 def cut_crops(clip: Clip, cuts: Sequence[tuple[Cut, np.ndarray, CropFile]]) -> Generator[Progress, None, None]:
     """Crops of all frames into files, each cut as its transforms [T, 2, 3] say; black where there is no face."""
-    for i, image in enumerate(prefetched((frame.rgb() for frame in clip.frames()), DECODED_AHEAD)):
+
+    def work(shown: tuple[int, Frame]) -> None:
+        i, frame = shown
+        image = frame.rgb()
         for cut, to_frame, out in cuts:
             seen = np.isfinite(to_frame[i]).all()
             out[i] = cut(image, to_frame[i]) if seen else np.zeros((out.side, out.side, 3), np.uint8)
-        yield Progress("finding the face", len(clip) + i + 1, 2 * len(clip))
+
+    frames = enumerate(prefetched(clip.frames(), DECODED_AHEAD))
+    with closing(mapped(work, frames, usable_cores())) as done:
+        for i, _ in enumerate(done):
+            yield Progress("finding the face", len(clip) + i + 1, 2 * len(clip))
 
 
 @dataclass(frozen=True)
