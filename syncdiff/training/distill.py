@@ -388,10 +388,11 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--start", type=Path, metavar="FOLDER", help="an encoder to begin with: assets/weights/speech")
     parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (default 0.001)")
     parser.add_argument("--only-teacher", action="store_true", help="no lips, for the ablation: not the product's")
     args = parser.parse_args()
     weights = {name: weight * (name == "teacher") for name, weight in WEIGHTS.items()} if args.only_teacher else WEIGHTS
-    train(args.data, args.out, args.teacher, args.steps, args.start, weights=weights)
+    train(args.data, args.out, args.teacher, args.steps, args.start, args.lr, weights=weights)
 
 
 if __name__ == "__main__":
