@@ -21,7 +21,7 @@ UPRIGHT_SCORE, SURER = 0.9, 0.07
 
 def read_upright(path: str | Path, folder: Path, until: float | None = None) -> Generator[float, None, Clip]:
     """As media.read_clip; a film whose faces do not stand upright is read again, turned."""
-    Thread(target=load_mediapipe, daemon=True).start()  # meanwhile: the film is decoded in another process
+    Thread(target=load_mediapipe).start()  # meanwhile: the film is decoded in another process
     clip = yield from read_clip(path, folder, until=until)
     frames = np.unique(np.linspace(0, len(clip) - 1, SAMPLES).round().astype(int))
     with face_scorer() as score:
