@@ -55,6 +55,7 @@ AGAIN = {"trigger_mode": "multiple"}  # gradio's "once" drops what is pressed be
 NEWEST = {"trigger_mode": "always_last"}
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 NOW: dict[str, Any] = {"queue": False, **HIDDEN}
+IDLE = gr.update(visible=True), gr.update(visible=True), gr.update(visible=False)  # the buttons, as in answers.js
 BROWSER: dict[str, Any] = {"api_visibility": "private"}  # no server is asked
 
 
@@ -251,11 +252,6 @@ def look_at_faces(desk: JobService, form: Form) -> None:
     found.then(None, shown, form.found, js=answer("faces"), **AGAIN, **BROWSER)
 
 
-def buttons(*, running: bool) -> tuple[dict, dict, dict]:
-    """Updates of the two buttons that begin something and of Cancel: either those or this is seen. As in answers.js."""
-    return gr.update(visible=not running), gr.update(visible=not running), gr.update(visible=running)
-
-
 def asks(form: Form, lengths: gr.JSON) -> list:
     """What a button sends along, as `asked_for` takes it."""
     return [*form.files, form.agreed, *form.settings, form.unlabelled, form.found, lengths]
@@ -273,9 +269,9 @@ def run_and_stop(desk: JobService, form: Form, view: gr.HTML, lengths: gr.JSON, 
         asked = asked_for(*values)
         try:
             for seen in watched(desk, asked, visitor_of(request), syncnet):
-                yield seen, *(buttons(running=False) if seen["state"] == "done" else [gr.skip()] * 3)
+                yield seen, *(IDLE if seen["state"] == "done" else [gr.skip()] * 3)
         except gr.Error as error:  # said once, in the view
-            yield view_state.failed(unescape(error.message), where=missing(asked)), *buttons(running=False)
+            yield view_state.failed(unescape(error.message), where=missing(asked)), *IDLE
 
     def take(event: gr.EventData) -> list:
         example = examples()[event.key]
