@@ -27,7 +27,7 @@ from syncdiff.faces.tracker import Backend
 from syncdiff.generator import CompactGenerator, FaceGenerator
 from syncdiff.geometry import crops
 from syncdiff.media import LIMITS, Clip, ClipWriter, Speech, Timeline, read_speech, timeline
-from syncdiff.occlusion import mark_covered
+from syncdiff.models.occlusion import mark_covered
 from syncdiff.options import OPTIONS, SampleOptions
 from syncdiff.pipeline import Attention, SyncDiffPipeline
 from syncdiff.progress import adapted, prefetched

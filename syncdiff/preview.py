@@ -17,8 +17,8 @@ from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, read_upright, t
 from syncdiff.faces.track import REASONS
 from syncdiff.geometry.crops import WINDOW, S, align, cut
 from syncdiff.media import Clip, open_speech
+from syncdiff.models.occlusion import mark_covered
 from syncdiff.models.speech_encoder import SpeechFeatures, speech_features
-from syncdiff.occlusion import mark_covered
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished

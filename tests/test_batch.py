@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from syncdiff.batch import Film, films_of, run, shard_of
+from syncdiff.cli.batch import Film, films_of, run, shard_of
 from syncdiff.errors import InputError
 
 

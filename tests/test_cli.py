@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from syncdiff import job
 from syncdiff.cli import main
-from syncdiff.doctor import PACKAGES
+from syncdiff.cli.doctor import PACKAGES
 from syncdiff.errors import InputError
 from syncdiff.options import SampleOptions
 from syncdiff.results import Progress
@@ -325,7 +325,7 @@ def test_nothing_is_fetched_without_a_yes(pipe, tmp_path, monkeypatch, capsys) -
 def test_doctor_ends_with_a_verdict(capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("syncdiff.weights.folders.COMPACT", tmp_path)
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"record": json.dumps({"steps": 700, "seen": [1]})})
-    monkeypatch.setattr("syncdiff.doctor.PACKAGES", (*PACKAGES, "no-such-package"))
+    monkeypatch.setattr("syncdiff.cli.doctor.PACKAGES", (*PACKAGES, "no-such-package"))
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr("syncdiff.sync.syncnet_v2.weights.find", lambda path=None: None)
     assert main(["doctor"]) == 1

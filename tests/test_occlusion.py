@@ -11,7 +11,15 @@ import pytest
 from syncdiff.errors import InputError
 from syncdiff.faces import COVERED, OK, FaceTrack, choose, track_faces
 from syncdiff.geometry.crops import S, align, cut, mouth_mask
-from syncdiff.occlusion import GROWN, THRESHOLD, cover_probability, covered_frames, mark_covered, shipped, window_of
+from syncdiff.models.occlusion import (
+    GROWN,
+    THRESHOLD,
+    cover_probability,
+    covered_frames,
+    mark_covered,
+    shipped,
+    window_of,
+)
 from syncdiff.progress import finished
 from syncdiff.training.covers import COVERS, clear, covered
 from syncdiff.training.prepare import OUTER_LIPS

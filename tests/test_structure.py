@@ -81,7 +81,7 @@ def test_commands_in_the_docs_name_modules_and_options_that_exist() -> None:
     found = 0
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for module, tool, rest in asked.findall(page.read_text().replace("\\\n", " ")):
-            path = ROOT / ("syncdiff/cli" if module == "syncdiff" else module.replace(".", "/") or tool)
+            path = ROOT / ("syncdiff/cli/__init__" if module == "syncdiff" else module.replace(".", "/") or tool)
             source = path.with_suffix(".py").read_text()
             options = re.findall(r"(?<![\w-])--[a-z][\w-]*", rest)
             assert not [option for option in options if f'"{option}"' not in source], (page.name, module or tool, rest)

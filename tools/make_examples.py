@@ -11,8 +11,8 @@ from pathlib import Path
 import av
 from PIL import Image, ImageOps
 
-from syncdiff.compare import side_by_side
 from syncdiff.job import Job
+from syncdiff.media.side_by_side import side_by_side
 from syncdiff.options import SampleOptions
 from syncdiff.web.examples import EXAMPLES, examples
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from syncdiff.evaluation.baselines import clips_of
-from syncdiff.occlusion import GROWN, WEIGHTS, OcclusionNet, cover_probability, covered_frames, load, window_of
+from syncdiff.models.occlusion import GROWN, WEIGHTS, OcclusionNet, cover_probability, covered_frames, load, window_of
 from syncdiff.training.covers import COVERS, covered
 from syncdiff.training.data import load_crops
 

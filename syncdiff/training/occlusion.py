@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from syncdiff.occlusion import WEIGHTS, OcclusionNet, window_of
+from syncdiff.models.occlusion import WEIGHTS, OcclusionNet, window_of
 from syncdiff.training.covers import augmented, clear, covered
 from syncdiff.training.data import load_set
 

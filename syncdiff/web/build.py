@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from syncdiff.compare import side_by_side
 from syncdiff.errors import InputError
 from syncdiff.faces import Spot
 from syncdiff.media import LIMITS
+from syncdiff.media.side_by_side import side_by_side
 from syncdiff.options import SampleOptions
 from syncdiff.preview import Preview
 from syncdiff.results import Result

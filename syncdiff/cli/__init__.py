@@ -1,4 +1,4 @@
-"""The command line: `python -m syncdiff sync | score | verify | doctor`.
+"""The command line: `python -m syncdiff sync | batch | score | verify | doctor`.
 
 Results go to standard output, progress and errors to standard error. Exit code 0; 2 for bad input or a full disk, with
 one sentence; 1 when `doctor` finds something missing; 128 + the signal's number when stopped (130 for Ctrl-C).
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import syncdiff
-from syncdiff.doctor import doctor
 from syncdiff.errors import disk_errors_as_sentences
 from syncdiff.server_tmpdir import RESULT_PREFIX, command_tmpdir, locked_tmpdir
 
@@ -95,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
                      "the paper's own, which you bring")  # fmt: skip
     one.add_argument("--attention", choices=("auto", "sdpa", "xformers"), default="auto",
                      help="xformers needs a GPU and pip install 'syncdiff[gpu]'")  # fmt: skip
-    one.set_defaults(run=sync)
+    one.set_defaults(run=run_sync)
 
     many = commands.add_parser(
         "batch", help="many films with one loaded model; what is there already is not made again"
@@ -106,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th film from the I-th on")
     many.add_argument("--steps", type=int, metavar="N", help="sampling steps")
     many.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video")
-    many.set_defaults(run=batch)
+    many.set_defaults(run=run_batch)
 
     two = commands.add_parser("score", help="how well lips and sound of a video, or of every video in a folder, agree")
     two.add_argument("video", type=Path, metavar="VIDEO", help="file, or folder (LSE only)")
@@ -114,25 +113,25 @@ def parser() -> argparse.ArgumentParser:
                      "of the whole frame, as for LRS2 and LRS3 (default for a folder)")  # fmt: skip
     two.add_argument("--syncnet", type=Path, metavar="FILE", help="SyncNet's own weights, for LSE-C and LSE-D")
     two.add_argument("--fetch", action="store_true", help="fetch them; asks before it does")
-    two.set_defaults(run=score)
+    two.set_defaults(run=run_score)
     for command in (one, two):
         command.add_argument("--json", action="store_true", help="print one JSON object")
         command.add_argument("--quiet", action="store_true", help="print no progress")
 
     check = commands.add_parser("verify", help="whether a video says, or hides, that its lips were redrawn")
     check.add_argument("video", type=Path, metavar="VIDEO")
-    check.set_defaults(run=verify)
+    check.set_defaults(run=run_verify)
     check.add_argument("--json", action="store_true", help="print one JSON object")
 
     three = commands.add_parser("doctor", help="what this machine has, and whether it is enough")
-    three.set_defaults(run=lambda _: doctor())
+    three.set_defaults(run=run_doctor)
     return top
 
 
 @command_tmpdir()  # around the import of torch, which leaves an empty folder in the temporary one
-def sync(arguments: argparse.Namespace) -> int:
+def run_sync(arguments: argparse.Namespace) -> int:
     """Redraw one film and print what came of it. Raises InputError."""
-    from syncdiff.compare import side_by_side
+    from syncdiff.media.side_by_side import side_by_side
     from syncdiff.options import OPTIONS
     from syncdiff.weights.folders import chosen
 
@@ -182,9 +181,9 @@ def summary(result: syncdiff.Result, out: Path) -> Iterator[str]:
 
 
 @command_tmpdir()
-def batch(arguments: argparse.Namespace) -> int:
+def run_batch(arguments: argparse.Namespace) -> int:
     """Redraw the films of a list or a folder; exit code 2 where one failed. Raises InputError for the list."""
-    from syncdiff.batch import Film, films_of, run, shard_of
+    from syncdiff.cli.batch import Film, films_of, run, shard_of
     from syncdiff.options import SampleOptions
 
     films = shard_of(films_of(arguments.listed, arguments.out, arguments.voice), arguments.shard)
@@ -201,7 +200,7 @@ def batch(arguments: argparse.Namespace) -> int:
 
 
 @command_tmpdir()
-def score(arguments: argparse.Namespace) -> int:
+def run_score(arguments: argparse.Namespace) -> int:
     """Score a video, or every video of a folder. Raises InputError."""
     from syncdiff.sync import syncnet_v2
     from syncdiff.weights import ask_on_terminal
@@ -264,12 +263,12 @@ def as_progress(steps: Generator[float, None, Any]) -> Iterator[Any]:
     yield (yield from adapted(steps, lambda done: Progress("scoring", round(100 * done), 100)))
 
 
-def verify(arguments: argparse.Namespace) -> int:
+def run_verify(arguments: argparse.Namespace) -> int:
     """Print which marks of redrawn lips a file carries. Raises InputError."""
-    from syncdiff.provenance import verify as look
+    from syncdiff.provenance import verify
 
     refuse_address(arguments.video)
-    found = look(arguments.video)
+    found = verify(arguments.video)
     print(json.dumps(found.report()) if arguments.json else "\n".join((found.verdict, *found.sentences)))
     return 0
 
@@ -368,3 +367,10 @@ def in_words(scores: syncdiff.Scores) -> str:
         f"{confidence} {scores.confidence:.2f}, {distance} {scores.distance:.2f}, "
         f"offset {scores.offset_frames:+d} frames at 25 fps ({scores.judge})"
     )
+
+
+def run_doctor(_: argparse.Namespace) -> int:
+    """Print what this machine has, and whether it is enough."""
+    from syncdiff.cli.doctor import doctor
+
+    return doctor()
