@@ -5,6 +5,7 @@ import re
 import signal
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -367,6 +368,13 @@ def test_the_process_is_bounded(limits: Limits, words: str, tmp_path: Path, job:
     noise = [np.random.default_rng(i).integers(0, 256, (480, 640, 3), dtype=np.uint8) for i in range(20)]
     path = make_video(tmp_path / "a.mp4", noise, options={"preset": "ultrafast"})
     refused("face", path, job, words, limits=limits)
+
+
+def test_a_full_disk_is_one_even_where_the_process_cannot_say_so(tmp_path: Path, job: Path, monkeypatch) -> None:
+    monkeypatch.setattr("syncdiff.media.reader._lines", lambda *_: iter(()))  # its last words found no room
+    monkeypatch.setattr("syncdiff.errors.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(OSError, match="No space left"):
+        open_clip(make_video(tmp_path / "a.mp4", 3), job)
 
 
 def test_sniffing_never_asks_the_name() -> None:
