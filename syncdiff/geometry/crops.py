@@ -34,7 +34,8 @@ SMOOTHING = 0.05  # s, standard deviation of the Gaussian over time: below it Fa
 FEATHER = 7.0  # crop px over which paste() fades in from the mask's edge
 LIP_BOX = (slice(58, 112), slice(34, 94))  # crop px: where lips, teeth and their motion are
 WINDOW = (slice(48, 128), slice(16, 112))  # the part of the crop that the network sees: mask plus a margin
-# The mouth mask, crop px: a rounded rectangle inside WINDOW. The shipped denoiser was trained with this one.
+# The mouth mask, crop px: a rounded rectangle inside WINDOW. The shipped denoiser was trained with this one. Its last
+# row is at most 126, or what is redrawn would end hard at the crop's edge.
 MASK_CENTRE_X, MASK_CENTRE_Y, MASK_HALF_WIDTH, MASK_HALF_HEIGHT = 64, 91, 40, 34
 
 
