@@ -84,7 +84,8 @@ def prefetched(items: Iterable[Value], ahead: int) -> Iterator[Value]:
 def mapped(work: Callable[[Item], Value], items: Iterable[Item], threads: int) -> Generator[Value, None, None]:
     """`work` done to every item in several threads, the results in the items' order.
 
-    No more than one item a thread is taken ahead. An error is raised where its result would have come."""
+    No more than one item a thread is taken ahead. An error is raised where its result would have come. Threads, not
+    forked processes: a fork of a process whose networks have run waits for locks of threads that it lacks."""
     waiting: deque[Future[Value]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

@@ -32,9 +32,10 @@ from syncdiff.audio.mel import HOP, log_mel
 from syncdiff.devices import autocast, best_device
 from syncdiff.geometry.mouth_shape import SHAPE, SpeakerScale
 from syncdiff.models.speech_encoder import SpeechEncoder
+from syncdiff.progress import mapped
 from syncdiff.training.data import ClipRecord, load_set
 from syncdiff.training.lip_heads import HEADS, LipTrack, correlation_loss, fit_head, forecast, importance, per_frame
-from syncdiff.training.loop import Average, Run, ahead
+from syncdiff.training.loop import Average, Run
 from syncdiff.training.prepare import FPS
 from syncdiff.training.sets import PERSON_WEIGHT, SPEECH_SHARE
 from syncdiff.training.teacher import RATE, teacher_in
@@ -360,7 +361,7 @@ def train(
     def make(number: int) -> Batch:
         return segments.batch(np.random.default_rng([number]))
 
-    batches = ahead(make, range(run.update, steps), workers)
+    batches = mapped(make, range(run.update, steps), workers)
     while run.update < steps and run.seconds < hours * 3600 and time.time() < until:
         done = max(run.update / steps, run.seconds / (hours * 3600))
         for group in optimizer.param_groups:

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from syncdiff.devices import autocast, best_device
 from syncdiff.models import pixel_codec
+from syncdiff.progress import mapped
 from syncdiff.training.data import LIPS, FaceBatch, TalkingFaces
-from syncdiff.training.loop import ahead
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -74,7 +74,7 @@ def train_or_load(
     def make(update: int) -> FaceBatch:
         return faces.batch(64, np.random.default_rng([seed, update]))
 
-    for update, batch in enumerate(ahead(make, range(1, updates + 1), workers), start=1):
+    for update, batch in enumerate(mapped(make, range(1, updates + 1), workers), start=1):
         x = F.pixel_shuffle(pixel_codec.encode(batch.clean), pixel_codec.FACTOR).to(best_device())
         found = loss(x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1, device=x.device) * 0.2, batch)
         optimizer.zero_grad(), found.backward(), optimizer.step(), schedule.step()

@@ -1,13 +1,10 @@
-"""What every training loop has: batches made ahead, a moving average, a log, and a state to go on from."""
+"""What every training loop has: a moving average, a log, and a state to go on from."""
 
 from __future__ import annotations
 
 import copy
 import csv
 import time
-from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,7 +16,6 @@ from torch import nn
 from syncdiff.devices import best_device, half_type
 from syncdiff.weights import load_strictly, read_tensors
 
-T = TypeVar("T")
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -137,18 +133,3 @@ def write_line(path: Path, line: dict[str, Any]) -> None:
         if file.tell() == 0:
             writer.writeheader()
         writer.writerow(line)
-
-
-def ahead(make: Callable[[int], T], numbers: range, workers: int = 1) -> Generator[T, None, None]:
-    """make(number) for every number, in order, made in threads while the ones before are used.
-
-    Threads, not forked processes: a fork of a process whose networks have run waits for locks of threads that it lacks.
-    """
-    with ThreadPoolExecutor(workers) as pool:
-        coming: deque = deque()
-        for number in numbers:
-            coming.append(pool.submit(make, number))
-            if len(coming) > workers:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()

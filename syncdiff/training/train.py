@@ -36,10 +36,11 @@ from syncdiff.errors import InputError
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder, token_window
+from syncdiff.progress import mapped
 from syncdiff.training.data import ClipRecord, TalkingFaces
 from syncdiff.training.distill import augment, equalise
 from syncdiff.training.landmark_net import LandmarkNet, train_reader
-from syncdiff.training.loop import accelerator_for, ahead
+from syncdiff.training.loop import accelerator_for
 from syncdiff.training.prepare import FPS
 from syncdiff.training.sets import DENOISER_SHARE
 from syncdiff.training.sync_loss import SyncMatcher, train_matcher
@@ -212,7 +213,7 @@ def train(
         seconds = run.seconds if time.time() < until else math.inf
         return cast(Tensor, broadcast(torch.tensor([seconds], device=accelerator.device))).item()
 
-    batches = ahead(make, range(run.update, preset.updates), preset.workers)
+    batches = mapped(make, range(run.update, preset.updates), preset.workers)
     while run.update < preset.updates and (seconds := spent()) < hours * 3600:
         line = learner.learn(*next(batches), max(run.update / preset.updates, seconds / (hours * 3600)))
         if line:

@@ -41,7 +41,8 @@ from syncdiff.paper.avhubert import AVHubert
 from syncdiff.paper.denoiser import TRAIN_STEPS
 from syncdiff.paper.released import read_speech_net, read_vae
 from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.training.loop import Average, Run, accelerator_for, ahead
+from syncdiff.progress import mapped
+from syncdiff.training.loop import Average, Run, accelerator_for
 from syncdiff.training.lrs import UNREADABLE, PreparedFilm, prepared
 from syncdiff.training.paper_losses import ConsistencyLoss, DenoisingLoss
 
@@ -285,7 +286,7 @@ def _run(
     if run.update >= preset.updates:
         return f"Nothing to do: {out} has all {preset.updates} updates already."
     listed: set[str] = set()
-    for batch in ahead(data.batch, range(run.update, preset.updates), workers):
+    for batch in mapped(data.batch, range(run.update, preset.updates), workers):
         if _late(accelerator, limit):
             return (f"Stopped {hours} hours after the start (--hours), after update {run.update} of "
                     f"{preset.updates}: the same command goes on from there.")  # fmt: skip
