@@ -70,7 +70,6 @@ def train_or_load(
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, updates)
 
-
     def make(update: int) -> FaceBatch:
         return faces.batch(64, np.random.default_rng([seed, update]))
 
