@@ -1,4 +1,4 @@
-"""The moving average against one by hand, a run that is cut off, and batches that come in order whoever makes them."""
+"""The moving average against one by hand, a run that is cut off and goes on, and the shares of a batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from syncdiff.training.loop import Average, Run, ahead
+from syncdiff.training.loop import Average, Run
 from syncdiff.training.sets import DENOISER_SHARE, GROUPS, HELD_OUT, SPEECH_SHARE, without
 
 
@@ -49,14 +49,6 @@ def test_a_run_counts_logs_means_and_goes_on(tmp_path):
         rows = list(csv.DictReader(file))
     assert [(row["update"], row["samples"], float(row["loss"])) for row in rows] == [("2", "8", 2), ("4", "16", 8)]
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"state.pt", "log.csv"}
-
-
-def test_batches_come_in_order_and_leave_the_dice_alone():
-    before = torch.get_rng_state()
-    for workers in (1, 2):
-        made = list(ahead(lambda number: torch.full((2,), number), range(3, 9), workers))
-        assert [batch[0].item() for batch in made] == list(range(3, 9)), workers
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_shares_of_a_batch_make_a_whole_and_nobody_held_out_is_in_it():
