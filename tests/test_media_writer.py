@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import av
@@ -216,6 +217,41 @@ def test_only_the_patch_changes(tmp_path: Path, subtests) -> None:
                     np.testing.assert_array_equal(new[~inside], old[~inside])
                 rgb = replace(source, image=image).rgb()[y + 2 : y + h - 2, x + 2 : x + w - 2]
                 np.testing.assert_allclose(rgb, np.broadcast_to(green[0, 0], rgb.shape), atol=3)
+
+
+def test_a_patch_of_the_frames_own_pixels_changes_nothing(tmp_path: Path, subtests) -> None:
+    """Of a clip with grain and colours up to the edges of the range, and of every flat grey."""
+    from syncdiff.media.writer import copied, lay
+
+    rng = np.random.default_rng(0)
+    coloured = np.clip(numbered(0, 160, 96) * 1.4 + rng.normal(0, 12, (96, 160, 3)), 0, 255).astype(np.uint8)
+    greys = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16), 10, axis=1).repeat(6, axis=0)
+    for picture, full, size in product((coloured, np.stack([greys] * 3, -1)), (1, 2), ((96, 160), (95, 159))):
+        with subtests.test(full=full, size=size):
+            path = make_video(tmp_path / "a.mp4", [picture[: size[0], : size[1]].copy()], colour=(1, 1, 1, full),
+                              pix_fmt="yuv420p" if size[0] % 2 == 0 else "yuv444p")  # fmt: skip
+            source = next(open_clip(path, tmp_path).frames())
+            image = copied(source.image)
+            lay(image, Patch(21, 31, source.rgb()[21:84, 31:140]))
+            for new, old in zip(planted(image), planted(source.image), strict=True):
+                np.testing.assert_array_equal(new, old)
+
+
+def test_a_patch_is_as_bright_as_what_it_was_made_of(tmp_path: Path, subtests) -> None:
+    """A frame's own pixels with other grain: luma on the same level, where conversion alone loses one."""
+    from syncdiff.media.writer import copied, lay
+
+    rng, slope = np.random.default_rng(0), np.linspace(60, 180, 160)[None, :, None] * np.array([1.2, 0.9, 0.8])
+    for full in (1, 2):
+        with subtests.test(full=full):
+            grainy = [np.uint8(np.clip(slope + rng.normal(0, 6, (96, 160, 1)), 0, 255)) for _ in range(2)]
+            path = make_video(tmp_path / "a.mp4", grainy, colour=(1, 1, 1, full), options={"qp": "4"})
+            one, other = open_clip(path, tmp_path).frames()
+            image = copied(one.image)
+            lay(image, Patch(20, 30, other.rgb()[20:80, 30:140]))
+            luma, wanted = (planted(each)[0][20:80, 30:140].astype(float) for each in (image, other.image))
+            assert luma.mean() == pytest.approx(wanted.mean(), abs=0.2)
+            assert np.abs(luma - wanted).max() <= 3
 
 
 def test_a_grey_film_stays_grey_under_a_coloured_patch(tmp_path: Path, subtests) -> None:

@@ -73,11 +73,14 @@ class Frame:
 
     def rgb(self) -> np.ndarray:
         """The picture as [H,W,3] uint8 RGB."""
-        image = self.image
-        matrix = sws_matrix(image.colorspace, image.height)
-        full = 2 if image.color_range == 2 else 1
-        tags = {"src_colorspace": matrix, "src_color_range": full, "dst_color_range": 2}
-        return image.reformat(format="rgb24", threads=1, **tags).to_ndarray()  # a thread pool a frame costs more
+        return to_rgb(self.image, sws_matrix(self.image.colorspace, self.image.height))
+
+
+def to_rgb(image: av.VideoFrame, matrix: int) -> np.ndarray:
+    """An 8-bit yuv picture, or an even part of one, as [H,W,3] uint8 RGB, by swscale's number of a matrix."""
+    full = 2 if image.color_range == 2 else 1
+    tags = {"src_colorspace": matrix, "src_color_range": full, "dst_color_range": 2}
+    return image.reformat(format="rgb24", threads=1, **tags).to_ndarray()  # a thread pool a frame costs more
 
 
 @dataclass(frozen=True)
