@@ -25,8 +25,9 @@ from syncdiff.late_imports import without_compiler
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.options import OPTIONS, Profile
-from syncdiff.paper import PaperDenoiser, PaperGenerator
 from syncdiff.paper.avhubert import AVHubert
+from syncdiff.paper.denoiser import PaperDenoiser
+from syncdiff.paper.generator import PaperGenerator
 from syncdiff.weights.folders import COMPACT, profile_of, read_network, read_schedule
 
 Attention = Literal["auto", "sdpa", "xformers"]

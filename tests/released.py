@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from diffusers import VQModel
 
-from syncdiff.paper import VQ_F4
-
 # --- AV-HuBERT
 
 
@@ -115,6 +113,19 @@ def stirred(net: torch.nn.Module) -> torch.nn.Module:
         if not value.any():
             torch.nn.init.normal_(value, std=0.05)
     return net
+
+
+VQ_F4 = {  # of latent diffusion
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (128, 256, 512),
+    "layers_per_block": 2,
+    "latent_channels": 3,
+    "num_vq_embeddings": 8192,
+    "sample_size": 256,
+}
 
 
 def small_vq(*, attention: bool = False) -> VQModel:

@@ -13,7 +13,7 @@ from syncdiff.geometry.mouth_shape import SHAPE
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
-from syncdiff.paper import PaperDenoiser, Priors, paper_schedule
+from syncdiff.paper.denoiser import PaperDenoiser, Priors, paper_schedule
 from syncdiff.weights.folders import COMPACT
 from tests.released import stirred
 

@@ -88,7 +88,7 @@ def test_a_broken_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(training, "CHECK_EVERY", 2)
     clips, held = talking_squares(3), talking_squares(1)
     run = JudgeTraining(steps=4, clips=2, frames=20)
-    whole = training.train(clips, held, tmp_path / "whole", run=run)
+    whole, run_of_whole = training.train(clips, held, tmp_path / "whole", run=run)
 
     def stop_after_three(*args, **kwargs):
         for number, batch in enumerate(steps(*args, **kwargs)):
@@ -101,9 +101,9 @@ def test_a_broken_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         training.train(clips, held, tmp_path / "broken", run=run)
     monkeypatch.setattr(training, "batches", steps)
-    resumed = training.train(clips, held, tmp_path / "broken", run=run)
-    assert whole.steps == resumed.steps == 4
-    for one, other in zip(whole.judge.state_dict().values(), resumed.judge.state_dict().values(), strict=True):
+    resumed, run_of_resumed = training.train(clips, held, tmp_path / "broken", run=run)
+    assert run_of_whole.update == run_of_resumed.update == 4
+    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
 
 

@@ -27,33 +27,28 @@ from syncdiff.errors import CheckpointError, InputError
 from syncdiff.job import Job
 from syncdiff.media import LIMITS
 from syncdiff.options import PAPER_STEPS, PaperOptions
-from syncdiff.paper import (
-    SIDE,
-    VQ_F4,
+from syncdiff.paper.avhubert import AVHubert
+from syncdiff.paper.denoiser import (
     VQ_F4_AT,
     PaperDenoiser,
-    PaperGenerator,
     Priors,
-    cut_frame,
     few_step_schedule,
-    masked,
     paper_schedule,
-    paste_frame,
-    place_frames,
     sampling_schedule,
     to_latents,
     to_pixels,
-    to_square,
 )
-from syncdiff.paper.avhubert import AVHubert
-from syncdiff.paper.generator import FaceFrames
+from syncdiff.paper.frames import SIDE, masked, place_frames, to_square
+from syncdiff.paper.frames import cut as cut_frame
+from syncdiff.paper.frames import paste as paste_frame
+from syncdiff.paper.generator import FaceFrames, PaperGenerator
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.provenance import verify
 from syncdiff.results import Progress, Result
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import Scores
 from syncdiff.weights.folders import COMPACT, chosen, read_network
-from tests.released import small_vq, stirred
+from tests.released import VQ_F4, small_vq, stirred
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 FRAMES = 10

@@ -20,7 +20,7 @@ from syncdiff.geometry.mouth_shape import SHAPE
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.options import PAPER_STEPS
-from syncdiff.paper import PaperDenoiser, Priors, paper_schedule, sampling_schedule, to_latents
+from syncdiff.paper.denoiser import PaperDenoiser, Priors, paper_schedule, sampling_schedule, to_latents
 from syncdiff.weights.folders import COMPACT
 from tests.released import small_vq, stirred
 

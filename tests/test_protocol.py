@@ -26,8 +26,8 @@ from syncdiff.evaluation.protocol import COLUMNS, evaluate_as_published
 from syncdiff.faces import Gap
 from syncdiff.job import Job
 from syncdiff.options import PaperOptions, SampleOptions
-from syncdiff.paper import PaperDenoiser, paper_schedule
 from syncdiff.paper.avhubert import AVHubert
+from syncdiff.paper.denoiser import PaperDenoiser, paper_schedule
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.training import lrs, prepare_lrs
 from tests.fakes import write_video

@@ -18,8 +18,9 @@ import torch
 from syncdiff.audio.mfcc import mfcc
 from syncdiff.errors import CheckpointError, InputError
 from syncdiff.sync import syncnet_v2
+from syncdiff.sync.scoring import shifted_distances
 from syncdiff.sync.syncnet_v2 import weights
-from syncdiff.sync.syncnet_v2.distance import distances
+from syncdiff.sync.syncnet_v2.distance import ADDED
 from syncdiff.sync.syncnet_v2.network import SyncNet
 from syncdiff.sync.syncnet_v2.s3fd import S3FD, find_original, read_original
 from syncdiff.sync.syncnet_v2.tracks import Track, crop, detect, linked, places
@@ -293,7 +294,7 @@ def distances_by_hand(video: np.ndarray, audio: np.ndarray) -> list[list[float]]
 
 def test_distances_equal_the_naive_loop() -> None:
     video, audio = np.random.default_rng(1).standard_normal((2, 21, 6)).astype(np.float32)
-    np.testing.assert_allclose(distances(video, audio), distances_by_hand(video, audio), rtol=1e-5)
+    np.testing.assert_allclose(shifted_distances(video, audio, 0.0, ADDED), distances_by_hand(video, audio), rtol=1e-5)
 
 
 def test_confidence_is_median_minus_minimum() -> None:

@@ -19,8 +19,8 @@ from diffusers import DDIMScheduler, LCMScheduler, VQModel
 from torch import Tensor, nn
 
 from syncdiff.errors import CheckpointError, InputError
-from syncdiff.paper import PaperDenoiser, few_step_schedule, paper_schedule, sampling_schedule
 from syncdiff.paper.avhubert import AVHubert
+from syncdiff.paper.denoiser import PaperDenoiser, few_step_schedule, paper_schedule, sampling_schedule
 from syncdiff.paper.released import read_speech_net, read_vae
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.training import lrs, prepare_lrs, train_paper

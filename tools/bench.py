@@ -236,7 +236,7 @@ def print_memory(name: str, report: dict) -> None:
 
 def paper_step(precision: str) -> dict:
     """One sampling step of the paper's whole U-Net, random weights, one frame: seconds, and this process's peak."""
-    from syncdiff.paper import PaperDenoiser, Priors, paper_schedule
+    from syncdiff.paper.denoiser import PaperDenoiser, Priors, paper_schedule
 
     device, dtype = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, precision)
     with torch.device("meta"):
@@ -262,7 +262,7 @@ def print_paper() -> None:
     """The paper's U-Net: its size, its cost, and a step of it in every precision the hardware has."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from syncdiff.paper import PaperDenoiser, Priors
+    from syncdiff.paper.denoiser import PaperDenoiser, Priors
 
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
         net = PaperDenoiser()

@@ -50,7 +50,7 @@ from syncdiff.geometry.mouth_shape import SHAPE
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
-from syncdiff.paper import PaperDenoiser, Priors
+from syncdiff.paper.denoiser import PaperDenoiser, Priors
 from syncdiff.training import distill, train
 from syncdiff.training.train_paper import PAPER_PRESETS
 from syncdiff.weights.folders import COMPACT

@@ -1,23 +1,22 @@
-"""Filterbank energies and MFCC as python_speech_features computes them."""
+"""Filterbank energies and MFCC as python_speech_features computes them: of 16-bit samples, in float64."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from syncdiff.audio import SAMPLE_RATE
 
 BANDS, N_FFT, WINDOW, HOP = 26, 512, 400, 160  # python_speech_features' defaults at 16 kHz: 25 ms every 10 ms
-
-
 PREEMPHASIS = 0.97
-
-
-FILTER_ROWS = 6_000  # filterbank frames computed at once: a minute
+CEPSTRA, LIFTER = 13, 22
+PIECE_ROWS = 6_000  # windows transformed at once: a minute
+LEAST = torch.finfo(torch.float64).eps  # stands for a band without any energy
 
 
 @cache
@@ -32,48 +31,36 @@ def filterbank() -> Tensor:
 
 
 def log_filterbank(samples: np.ndarray) -> Tensor:
-    """[N] at 16 kHz, -1..1 -> natural log of the band energies [T100, BANDS] float32, T100 = 1 + ceil((N - 400) / 160).
+    """[N] at 16 kHz, -1..1 -> natural log of the band energies [T100, BANDS] float32, as its logfbank gives them.
 
-    As python_speech_features.logfbank gives them for 16-bit samples: rectangular windows from sample 0 on, the last one
-    filled with zeros; a band without any energy counts as the smallest step of a float64."""
+    T100 = 1 + ceil((N - 400) / 160): rectangular windows from sample 0 on, the last one filled with zeros.
+    """
+    return torch.cat([_log(power @ filterbank().T) for power in _spectra(samples)]).float()
+
+
+def mfcc(samples: np.ndarray) -> np.ndarray:
+    """The same samples -> [T100, CEPSTRA] float64 as its mfcc gives them: lifted, the first the log of the energy."""
+    n = torch.arange(CEPSTRA, dtype=torch.float64)
+    places = (torch.arange(BANDS, dtype=torch.float64) + 0.5) / BANDS
+    cosines = torch.cos(torch.pi * n[:, None] * places) * (2 / BANDS) ** 0.5  # the DCT-II that keeps lengths
+    lift = 1 + LIFTER / 2 * torch.sin(torch.pi * n / LIFTER)
+    found = []
+    for power in _spectra(samples):
+        cepstra = _log(power @ filterbank().T) @ cosines.T * lift
+        cepstra[:, 0] = _log(power.sum(1))
+        found.append(cepstra)
+    return torch.cat(found).numpy()
+
+
+def _spectra(samples: np.ndarray) -> Iterator[Tensor]:
+    """Power spectra of the windows, PIECE_ROWS at a time: [n, N_FFT // 2 + 1] float64."""
     signal = (torch.as_tensor(samples, dtype=torch.float64) * 32_768).round().clamp(-32_768, 32_767)
     signal = torch.cat([signal[:1], signal[1:] - PREEMPHASIS * signal[:-1]])
     rows = 1 + max(0, -(-(len(signal) - WINDOW) // HOP))
     signal = F.pad(signal, (0, (rows - 1) * HOP + WINDOW - len(signal)))
-    energies = []
-    for part in signal.unfold(0, WINDOW, HOP).split(FILTER_ROWS):
-        power = torch.fft.rfft(part, N_FFT).abs() ** 2 / N_FFT
-        energies.append(power @ filterbank().T)
-    energy = torch.cat(energies)
-    return torch.where(energy == 0, torch.finfo(torch.float64).eps, energy).log().float()
-
-
-CEPSTRA, LIFTER = 13, 22
-
-
-PIECE_ROWS = 6_000  # sound windows transformed at once: a minute
-
-
-def mfcc(samples: np.ndarray) -> np.ndarray:
-    """Samples [N] at 16 kHz, -1..1 -> [T100,13] float64 as python_speech_features.mfcc gives for them as int16.
-
-    26 bands, cepstral coefficients lifted by 22, the first replaced by the log of the energy; T100 = 1 + ceil((N - 400)
-    / 160), the last window filled with zeros."""
-    signal = (torch.as_tensor(samples, dtype=torch.float32) * 32_768).round().clamp(-32_768, 32_767).double()
-    signal[1:] -= PREEMPHASIS * signal[:-1].clone()
-    rows = 1 + max(0, -(-(len(signal) - WINDOW) // HOP))
-    signal = nn.functional.pad(signal, (0, (rows - 1) * HOP + WINDOW - len(signal)))
-    n = torch.arange(CEPSTRA, dtype=torch.float64)
-    bands = filterbank()
-    places = (torch.arange(len(bands), dtype=torch.float64) + 0.5) / len(bands)
-    cosines = torch.cos(torch.pi * n[:, None] * places) * (2 / len(bands)) ** 0.5  # the DCT-II that keeps lengths
-    lift = 1 + LIFTER / 2 * torch.sin(torch.pi * n / LIFTER)
-    least = torch.finfo(torch.float64).eps
-    found = []
     for part in signal.unfold(0, WINDOW, HOP).split(PIECE_ROWS):
-        power = torch.fft.rfft(part, N_FFT).abs() ** 2 / N_FFT
-        in_bands, energy = power @ bands.T, power.sum(1)
-        cepstra = torch.where(in_bands == 0, least, in_bands).log() @ cosines.T * lift
-        cepstra[:, 0] = torch.where(energy == 0, least, energy).log()
-        found.append(cepstra)
-    return torch.cat(found).numpy()
+        yield torch.fft.rfft(part, N_FFT).abs() ** 2 / N_FFT
+
+
+def _log(energy: Tensor) -> Tensor:
+    return torch.where(energy == 0, LEAST, energy).log()

@@ -1,13 +1,11 @@
 """Does the drawing drift in a minute of frame after frame? Ten seconds at a time, on people never trained on.
 
     python -m syncdiff.evaluation.drift DATA [SET ...] [--weights assets/weights] [--steps N] [--seconds 60]
-                                     [--unbroken]
 
 The first prepared clip of every set runs forward and back, as the pipeline plays it under a longer voice, and speaks
 the sentences of other held-out people, one after the other. The product begins a new chain of previous frames every
-`sampler.LANE` frames, so that its errors have no longer to grow: that is what is measured. With --unbroken also one
-chain for the whole minute, as the paper draws. Every figure is of one block of ten seconds, the mean over the clips;
-no drift means that a column says the same from top to bottom.
+`sampler.LANE` frames, so that its errors have no longer to grow: that is what is measured. Every figure is of one block
+of ten seconds, the mean over the clips; no drift means that a column says the same from top to bottom.
 
 sharpness   of the mouth, against the same frames of the source
 colour      levels between the mean colour of the skin around the lips, inside the mask, and that of the source's
@@ -21,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -29,7 +26,7 @@ import numpy as np
 import torch
 
 from syncdiff.audio import SAMPLE_RATE
-from syncdiff.diffusion import sampler
+from syncdiff.diffusion.sampler import LANE
 from syncdiff.evaluation.baselines import SourceClip, clips_of, draw
 from syncdiff.evaluation.metrics import colour_shift, jitter, joint, read_lips, seam, sharpness
 from syncdiff.evaluation.reports import markdown, means, shown, write_csv
@@ -59,13 +56,12 @@ def sentences(sounds: list[np.ndarray], seconds: float) -> np.ndarray:
     return np.resize(np.concatenate(loud), round(seconds * SAMPLE_RATE)).astype(np.float32)
 
 
-def measure(made: np.ndarray, clip: SourceClip, points: np.ndarray, asked: np.ndarray, lane: int) -> list[dict]:
+def measure(made: np.ndarray, clip: SourceClip, points: np.ndarray, asked: np.ndarray) -> list[dict]:
     """One row of FIGURES a block.
 
     Args:
         made: [T, S, S, 3] what was drawn in the place of the clip's crops; `points` its landmarks.
         asked: [T] forecast of the lip opening, in any unit.
-        lane: frames of a chain.
     """
     rows = []
     for start in range(0, len(made) - BLOCK + 1, BLOCK):
@@ -75,28 +71,15 @@ def measure(made: np.ndarray, clip: SourceClip, points: np.ndarray, asked: np.nd
             "sharpness": sharpness(drawn) / sharpness(filmed),
             "colour": colour_shift(drawn, filmed),
             "seam": seam(drawn, filmed),
-            "joint": joint(drawn, np.arange(start, start + BLOCK) % lane == 0),
+            "joint": joint(drawn, np.arange(start, start + BLOCK) % LANE == 0),
             "r": correlation(lip_opening(points[block]), asked[block]),
             "jitter": jitter(points[block]) / jitter(clip.points[block]),
         })  # fmt: skip
     return rows
 
 
-@contextmanager
-def one_chain(frames: int) -> Iterator[None]:
-    """The sampler with a single lane of so many frames: not how the product draws, but what its lanes guard against."""
-    usual = sampler.LANE, sampler.LANES
-    sampler.LANE, sampler.LANES = frames, 1
-    try:
-        yield
-    finally:
-        sampler.LANE, sampler.LANES = usual
-
-
-def drift(
-    generator: CompactGenerator, data: Path, sets: tuple[str, ...], seconds: float, steps: int, unbroken: bool
-) -> Iterator[dict]:
-    """Rows: how it was drawn, clip, block, FIGURES."""
+def drift(generator: CompactGenerator, data: Path, sets: tuple[str, ...], seconds: float, steps: int) -> Iterator[dict]:
+    """Rows: clip, block, FIGURES."""
     people = {name: clips_of(data, name) for name in sets}
     for records in people.values():
         record = records[0]
@@ -104,27 +87,18 @@ def drift(
         sound = sentences(others or [record.sound], seconds)
         clip = forward_and_back(SourceClip.of(data, records, 0), sound)
         asked = generator.encode(sound).lips_at(torch.from_numpy(clip.plan.middles)).numpy()[:, 0]
-        ways: dict[str, int | None] = {f"as the product draws: chains of {sampler.LANE} frames": None}
-        if unbroken:
-            ways["one chain"] = len(clip.crops)
-        for way, frames in ways.items():
-            if frames is None:
-                made, lane = draw(generator, clip, sound, steps), sampler.LANE
-            else:
-                with one_chain(frames):
-                    made, lane = draw(generator, clip, sound, steps), frames
-            for block, row in enumerate(measure(made, clip, read_lips(made), asked, lane)):
-                yield {"drawn": way, "clip": clip.name, "from": block * BLOCK // FPS} | row
+        made = draw(generator, clip, sound, steps)
+        for block, row in enumerate(measure(made, clip, read_lips(made), asked)):
+            yield {"clip": clip.name, "from": block * BLOCK // FPS} | row
 
 
 def table(rows: list[dict]) -> str:
     """Markdown: the mean over the clips, block by block."""
-    clips = len({r["clip"] for r in rows})
     lines = []
-    for way, start in dict.fromkeys((r["drawn"], r["from"]) for r in rows):
-        here = [r for r in rows if (r["drawn"], r["from"]) == (way, start)]
-        lines.append([way, f"{start} to {start + BLOCK // FPS}", *means(here, FIGURES)])
-    return markdown([f"drawn ({clips} clips)", "seconds", *FIGURES], lines)
+    for start in dict.fromkeys(r["from"] for r in rows):
+        here = [r for r in rows if r["from"] == start]
+        lines.append([f"{start} to {start + BLOCK // FPS}", *means(here, FIGURES)])
+    return markdown([f"seconds ({len({r['clip'] for r in rows})} clips)", *FIGURES], lines)
 
 
 def main() -> None:
@@ -134,11 +108,10 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=COMPACT)
     parser.add_argument("--steps", type=int, default=SampleOptions.steps)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--unbroken", action="store_true", help="also the whole minute as one chain")
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
     generator = cast(CompactGenerator, SyncDiffPipeline.ready(args.weights).generator())
-    rows = shown(drift(generator, args.data, tuple(args.sets), args.seconds, args.steps, args.unbroken))
+    rows = shown(drift(generator, args.data, tuple(args.sets), args.seconds, args.steps))
     print(table(rows))
     write_csv(args.csv, rows)
 

@@ -1,7 +1,7 @@
 """How well do the lips follow? Landmarks decide, on people the model has never seen.
 
     python -m syncdiff.evaluation.evaluate DATA [SET ...] [--weights assets/weights] [--steps N] [--limit N]
-                                           [--csv FILE] [--regressor FOLDER] [--sheet FILE.png]
+                                           [--csv FILE] [--regressor FOLDER]
 
 For every prepared clip of the sets (see `prepare`) the mouth is redrawn three times - to its own voice, to another
 person's, to silence - and mediapipe reads the lips of the result. r is the correlation of lip opening: with the clip's
@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-import cv2
 import numpy as np
 import torch
 
@@ -46,33 +45,6 @@ from syncdiff.training.sets import HELD_OUT
 from syncdiff.weights.folders import COMPACT
 
 CLOSING = 1  # place of the lip closing curve among the visemes of the corpus
-LOOKS = 10  # frames of a clip on the contact sheet
-
-
-class Sheet:
-    """For looking at: two rows of pictures a clip, as it was filmed and as it was made to its own voice."""
-
-    def __init__(self) -> None:
-        self.rows: list[np.ndarray] = []
-
-    def watching(self, make: Method) -> Method:
-        """The same method, its first picture of every clip's own voice kept."""
-
-        def watched(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
-            made = make(clip, sound)
-            if sound is clip.sound:
-                at = np.linspace(0, len(made) - 1, LOOKS).round().astype(int)
-                rows = [np.concatenate(list(crops[at]), axis=1) for crops in (clip.crops, made)]
-                cv2.putText(rows[0], clip.name, (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 0))
-                self.rows += rows
-            return made
-
-        return watched
-
-    def write(self, path: Path) -> None:
-        """As PNG."""
-        if not cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(self.rows), cv2.COLOR_RGB2BGR)):
-            raise SystemExit(f"The contact sheet cannot be written to {path}: give a name ending in .png.")
 
 
 def measure(make: Method, clip: SourceClip, record: ClipRecord, other: ClipRecord | None, judge) -> dict:
@@ -159,7 +131,6 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="clips per set")
     parser.add_argument("--alone", action="store_true", help="our model only, without the baselines")
     parser.add_argument("--regressor", type=Path, metavar="FOLDER", help="weights of the L1 baseline: see Regressor")
-    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="a contact sheet of filmed and drawn frames")
     parser.add_argument("--csv", type=Path)
     ours = parser.add_argument_group("protocol", "the paper's own evaluation: see syncdiff/evaluation/protocol.py")
     ours.add_argument("--protocol", choices=("paper",), help="DATA is a folder of syncdiff.training.prepare_lrs")
@@ -175,9 +146,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.protocol:
         sys.exit(as_published(args))
-    pipe, sheet = SyncDiffPipeline.ready(args.weights), Sheet()
+    pipe = SyncDiffPipeline.ready(args.weights)
     options = SampleOptions(steps=args.steps or SampleOptions.steps)
-    methods = {reports.OURS: sheet.watching(baselines.drawn_by(pipe, options))}
+    methods = {reports.OURS: baselines.drawn_by(pipe, options)}
     if args.regressor:
         methods[reports.REGRESSOR] = baselines.regressed_by(pipe, args.regressor)
     if not args.alone:
@@ -189,9 +160,7 @@ def main() -> None:
         }
     judge = (found := JudgeNet.shipped()) and found.to(best_device())
     rows = shown(evaluate(methods, judge, args.data, tuple(args.sets), args.limit))
-    print(reports.headline(rows), reports.table(rows), sep="\n\n")
-    if args.sheet:
-        sheet.write(args.sheet)
+    print(reports.table(rows))
     write_csv(args.csv, rows)
 
 

@@ -24,7 +24,8 @@ from syncdiff.errors import InputError
 from syncdiff.evaluation.paper_results import PUBLISHED_4, published
 from syncdiff.evaluation.protocol import other_run, table, write_table
 from syncdiff.models.speech_encoder import token_window
-from syncdiff.paper import Priors, masked, to_latents
+from syncdiff.paper.denoiser import Priors, to_latents
+from syncdiff.paper.frames import masked
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.training.lrs import Film, prepared
 from syncdiff.training.prepare import FPS

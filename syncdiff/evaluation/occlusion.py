@@ -22,13 +22,13 @@ from syncdiff.training.data import load_crops
 MOST_FRAMES = 60  # of every clip
 
 
-def measure(root: Path, name: str, net: OcclusionNet, seed: int = 1) -> dict[str, tuple[int, int]]:
+def measure(root: Path, name: str, net: OcclusionNet) -> dict[str, tuple[int, int]]:
     """(frames found, frames there are) for "clean" and every kind of cover, over all clips of a prepared set.
 
     Every clip is judged once as it is and once with a cover of each kind over its middle third, where the cover stays
     the same and the head moves below it. Frames at the ends of a cover, which `covered_frames` adds, do not count.
     """
-    rng, counts = np.random.default_rng(seed), {kind: np.zeros(2, int) for kind in ("clean", *COVERS)}
+    rng, counts = np.random.default_rng(1), {kind: np.zeros(2, int) for kind in ("clean", *COVERS)}
     records = clips_of(root, name)
     pixels, starts = load_crops(root, records)
     for record, start in zip(records, starts, strict=False):

@@ -22,7 +22,8 @@ from syncdiff.devices import autocast
 from syncdiff.errors import InputError
 from syncdiff.job import Job
 from syncdiff.options import SampleOptions
-from syncdiff.paper import Priors, paste_frame, to_latents, to_pixels
+from syncdiff.paper.denoiser import Priors, to_latents, to_pixels
+from syncdiff.paper.frames import paste as paste_frame
 from syncdiff.paper.generator import FaceFrames, PaperGenerator
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.results import Result
@@ -109,12 +110,7 @@ def draw_by_job(job: Job, task: Task, options: SampleOptions) -> dict[str, str]:
 
 def _keep(task: Task, mask: np.ndarray, write: Callable[[Path], object]) -> None:
     """The film last: where it is, everything is. A run that is killed leaves no half film to be scored."""
-
-    def save(path: Path) -> None:
-        with path.open("wb") as file:
-            np.save(file, mask)
-
-    write_whole(task.path.with_suffix(".drawn.npy"), save)
+    write_whole(task.path.with_suffix(".drawn.npy"), lambda path: np.save(path, mask))
     write_whole(task.path, write)
 
 

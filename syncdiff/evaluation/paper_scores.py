@@ -19,7 +19,8 @@ from syncdiff.evaluation.paper_drawing import Voice, drawn_mask, sound_of, write
 from syncdiff.evaluation.paper_results import TALKLIP_PSNR, TALKLIP_SSIM
 from syncdiff.evaluation.perceptual_metrics import load_inception, load_lpips
 from syncdiff.faces import track_faces
-from syncdiff.paper import paste_frame, to_latents, to_pixels
+from syncdiff.paper.denoiser import to_latents, to_pixels
+from syncdiff.paper.frames import paste as paste_frame
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
 from syncdiff.sync import syncnet_v2

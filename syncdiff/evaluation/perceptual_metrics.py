@@ -58,15 +58,8 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """FID of two sets of features [N, D] (Heusel et al. 2017), by pytorch_fid."""
     from pytorch_fid.fid_score import calculate_frechet_distance  # pyright: ignore[reportMissingImports]
 
-    return float(calculate_frechet_distance(*(f(x) for x in (a, b) for f in (_mean, _covariance))))
-
-
-def _mean(features: np.ndarray) -> np.ndarray:
-    return features.mean(0)
-
-
-def _covariance(features: np.ndarray) -> np.ndarray:
-    return np.cov(features, rowvar=False)
+    moments = [f for x in (a, b) for f in (x.mean(0), np.cov(x, rowvar=False))]
+    return float(calculate_frechet_distance(*moments))
 
 
 def _pieces(pictures: np.ndarray, device: torch.device) -> list[torch.Tensor]:

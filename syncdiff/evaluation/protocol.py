@@ -22,6 +22,7 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ class Evaluation:
                 self._write(film.name, {"left out": str(error)})
                 continue
             if features:
-                write_whole(self._path(film.name, "npz"), lambda path, f=features: _save_features(path, f))
+                write_whole(self._path(film.name, "npz"), partial(np.savez, allow_pickle=False, **features))
             self._write(film.name, {"measures": self.scorer.measures, "rows": rows})
             print(f"scored: {film.name}", file=sys.stderr, flush=True)
 
@@ -178,15 +179,10 @@ def _speaker(film: PreparedFilm) -> str:
     return film.name.rpartition("/")[0]
 
 
-def _save_features(path: Path, features: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **features)
-
-
 def _write_films(path: Path, rows: list[dict]) -> None:
     """A line for every film and method; lists of frames' values as their means."""
     plain = [{key: float(np.mean(v)) if isinstance(v, list) else v for key, v in row.items()} for row in rows]
-    write_whole(path, lambda partial: write_csv(partial, plain))
+    write_whole(path, lambda whole: write_csv(whole, plain))
 
 
 # --- the table

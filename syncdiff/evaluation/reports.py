@@ -1,13 +1,11 @@
-"""Tables of the evaluations as Markdown and CSV; those of `evaluate`: a headline with the aims, and set by set."""
+"""Tables of the evaluations, as Markdown and CSV."""
 
 from __future__ import annotations
 
 import csv
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -71,61 +69,3 @@ def means(rows: list[dict], columns: Iterable[str]) -> list[str]:
 def _mean(rows: list[dict], column: str) -> float | None:
     known = [r[column] for r in rows if r.get(column) is not None]
     return float(np.mean(known)) if known else None
-
-
-# The headline table: title of a row, its cells ({method.column} is a mean over clips), and the aim.
-HEADLINE = (
-    ("own voice: r with the true lips (at the best lag)", "{ours.matched_r} ({ours.best_r})", "0.85 / 0.50 (0.65)"),
-    ("the same without the network (the warped mouth alone); L1 regressor; nearest mouth; frozen mouth",
-     "{warped.matched_r}; {regressor.matched_r}; {nearest.matched_r}; {frozen.matched_r}", "less than ours"),
-    ("clips whose best lag is 0 or 1 frame", "{on_time}", "all"),
-    ("another's voice: r with the lips that spoke it (the video left as it was)",
-     "{ours.foreign_r} ({left.foreign_r})", "0.75 / -"),
-    ("the same at the best lag", "{ours.foreign_best_r} ({left.foreign_best_r})", "- / 0.55"),
-    ("silence: movement against the source's; r with the source's lips",
-     "{ours.silence_move:%}; {ours.silence_r}", "25 %; 0.15"),
-    ("how far the lips open against the truth", "{ours.opening_ratio:%}", "-"),
-    ("sharpness of the mouth / jitter against the source (the warped mouth alone)",
-     "{ours.sharpness} / {ours.jitter} ({warped.sharpness} / {warped.jitter})", "0.90 / 1.2"),
-    ("PSNR / SSIM / LMD against the true mouth (the warped mouth alone)",
-     "{ours.PSNR} dB / {ours.SSIM} / {ours.LMD} px ({warped.PSNR} / {warped.SSIM} / {warped.LMD})", "-"),
-    ("confidence of our own judge: own voice (filmed); another's (the video left as it was)",
-     "{ours.confidence} ({left.confidence}); {ours.foreign_confidence} ({left.foreign_confidence})", "-"),
-)  # fmt: skip
-ALIASES = {"ours": OURS, "left": LEFT, "frozen": FROZEN, "nearest": NEAREST, "warped": WARPED, "regressor": REGRESSOR}
-
-
-@dataclass(frozen=True)
-class _Means:
-    """Means of one method's rows, as `str.format` asks for them: {x.column} in two places, {x.column:%} in percent."""
-
-    rows: list[dict]
-
-    def __getattr__(self, column: str) -> _Figure:
-        return _Figure(_mean(self.rows, column))
-
-
-@dataclass(frozen=True)
-class _Figure:
-    value: float | None
-
-    def __format__(self, how: str) -> str:
-        if self.value is None:
-            return "-"
-        return f"{100 * self.value:.0f} %" if how == "%" else f"{self.value:.2f}"
-
-
-def headline(rows: list[dict]) -> str:
-    """Markdown: our model over the groups of people, beside the aims and what it must beat."""
-    groups = {name: [r for r in rows if r["set"] in sets] for name, sets in GROUPS.items()}
-    ours = {name: [r for r in here if r["method"] == OURS] for name, here in groups.items()}
-    head, lines = ["", *(f"{name} ({len(here)} clips)" for name, here in ours.items()), "aim GRID / ordinary"], []
-    for title, cell, aim in HEADLINE:
-        cells = []
-        for name, here in groups.items():
-            lags = [r["best_lag"] for r in ours[name] if r["best_lag"] is not None]
-            values: dict[str, Any] = {k: _Means([r for r in here if r["method"] == v]) for k, v in ALIASES.items()}
-            values["on_time"] = f"{sum(abs(lag) <= 1 for lag in lags)} of {len(lags)}" if lags else "-"
-            cells.append(cell.format(**values))
-        lines.append([title, *cells, aim])
-    return markdown(head, lines)

@@ -175,13 +175,13 @@ class AVHubert(ModelMixin, ConfigMixin):
         self.encoder.layers[depth - count :].requires_grad_(True)
 
     @classmethod
-    def read(cls, path: Path | str, *, sha256: str | None = None) -> AVHubert:
+    def read(cls, path: Path | str) -> AVHubert:
         """The audio path in a released file: pre-trained, fine-tuned to read lips, or inside TalkLip's generator.
 
         Every key of the audio path must be there with its shape, and no key may be left over but the documented rest
         (the lips' network, the pre-training heads, the decoder). Nothing in the file is run.
         Raises CheckpointError for every other file."""
-        tensors = _folded(_audio_path(read_tensors(path, sha256=sha256), path), path)
+        tensors = _folded(_audio_path(read_tensors(path), path), path)
         with torch.device("meta"):  # no memory for sizes that a file merely claims
             model = cls(**_size(tensors, path))
         load_strictly(model, tensors, path, assign=True)

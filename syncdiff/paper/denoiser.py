@@ -29,19 +29,8 @@ WIDTHS = 256, 512, 768, 1024  # DiffTalk: model_channels 256 times 1, 2, 3, 4
 HEAD = 32  # DiffTalk: channels of an attention head
 LATENTS = 3  # section 3.4: 256x256x3 pixels <-> 64x64x3 latents
 
-# VQ-f4 of latent diffusion: the paper says "VQGAN" with these sizes, DiffTalk's configuration says which one. The same
+# VQ-f4 of latent diffusion: the paper says "VQGAN" with its sizes, DiffTalk's configuration says which one. The same
 # network, without a gate, is the sub-folder `vqvae` of CompVis/ldm-celebahq-256 (tagged apache-2.0).
-VQ_F4 = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "down_block_types": ("DownEncoderBlock2D",) * 3,
-    "up_block_types": ("UpDecoderBlock2D",) * 3,
-    "block_out_channels": (128, 256, 512),
-    "layers_per_block": 2,
-    "latent_channels": LATENTS,
-    "num_vq_embeddings": 8192,
-    "sample_size": 256,
-}
 VQ_F4_AT = ("CompVis/ldm-celebahq-256", "vqvae")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Protocol
 
@@ -115,39 +115,42 @@ def score(
 
     distances = shifted_distances(seen[: T - WINDOW + 1], judge.hear(samples[: T * FRAME_SAMPLES]))
     distances[~_good_windows(states)] = np.nan
+    return replace(summary(judge.name, distances), steady=steady(distances))
+
+
+def summary(judge: str, distances: np.ndarray) -> Scores:
+    """The figures of a judge from its distances [W,31], NaN where there are none; all but `steady`."""
     mean = np.nanmean(distances, 0)
     best = int(mean.argmin())
     return Scores(
-        judge.name,
+        judge,
         confidence=float(np.median(mean) - mean[best]),
         distance=float(mean[best]),
         offset_frames=REACH - best,
         curve=curve(distances, best),
-        steady=steady(distances, best),
     )
 
 
-def steady(distances: np.ndarray, best: int) -> bool:
+def steady(distances: np.ndarray) -> bool:
     """Distances [W,31] -> whether the best shift stays, within one, whichever of five stretches is left out.
 
     Where sound and lips have nothing to do with each other some shift is the best too, but not everywhere the same."""
     good = distances[np.isfinite(distances).any(1)]
+    best = int(np.nanmean(distances, 0).argmin())
     rests = (np.nanmean(np.delete(good, part, 0), 0) for part in np.array_split(np.arange(len(good)), 5))
     return all(abs(int(np.nanargmin(rest)) - best) <= 1 for rest in rests)
 
 
-def shifted_distances(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
+def shifted_distances(video: np.ndarray, audio: np.ndarray, beyond: float = np.nan, added: float = 0.0) -> np.ndarray:
     """Video and audio [W,D] -> [W,31]: from each video window to the audio windows -15 .. +15 from it.
 
-    NaN where there is no such audio window."""
-    W = len(video)
-    distances = np.full((W, 2 * REACH + 1), np.nan, np.float32)
-    for column, shift in enumerate(range(-REACH, REACH + 1)):
-        first, last = max(0, -shift), min(W, W - shift)
-        if first < last:
-            apart = video[first:last] - audio[first + shift : last + shift]
-            distances[first:last, column] = np.linalg.norm(apart, axis=1)
-    return distances
+    Args:
+        beyond: stands for audio before the first window and after the last; NaN makes those distances NaN.
+        added: to every difference.
+    """
+    padded = np.pad(audio, ((REACH, REACH), (0, 0)), constant_values=beyond)
+    shifts = (video - padded[k : k + len(video)] + np.float32(added) for k in range(2 * REACH + 1))
+    return np.stack([np.linalg.norm(apart, axis=1) for apart in shifts], 1)
 
 
 def curve(distances: np.ndarray, best: int) -> tuple[tuple[float, float], ...]:

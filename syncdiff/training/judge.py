@@ -237,23 +237,14 @@ def _example(
     return augment_picture(clip.crops[start : start + T], config, rng), mel.float(), clip.lips[start : start + T]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a run gave."""
-
-    judge: JudgeNet  # the averaged weights
-    steps: int
-    minutes: float
-
-
 def train(
     learn: Sequence[JudgeClip],
     held: Sequence[JudgeClip],
     folder: Path,
     config: JudgeConfig | None = None,
     run: JudgeTraining | None = None,
-) -> Trained:
-    """Train a judge; `folder` keeps the log and the state a broken run goes on from."""
+) -> tuple[JudgeNet, Run]:
+    """Train a judge; returns its averaged weights, and the run. `folder` keeps the log and the state to go on from."""
     run, place = run or JudgeTraining(), best_device()
     torch.manual_seed(run.seed)
     judge = JudgeNet(config).to(place)
@@ -289,7 +280,7 @@ def train(
             write_line(folder / "held.csv", found)
         if done >= 1:
             break
-    return Trained(average.module, state.update, state.seconds / 60)
+    return average.module, state
 
 
 def check(judge: JudgeNet, clips: Sequence[JudgeClip]) -> dict[str, float]:
@@ -330,18 +321,18 @@ def main() -> None:
     learn, held = read_clips(args.shards, args.sets, run.frames)
     minutes = sum(len(clip.crops) for clip in learn) / FPS / 60
     print(f"{len(learn)} clips, {minutes:.1f} min, to learn from; {len(held)} held back", flush=True)
-    trained = train(learn, held, args.runs, run=run)
+    judge, state = train(learn, held, args.runs, run=run)
     record = {
         "command": shlex.join(["python", "-m", "syncdiff.training.judge", *map(_without_folders, sys.argv[1:])]),
         "training": asdict(run),
         "clips": len(learn),
         "minutes_of_clips": round(minutes, 1),
-        "steps_done": trained.steps,
-        "minutes_taken": round(trained.minutes, 1),
-        "held_back": check(trained.judge, held),
+        "steps_done": state.update,
+        "minutes_taken": round(state.seconds / 60, 1),
+        "held_back": check(judge, held),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    trained.judge.save(args.out, record)
+    judge.save(args.out, record)
 
 
 if __name__ == "__main__":

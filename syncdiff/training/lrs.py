@@ -20,7 +20,8 @@ import torch
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.errors import InputError
-from syncdiff.paper import cut_frame, place_frames, to_square
+from syncdiff.paper.frames import cut as cut_frame
+from syncdiff.paper.frames import place_frames, to_square
 from syncdiff.training.prepare import FPS, VIDEOS, read_frames, read_sound
 
 WITHIN = ("", "main", "pretrain", "trainval", "test")  # where a list's names may begin

@@ -9,9 +9,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from syncdiff.paper import PaperDenoiser, Priors
 from syncdiff.paper.avhubert import AVHubert
-from syncdiff.paper.denoiser import DISTILLED_STEPS, TRAIN_STEPS
+from syncdiff.paper.denoiser import DISTILLED_STEPS, TRAIN_STEPS, PaperDenoiser, Priors
 
 GRID = TRAIN_STEPS // DISTILLED_STEPS  # timesteps between neighbours of the consistency loss
 

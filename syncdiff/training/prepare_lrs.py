@@ -29,8 +29,9 @@ from torch import nn
 from syncdiff.errors import InputError
 from syncdiff.faces import choose, track_faces
 from syncdiff.faces.face_alignment_backend import DETECTED_AT, load_s3fd
-from syncdiff.paper import face_boxes, masked, to_latents
 from syncdiff.paper.avhubert import stacked
+from syncdiff.paper.denoiser import to_latents
+from syncdiff.paper.frames import face_boxes, masked
 from syncdiff.paper.released import read_vae
 from syncdiff.progress import finished
 from syncdiff.training.lrs import (
@@ -121,9 +122,9 @@ def prepare_film(one: Utterance, out: Path, find: FaceFinder, vae: VQModel | Non
         return
     if vae is not None:
         latents = np.stack(list(_latents(vae, squares_of(images, sound, boxes)))).astype(np.float16)
-        write_whole(latents_path(record), lambda path: _save(path, latents))
+        write_whole(latents_path(record), lambda path: np.save(path, latents))
     arrays = {"video": np.array(str(one.video.resolve())), "boxes": boxes, "speech": stacked(sound).numpy()}
-    write_whole(record, lambda path: _save(path, **arrays))
+    write_whole(record, lambda path: np.savez(path, allow_pickle=False, **arrays))
 
 
 def _boxes(images: Sequence[np.ndarray], record: Path, find: FaceFinder) -> np.ndarray:
@@ -139,12 +140,6 @@ def _boxes(images: Sequence[np.ndarray], record: Path, find: FaceFinder) -> np.n
     if seen < LEAST_SEEN:
         raise InputError(f"Its face is found in {seen} of {T} frames; {LEAST_SEEN} after the first are needed.")
     return boxes
-
-
-def _save(path: Path, array: np.ndarray | None = None, **arrays: np.ndarray) -> None:
-    """To a file object: numpy would add its own suffix to a name."""
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays) if array is None else np.save(file, array)
 
 
 @torch.inference_mode()

@@ -36,9 +36,9 @@ from diffusers import DDIMScheduler, VQModel
 from torch import Tensor, nn
 
 from syncdiff.errors import InputError
-from syncdiff.paper import PaperDenoiser, few_step_schedule, masked, paper_schedule, to_latents
 from syncdiff.paper.avhubert import AVHubert
-from syncdiff.paper.denoiser import TRAIN_STEPS
+from syncdiff.paper.denoiser import TRAIN_STEPS, PaperDenoiser, few_step_schedule, paper_schedule, to_latents
+from syncdiff.paper.frames import masked
 from syncdiff.paper.released import read_speech_net, read_vae
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import mapped
