@@ -1,8 +1,8 @@
-"""Conditioning: what one denoising step sees and hears, built in one place for sampling, training and ablations.
+"""Conditioning inputs of one denoising step, built in one place for sampling, training and ablations.
 
 CropFile     crops of a film on disk
-FaceClip     one face of the source: its moments, how it articulates, and the reference for any wanted lip shape
-MouthPlan    which lip shape, and whose moments, every output frame gets
+FaceClip     one face of the source: its moments, its articulation, and the reference for any target lip shape
+MouthPlan    target lip shape and moments of every output frame
 FrameInputs  one frame's pixels before they are encoded: crop, reference, blend mask, lip shapes
 condition    FrameInputs, previous frames and speech -> the denoiser's Conditioning
 FramePlan    which source frame each output frame shows, and how much of it is redrawn
@@ -93,7 +93,7 @@ class FrameInputs:
 
 
 # A frame, mouths of other moments with their shares, lip shapes [2, SHAPE], surroundings, and what is drawn inside the
-# lips -> FrameInputs. Training gives the surroundings of a near frame, since the frame's own would show the answer. The
+# lips -> FrameInputs. Training gives the surroundings of a near frame, since the frame's own contain the target. The
 # last mouth is one that no target chose; its share may be 0.
 BuildInputs = Callable[
     [FaceView, Sequence[tuple[FaceView, float]], np.ndarray, FaceView, tuple[Interior, float] | None], FrameInputs
@@ -150,7 +150,7 @@ class MouthPlan:
     """The mouth of every output frame."""
 
     target: np.ndarray  # [T', SHAPE] float32 crop px
-    moments: np.ndarray  # [T', 3] source frames that lend their mouths
+    moments: np.ndarray  # [T', 3] source frames whose mouths are used
     shares: np.ndarray  # [T', 3] float32, their shares; they sum to 1
     shown: np.ndarray  # [T', SHAPE] float32 crop px: the moments' own shape
     inside: np.ndarray  # [T'] float32 0..1: how much of the inside is drawn instead of the moments' own
@@ -163,7 +163,7 @@ class FaceClip(BaseFaceClip):
     points: np.ndarray  # [T, 478, 2] landmarks, frame px; NaN rows where the face is missing
     yaw: np.ndarray  # [T] degrees
     usable: np.ndarray  # [T] bool
-    shots: np.ndarray  # [T] int: mouths are never lent from one shot to another
+    shots: np.ndarray  # [T] int: moments are of the frame's own shot
     film: Callable[[np.ndarray], Iterable[np.ndarray]] | None = None  # source frames [H, W, 3]; None: crops only
     picture: tuple[int, int] | None = None  # height and width of the frames, px
     own_forecast: np.ndarray | None = None  # [T, SHAPE] speaker's units, of the film's own sound, brought into sync
@@ -187,12 +187,12 @@ class FaceClip(BaseFaceClip):
 
     @cached_property
     def scale(self) -> SpeakerScale:
-        """How far this mouth moves when it speaks, from how it was seen moving."""
+        """How far this mouth moves in speech, estimated from the film."""
         return SpeakerScale.of(self.shapes[self.usable]).speaking()
 
     @cached_property
     def articulation(self) -> Articulation:
-        """How far these lips go where a forecast goes, learnt from the film's own sound where there is one."""
+        """Regression of this person's lip shapes on a forecast, fitted to the film's own sound where there is one."""
         if self.own_forecast is None:
             return Articulation.common()
         forecast, own = self._in_px(self.own_forecast)[self.usable], self.shapes[self.usable]
@@ -211,7 +211,7 @@ class FaceClip(BaseFaceClip):
 
     @cached_property
     def moments(self) -> dict[int, np.ndarray]:
-        """By shot, the source frames that lend their mouths, sorted; only shots with a usable frame."""
+        """By shot, the source frames whose mouths are used, sorted; only shots with a usable frame."""
         found = {}
         for shot in np.unique(self.shots[self.usable]):
             here = self.usable & (self.shots == shot)
@@ -290,9 +290,8 @@ class FaceClip(BaseFaceClip):
     def inputs(self, frame: int, mouths: MouthPlan, i: int) -> FrameInputs:
         """Inputs of one source frame for output frame `i` of a mouth plan.
 
-        The whole of another frame smears jaws and collars where the head moves; the whole of the frame itself lets its
-        own lips shine through (measured: docs/training-log.md). So the lips come from other moments, all else from the
-        frame.
+        The lips are from other moments, all else is from the frame: the whole of another frame smears jaws and collars
+        where the head moves, and from the frame itself its own lips leak (measured: docs/training-log.md).
         """
         here, shapes = self.face(frame), np.stack([mouths.target[i], mouths.shown[i]])
         lent = [(self.face(int(m)), float(s)) for m, s in zip(mouths.moments[i], mouths.shares[i], strict=True) if s]

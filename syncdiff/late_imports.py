@@ -1,4 +1,4 @@
-"""Libraries without what they load along: parts that nothing here uses are put off until somebody asks for them.
+"""Imports of large libraries without the parts that are not used here; those load at their first use.
 
 Loading diffusers takes 0.9 s of CPU so, and 3.0 s with torch's compiler and scipy's statistics; mediapipe 0.4 s, and
 0.9 s with matplotlib.
@@ -43,7 +43,7 @@ def put_off(*modules: _Later | str) -> Iterator[None]:
 
 
 def without_compiler() -> AbstractContextManager[None]:
-    """Inside, torch's compiler is put off though diffusers decorates with it, and looks for modules it has compiled."""
+    """Inside, importing torch's compiler is put off; diffusers decorates with it, and tests for compiled modules."""
     from torch._compile import _disable_dynamo  # torch's own decorator that loads it at the first call
 
     class NothingCompiled:
@@ -59,7 +59,7 @@ def without_compiler() -> AbstractContextManager[None]:
 
 
 def load_diffusers() -> None:
-    """Load what is used of diffusers, before anybody loads it whole."""
+    """Load the parts of diffusers that are used; call it before any other import of diffusers."""
     with without_compiler(), put_off("scipy.stats"):
         from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel, VQModel  # noqa: F401
 

@@ -106,7 +106,7 @@ def mouth_path(
 
 
 def offset_notes(offset: float | None) -> tuple[str, ...]:
-    """What the visitor should know about the source's own sync: nothing where nobody would notice.
+    """A note on the source's own offset, where it is at least NOTICED_OFFSET; else none.
 
     Args:
         offset: 25ths of a second that the lips come after the sound; None where it is not sure.

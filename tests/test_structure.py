@@ -87,3 +87,32 @@ def test_commands_in_the_docs_name_modules_and_options_that_exist() -> None:
             assert not [option for option in options if f'"{option}"' not in source], (page.name, module or tool, rest)
             found += len(options)
     assert found > 30
+
+
+SOURCES = {path.relative_to(ROOT).with_suffix("").parts: path.read_text() for path in (ROOT / "syncdiff").rglob("*.py")}
+
+
+def is_defined(name: str) -> bool:
+    """Whether `name`, alone or as module.function or Class.member, is in the code."""
+    scope, _, last = name.rpartition(".")
+    scope = scope.rpartition(".")[2]
+    of_class = re.compile(rf"^class {scope}\b", re.MULTILINE)
+    here = {module: text for module, text in SOURCES.items() if not scope or scope in module or of_class.search(text)}
+    definition = re.compile(rf"\b(?:def|class) {last}\b|\b{last}(?:, \w+)*(?:: [^=\n]+)? = |^ +{last}: ", re.MULTILINE)
+    return any(last in module or definition.search(text) for module, text in here.items())
+
+
+def test_what_the_docs_name_is_in_the_code() -> None:
+    files, names = [], []
+    for page in (ROOT / "docs").glob("*.md"):
+        quoted = re.findall(r"`([\w./]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
+        files += [name for name in quoted if re.fullmatch(r"[a-z]+/[\w/]+\.(py|md|toml)", name)]
+        if page.name in ("how-it-works.md", "glossary.md"):
+            dotted = [name.rpartition("/")[2] for name in quoted if not re.search(r"/$|\.(py|md|toml)$", name)]
+            names += [name for name in dotted if name not in ("compact", "paper")]  # profiles
+        if page.name == "how-it-works.md":
+            names += re.findall(r"\w+\.[\w.]+", re.search(r"```(.*?)```", page.read_text(), re.DOTALL)[1])
+    assert not [name for name in files if not any((top / name).exists() for top in (ROOT, ROOT / "syncdiff"))]
+    assert not [name for name in names if not is_defined(name)]
+    assert len(files) > 50
+    assert len(names) > 40

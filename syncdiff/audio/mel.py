@@ -60,7 +60,7 @@ def mel_power(samples: Tensor) -> Tensor:
 
 
 def log_mel(samples: Tensor) -> Tensor:
-    """Log mel power [..., M, T100] relative to the level of the recording, 80 dB deep, in -1..1: gain is no matter.
+    """Log mel power [..., M, T100] relative to the recording's level, 80 dB deep, in -1..1: independent of the gain.
 
     Silence stays at the floor: a recording never louder than QUIET is not turned up until its noise looks like speech.
     """
@@ -69,9 +69,9 @@ def log_mel(samples: Tensor) -> Tensor:
 
 
 def _level(power: Tensor) -> Tensor:
-    """[..., 1, 1] log10 mel power that counts as full scale: the loudest band, unless something other than the voice.
+    """[..., 1, 1] log10 mel power that counts as full scale: the loudest band, capped by HEADROOM.
 
-    A thump, a click or a rumble is louder than what the voice reaches for LOUD_FRAMES: it does not hush the rest.
+    The cap is over what is reached for LOUD_FRAMES: a thump, a click or a rumble does not lower the voice's level.
     """
     level = power.amax(dim=(-2, -1))
     frames = power.shape[-1]

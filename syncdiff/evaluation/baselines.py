@@ -1,4 +1,4 @@
-"""Methods for `evaluate`: our model, and what it must beat.
+"""Methods for `evaluate`: our model and baselines.
 
 A method takes a filmed clip and a sound and returns the clip's crops speaking it. Beside our model: the video left as
 it was, one mouth held all the time, the clip's own mouth from the moment that sounds most alike, the mouth that our
@@ -115,7 +115,7 @@ class Regressor(nn.Module):
 
 
 def regressed_by(pipe: SyncDiffPipeline, folder: Path) -> Method:
-    """One evaluation at the schedule's last timestep, with the pipeline's speech and hints."""
+    """One evaluation at the schedule's last timestep, with the pipeline's speech encoder and references."""
     if not (folder / "config.json").exists():
         raise SystemExit(f"{folder} holds no weights (config.json): --regressor takes the folder that train wrote.")
     net = Regressor(Denoiser.from_pretrained(folder).to(pipe.device).eval())  # pyright: ignore[reportArgumentType]

@@ -1,11 +1,11 @@
-"""Does the drawing drift in a minute of frame after frame? Ten seconds at a time, on people never trained on.
+"""Drift over a minute of autoregressive drawing, ten seconds at a time, on people that no network was trained on.
 
     python -m syncdiff.evaluation.drift DATA [SET ...] [--weights assets/weights] [--steps N] [--seconds 60]
 
-The first prepared clip of every set runs forward and back, as the pipeline plays it under a longer voice, and speaks
-the sentences of other held-out people, one after the other. The product begins a new chain of previous frames every
-`sampler.LANE` frames, so that its errors have no longer to grow: that is what is measured. Every figure is of one block
-of ten seconds, the mean over the clips; no drift means that a column says the same from top to bottom.
+The first prepared clip of every set runs forward and back, as the pipeline plays it under a longer voice, and is
+redrawn to the sentences of other held-out people, one after the other. A new chain of previous frames begins every
+`sampler.LANE` frames, which bounds the errors that build up. Every figure is of one block of ten seconds, the mean over
+the clips; without drift a column is constant.
 
 sharpness   of the mouth, against the same frames of the source
 colour      levels between the mean colour of the skin around the lips, inside the mask, and that of the source's

@@ -1,4 +1,4 @@
-"""How well do the lips follow? Landmarks decide, on people the model has never seen.
+"""Lip sync of redrawn clips by landmarks, on people that no network was trained on.
 
     python -m syncdiff.evaluation.evaluate DATA [SET ...] [--weights assets/weights] [--steps N] [--limit N]
                                            [--csv FILE] [--regressor FOLDER]
@@ -6,8 +6,7 @@
 For every prepared clip of the sets (see `prepare`) the mouth is redrawn three times - to its own voice, to another
 person's, to silence - and mediapipe reads the lips of the result. r is the correlation of lip opening: with the clip's
 own lips (matched), with the lips of the one who really spoke (foreign), with the clip's own lips again (silence, where
-it should be nothing). Several methods (see `baselines`) do this in turn: our model, and what it must beat. Two tables
-come out (see `reports`).
+it should be nothing). The model and the methods of `baselines` are measured alike.
 """
 
 from __future__ import annotations
@@ -71,8 +70,8 @@ def measure(make: Method, clip: SourceClip, record: ClipRecord, other: ClipRecor
         reach = SpeakerScale.of(lip_shape(clip.points)).speaking().reach
         row["closure"] = closure(points, record.visemes[:, CLOSING], reach)
     if judge is not None:
-        said = score(own, clip.sound, judge)
-        row |= {"confidence": said.confidence, "offset": said.offset_frames}
+        scores = score(own, clip.sound, judge)
+        row |= {"confidence": scores.confidence, "offset": scores.offset_frames}
 
     n = min(len(record), len(other)) if other else 0
     if other and n >= 2 * FPS:
@@ -101,7 +100,7 @@ def evaluate(methods: dict[str, Method], judge, data: Path, sets: tuple[str, ...
 
 
 def as_published(args: argparse.Namespace) -> str | None:
-    """Run the protocol; what stands in its way, in words."""
+    """Run the paper's protocol; returns a sentence where it cannot be run."""
     if args.out is None:
         return "--protocol needs --out, a folder for what is drawn."
     choices = {"listed": args.list, "limit": args.limit, "others": args.beside}

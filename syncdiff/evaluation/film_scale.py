@@ -1,4 +1,4 @@
-"""What people look at: mouths at the film's own scale, measured in the clips as they were filmed.
+"""Mouths at the film's own scale, measured in the clips as they were filmed.
 
     python -m syncdiff.evaluation.film_scale FOLDER ... [--weights assets/weights] [--seconds 4] [--cache FOLDER]
                                              [--sheets FOLDER] [--csv FILE]

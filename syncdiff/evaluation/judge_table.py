@@ -1,4 +1,4 @@
-"""How good is the judge? Prints the table of docs/judge.md:
+"""Accuracy of the judge: prints the table of docs/judge.md.
 
     python -m syncdiff.evaluation.judge_table SHARDS WEIGHTS --sets NAME ...
 
@@ -38,7 +38,7 @@ class Examined:
 
 
 class OneLook:
-    """A judge that looks at a clip once, however often its sound is moved."""
+    """A judge whose picture embeddings of one clip are computed once, for any number of sounds."""
 
     def __init__(self, judge: Judge, views: np.ndarray) -> None:
         self.name, self.view, self.hear = judge.name, judge.view, judge.hear

@@ -1,4 +1,4 @@
-"""What can be measured of a drawn mouth against a filmed one. Landmarks and pixels only: no network of ours has a say.
+"""Measures of a drawn mouth against a filmed one, of landmarks and pixels; no network of this project takes part.
 
 Where nothing else is said, crops are uint8 [T, S, S, 3], and landmarks (points) FaceMesh's [T, 478, 2] in crop px.
 """

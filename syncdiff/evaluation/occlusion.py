@@ -1,4 +1,4 @@
-"""How often the check for covered mouths errs: people it was not trained on, with made-up covers.
+"""Error rates of the occlusion check on people it was not trained on, with synthetic covers.
 
     python -m syncdiff.evaluation.occlusion DATA [--sets val-hdtf val-retalking ...] [--net FILE]
 

@@ -110,8 +110,8 @@ class LipReading:
         prefix = "" if method.startswith("ours") else f"{method}/"
         both = [(row["text"].upper(), self.read[prefix + row["film"]].upper()) for row in rows
                 if row["text"] and prefix + row["film"] in self.read]  # fmt: skip
-        said, read = ([pair[i] for pair in both] for i in (0, 1))
-        return 100 * float(jiwer.wer(said, read)) if both else None
+        spoken, read = ([pair[i] for pair in both] for i in (0, 1))
+        return 100 * float(jiwer.wer(spoken, read)) if both else None
 
 
 # --- scoring
@@ -127,7 +127,7 @@ class Scorer:
         self.net, lpips, inception = syncnet_v2.load(), load_lpips(device), load_inception(device)
         if self.net:
             self.net.to(device)
-        self.missing = [said for said in (lpips, inception) if isinstance(said, str)]
+        self.missing = [sentence for sentence in (lpips, inception) if isinstance(sentence, str)]
         self.missing += [] if self.net else [syncnet_v2.how_to_get()]
         self.lpips = None if isinstance(lpips, str) else lpips
         self.inception = None if isinstance(inception, str) else inception

@@ -1,7 +1,7 @@
-"""LPIPS and FID by the packages that everybody cites, where they and their backbones are installed.
+"""LPIPS and FID by the packages `lpips` and `pytorch_fid`, where they and their backbones are installed.
 
-Nothing is fetched: a sentence says what is missing, and the column stays empty. `pip install 'syncdiff[eval]'` brings
-the packages; the backbones go into torch's folder of checkpoints.
+Nothing is downloaded: what is missing is named in a sentence, and the column stays empty. `pip install
+'syncdiff[eval]'` brings the packages; the backbones go into torch's folder of checkpoints.
 """
 
 from __future__ import annotations

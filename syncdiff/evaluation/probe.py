@@ -1,4 +1,4 @@
-"""How much of the lips can be read off what is heard, on people never trained on.
+"""Lip shapes predicted from log mel, the teacher's states and our features, on people that no network was trained on.
 
     python -m syncdiff.evaluation.probe DATA [SET ...] [--speech assets/weights/speech] [--csv FILE]
                                              [--teacher MODEL.bin --cache FOLDER]
@@ -44,13 +44,13 @@ LOG_MEL, TEACHER, OURS, FORECAST = "log mel", "teacher", "ours", "our forecast, 
 
 @dataclass(frozen=True)
 class Read:
-    """What was read of one clip's lips."""
+    """How well one clip's lips were predicted."""
 
     features: str
     set: str
     clip: str
     what: str  # opening or width
-    lags: tuple[float, ...]  # r at -LAGS .. LAGS frames; positive: what was read runs late
+    lags: tuple[float, ...]  # r at -LAGS .. LAGS frames; positive: the prediction runs late
     spread: float  # standard deviation of the forecast over that of the lips
 
     @property
@@ -106,7 +106,7 @@ def forecast_rows(encoder: SpeechEncoder, test: list[ClipRecord]) -> list[Read]:
 
 
 def late(rows: list[Read]) -> float | None:
-    """Frames by which the readings run late: the peak of a parabola through their mean r at lags -1, 0 and 1."""
+    """Frames by which the predictions run late: the peak of a parabola through their mean r at lags -1, 0 and 1."""
     before, at, after = np.mean([row.lags for row in rows], 0)[LAGS - 1 : LAGS + 2]
     bend = before - 2 * at + after
     return float((before - after) / 2 / bend) if bend < 0 else None

@@ -1,4 +1,4 @@
-"""The paper's evaluation, and what it leaves out: reached through `evaluate --protocol paper`.
+"""The paper's evaluation, with foreign voices and silence beside it: `evaluate --protocol paper`.
 
     python -m syncdiff.training.prepare_lrs LRS2 PREPARED --list LRS2/test.txt
     python -m syncdiff.evaluation.evaluate PREPARED --protocol paper --list LRS2/test.txt --out RUN --weights WEIGHTS
@@ -59,7 +59,7 @@ class Evaluation:
         return next((one for one in others if _speaker(one) != _speaker(film)), None)
 
     def draw(self, batch: int) -> None:
-        """Whatever of this process's films is not drawn yet, after a line that says how long it takes."""
+        """Draw those of this process's films that are not drawn yet; an estimate of the time is printed first."""
         tasks: list[Task] = []
         frames: dict[str, int] = {}
         for film in self.own:
@@ -82,11 +82,11 @@ class Evaluation:
             return
         tasks.sort(key=lambda task: frames[task.film.name])
         total, paper = sum(frames[task.film.name] for task in tasks), self.job.pipe.profile == "paper"
-        said = f"{len(tasks)} films, {total} frames, {self.options.steps} steps each"
+        work = f"{len(tasks)} films, {total} frames, {self.options.steps} steps each"
         if paper:
             hours = estimate(self.job.pipe, [frames[task.film.name] for task in tasks], batch, self.options.steps)
-            said += f": about {hours:.2f} hours of drawing in this process"
-        print(said, file=sys.stderr, flush=True)
+            work += f": about {hours:.2f} hours of drawing in this process"
+        print(work, file=sys.stderr, flush=True)
         for start in range(0, len(tasks), batch):
             part = tasks[start : start + batch]
             if paper:
@@ -98,7 +98,7 @@ class Evaluation:
             print(f"drawn: {min(start + batch, len(tasks))} of {len(tasks)}", file=sys.stderr, flush=True)
 
     def score(self) -> None:
-        """Whatever of this process's films is not scored yet, or not by all measures."""
+        """Score those of this process's films that are not scored yet by all measures."""
         for film in self.own:
             known = self._read(film)
             if known and ("left out" in known or known["measures"] == self.scorer.measures):

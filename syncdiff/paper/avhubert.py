@@ -26,7 +26,7 @@ STACK = 4  # filterbank frames of 10 ms side by side: one per video frame of 40 
 RATE = SAMPLE_RATE // HOP // STACK  # 25 Hz
 TAPS, GROUPS = 128, 16  # of the positional convolution
 HEAD = 64  # features per attention head, in Base and in Large
-PIECE, CONTEXT = 500, 100  # frames encoded at once, and of those the most that only lend context at either end
+PIECE, CONTEXT = 500, 100  # frames encoded at once, and of those the most that only are context at either end
 
 SIZES = {
     "base": {"width": 768, "layers": 12, "hidden": 3072},  # 91.0 M parameters

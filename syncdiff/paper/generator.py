@@ -48,7 +48,7 @@ class PaperGenerator:
 
     side = frames.SIDE
     finder: Backend = "face-alignment"  # section 4.2: S3FD's boxes
-    upright = False  # squares of whole faces: judge and mark look at the upright crops beside them
+    upright = False  # squares of whole faces: judge and mark take the upright crops beside them
     cut = staticmethod(frames.cut)
 
     def __init__(

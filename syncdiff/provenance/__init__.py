@@ -1,4 +1,4 @@
-"""Marks that say lips were redrawn, and reading them back. Imports no model and no job.
+"""Marks of redrawn lips, and their detection. Imports no model and no job.
 
 label      small words in the corner of every frame
 watermark  invisible, in the redrawn mouth

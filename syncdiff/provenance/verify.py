@@ -1,4 +1,4 @@
-"""Reads label, watermark and manifest back from any file, and says in plain words what they mean together."""
+"""Detects label, watermark and manifest in any file, and puts the outcome into sentences."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def _judged(likeness: float, mark: WatermarkReading | None, manifest: Manifest, 
     elif signed:
         verdict = "By its signed manifest, the lips in this video were redrawn by AI, with syncdiff."
     elif label == "seen":
-        verdict = "This video wears syncdiff's label, so its lips were probably redrawn by AI. A label can be copied."
+        verdict = "This video shows syncdiff's label, so its lips were probably redrawn by AI. A label can be copied."
     elif manifest.state == "tampered":
-        verdict = "This file was changed after somebody signed it: do not rely on what its manifest says."
+        verdict = "This file was changed after it was signed: do not rely on its manifest."
     elif intact and manifest.redrawn:
         program = manifest.maker or "another program"
         verdict = f"By its signed manifest, this file was made or changed by AI, with {program}."

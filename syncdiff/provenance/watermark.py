@@ -1,9 +1,10 @@
 """The invisible watermark in the redrawn mouth: drawing it, and detecting it in any copy of the video.
 
-It lies in Cb (blue against yellow), the channel that eyes see worst and that a mouth changes least. Each of 48 cosine
-patterns, 19 to 80 crop pixels long, carries four chips (+1 or -1 from a fixed key): cosine and sine of two slow rhythms
-of *time*, not of frame numbers. So the watermark adds up over frames, the face itself cancels, and a copy with another
-frame rate or a later start still reads. Rhythms and patterns were chosen by what survives H.264: docs/provenance.md.
+It lies in Cb (blue against yellow), the channel to which eyes are least sensitive and that a mouth changes least. Each
+of 48 cosine patterns, 19 to 80 crop pixels long, carries four chips (+1 or -1 from a fixed key): cosine and sine of two
+slow rhythms of *time*, not of frame numbers. So the watermark adds up over frames, the face itself cancels, and a copy
+with another frame rate or a later start still reads. Rhythms and patterns were chosen by what survives H.264:
+docs/provenance.md.
 """
 
 from __future__ import annotations

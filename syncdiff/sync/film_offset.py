@@ -1,7 +1,6 @@
 """How far a film's own sound and lips are apart, found by the forecast of its sound against its lips; no judge needed.
 
-Only the talker's film itself can tell this: the figure corrects how that film is read and scored, and must not be
-carried over to another voice.
+The offset belongs to that film: it corrects how the film is read and scored, and does not apply to another voice.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ def film_offset(
         opening: [T] lip opening seen in the frames, in any unit; NaN where the face is missing.
 
     Returns:
-        None where nothing can be said: less than SHORTEST seconds of lips seen, lips or forecast that do not move, or
-        no peak within REACH.
+        None where it cannot be estimated: less than SHORTEST seconds of lips seen, lips or forecast that do not move,
+        or no peak within REACH.
     """
     seen = np.isfinite(opening)
     times, opening = times[seen], opening[seen]

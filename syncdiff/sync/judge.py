@@ -69,7 +69,7 @@ class FaceEncoder(nn.Module):
     def steady(self, mouths: Tensor) -> Tensor:
         """[B,T,H,W] -> [B,T,2,H,W]: the mouth, and how it differs from its own average over the surrounding second.
 
-        The difference takes the person's looks away, of which a small corpus has far too few."""
+        The difference removes the person's appearance, which varies too little in a small corpus."""
         time = torch.arange(mouths.shape[1], device=mouths.device)
         near = ((time[:, None] - time).abs() <= self.surround).to(mouths.dtype)
         with torch.autocast(mouths.device.type, enabled=False):  # half precision would round the grey levels
@@ -126,7 +126,7 @@ class JudgeNet(nn.Module):
     def see(self, mouths: Iterable[np.ndarray]) -> np.ndarray:
         """Mouths, uint8 [H,W] each at 25 fps as `view` gives them -> embeddings [T-4,D], window v of frames v .. v+4.
 
-        Reads on as it goes and holds some seconds of them. Raises ValueError for fewer than five."""
+        Reads the stream as it is needed, and holds some seconds of it. Raises ValueError for fewer than five."""
         stream, around = iter(mouths), self.config.surround
         held, parts = [], []
         begin = start = 0  # the number of the first frame held, and the first window to be embedded

@@ -30,12 +30,12 @@ FACE_TROUBLES = {
     OTHER: "missing",
 }
 NOTICED = 2  # frames, 80 ms: less is hardly seen (ITU-R BT.1359: 45 ms early, 125 ms late), and the judge errs by one
-FEWEST_POINTS = 8  # a correlation of fewer frames says nothing
+FEWEST_POINTS = 8  # frames; of fewer no correlation is computed
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a judge says about one clip. Figures of different judges are not comparable."""
+    """A judge's figures for one clip. Those of different judges are not comparable."""
 
     judge: str  # the judge's own name; "syncdiff-judge" is not SyncNet and its figures are not LSE-C / LSE-D
     confidence: float | None = None  # median - minimum of the mean distances over the shifts; higher is better
@@ -66,7 +66,7 @@ class Judge(Protocol):
         ...
 
     def view(self, crop: np.ndarray, /) -> np.ndarray:
-        """Face crop, uint8 [S,S,3] -> the part of it that this judge looks at."""
+        """Face crop, uint8 [S,S,3] -> the part of it that this judge embeds."""
         ...
 
     def see(self, views: Iterable[np.ndarray], /) -> np.ndarray:
@@ -205,7 +205,7 @@ def _unfit_sound(samples: np.ndarray) -> str | None:
     return None
 
 
-# Lip measures by landmarks alone: no network of ours can flatter them. Indices of mediapipe's 478 points.
+# Lip measures by landmarks alone: no network of this project takes part. Indices of mediapipe's 478 points.
 
 UPPER_INNER_LIP, LOWER_INNER_LIP = 13, 14
 MOUTH_CORNERS = 61, 291

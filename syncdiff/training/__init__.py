@@ -1,1 +1,1 @@
-"""Training: prepare -> data -> train -> evaluate. Sees every room; nothing outside this folder imports it."""
+"""Training: prepare -> data -> train. Imported by `evaluation` alone."""

@@ -1,4 +1,4 @@
-"""Made-up covers of a mouth: hands, microphones, masks, cups, hair, text and the like, painted over face crops."""
+"""Synthetic covers of a mouth: hands, microphones, masks, cups, hair, text and the like, painted over face crops."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _AT = {index: place for place, index in enumerate(KEPT)}
 
 CHAIN = 16  # frames that a chain of own previous frames goes on for, as a lane of the sampler does
 LIPS_NOISE = 0.4  # px, standard deviation, on the lip shapes that are given: in use they are a forecast
-NEAR = (2, 11)  # frames away is the one whose jaw the hint shows: in use it is its own, which here would tell too much
+NEAR = (2, 11)  # frames away is the one whose jaw the reference has: in use its own, which here would leak the target
 MOMENTS = 8  # moments of which the best serves, as in use
 TWO_MOMENTS = 0.3  # how often the two best are mixed, as where one hands over to the other
 INSIDE = 0.1  # how often an open mouth is made of the most closed moment and the drawn inside
@@ -158,7 +158,7 @@ class FaceBatch:
 
 
 class TalkingFaces:
-    """Endless random batches of frames with their conditions."""
+    """Endless random batches of frames with their conditioning."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from syncdiff.weights.folders import COMPACT, ship
 
 
 def _record(folder: Path, component: str, note: str) -> dict[str, object]:
-    """What the headers say of a network's training: a run's counters and the note, or what finished weights say."""
+    """The training record for the headers: a run's counters and the note, or the record of finished weights."""
     if (folder / "state.pt").exists():
         state = torch.load(folder / "state.pt", weights_only=True, mmap=True)
         return {"updates": state["update"], "samples": state["samples"], "note": note}

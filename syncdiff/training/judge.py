@@ -44,12 +44,12 @@ class JudgeTraining:
     rate: float = 3e-3  # rises for a twentieth of the run, falls to nothing over the last 40 %
     decay: float = 0.02
     other_clips: float = 0.3  # weight of telling the own sound from that of other clips
-    lips: float = 1.0  # weight of the lip reading hint at the start; falls to nothing at half time
+    lips: float = 1.0  # weight of the auxiliary lip regression at the start; falls to nothing at half time
     average: float = 0.99  # of the weights that are kept
     seed: int = 0
 
 
-# What it learns
+# Losses
 
 
 def sync_loss(video: Tensor, audio: Tensor, scale: Tensor, other_clips: float) -> Tensor:
@@ -70,9 +70,9 @@ def sync_loss(video: Tensor, audio: Tensor, scale: Tensor, other_clips: float) -
 
 
 class LipReading(nn.Module):
-    """A hint that fades: both branches' vectors must also tell how the lips stand in the middle of the window.
+    """Auxiliary loss: lip opening and width in the middle of the window, regressed from both branches' vectors.
 
-    It teaches in a few hundred steps what to look and to listen for; the finished judge does without it."""
+    It speeds up the first few hundred steps; its weight falls to zero, and the finished judge has no part of it."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def _both_ways(logits: Tensor) -> Tensor:
     return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
 
 
-# What it sees and hears: the same moment in another light, through another lens and another microphone
+# Augmentation of picture and sound
 
 
 def augment_picture(crops: np.ndarray, config: JudgeConfig, rng: np.random.Generator) -> np.ndarray:
@@ -134,7 +134,7 @@ def _smooth(series: np.ndarray, frames: float) -> np.ndarray:
 
 
 def augment_sound(samples: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Samples [N] and another clip's [N] -> [N]: another room, microphone, distance, and company."""
+    """Samples [N] and another clip's [N] -> [N] with a room, an equaliser, noise, the other voice, and another gain."""
     N = len(samples)
     spectrum = _spectrum(samples, 2 * N)
     octave = np.log2(np.maximum(np.fft.rfftfreq(2 * N, 1 / SAMPLE_RATE), 50) / 50)
@@ -174,7 +174,7 @@ def _mix(noise: np.ndarray, loud: float, decibels: float) -> np.ndarray:
     return noise / (noise.std() + 1e-5) * loud * 10 ** (-decibels / 20)
 
 
-# The people
+# Clips
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def read_clips(shards: Path, sets: Sequence[str], shortest: int) -> tuple[list[J
             lips = np.stack([record.opening, record.width], 1).astype(np.float32)
             clip = JudgeClip(
                 f"{record.set}/{record.name}",
-                # the judge sees no colour: half of the corpus fits into a gigabyte
+                # grey, as the judge's input: half of the corpus fits into a gigabyte
                 np.stack([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops[start : start + len(record)]]),
                 record.sound[: len(record) * FRAME_SAMPLES].astype(np.float32) / 32768,
                 lips - lips.mean(0),
@@ -284,7 +284,7 @@ def train(
 
 
 def check(judge: JudgeNet, clips: Sequence[JudgeClip]) -> dict[str, float]:
-    """How the judge does on clips it has not seen: share of offsets found exactly and within a frame, confidences."""
+    """Accuracy on clips that were held back: share of offsets found exactly and within a frame, confidences."""
     found = [_score(judge, clip, clip) for clip in clips]
     foreign = [_score(judge, clip, other) for clip, other in zip(clips, [*clips[1:], *clips[:1]], strict=True)]
     offsets = np.abs([s.offset_frames for s in found if s.offset_frames is not None])

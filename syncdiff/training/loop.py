@@ -20,15 +20,15 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def accelerator_for(*handlers: Any, **given: Any) -> Accelerator:
-    """Accelerate's processes, in half precision where that is fast; they wait three hours for what the main one makes.
+    """Accelerate's processes, in half precision where that is fast; they wait up to three hours for the main one.
 
     Args:
-        handlers: accelerate's own, beside the one that waits.
+        handlers: accelerate's own, beside that of the timeout.
         given: further arguments of Accelerator.
     """
     half = {torch.bfloat16: "bf16", torch.float16: "fp16", None: "no"}[half_type(best_device())]
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=3))
-    return Accelerator(mixed_precision=half, kwargs_handlers=[*handlers, patience], **given)
+    timeout = InitProcessGroupKwargs(timeout=timedelta(hours=3))
+    return Accelerator(mixed_precision=half, kwargs_handlers=[*handlers, timeout], **given)
 
 
 class Average(Generic[Net]):

@@ -1,4 +1,4 @@
-"""LRS2 and LRS3 on disk, their films as the paper's model sees them, and the records that `prepare_lrs` makes.
+"""LRS2 and LRS3 on disk, their films as inputs of the paper's model, and the records that `prepare_lrs` makes.
 
 LRS2 is `main/SPEAKER/CLIP.mp4` (and `pretrain/`) with a list of names for each split; LRS3 is `test/SPEAKER/CLIP.mp4`,
 `trainval/`, `pretrain/`, a folder a split. Beside every film lies a `.txt` whose first line is `Text:  WHAT IS SAID`.
@@ -86,7 +86,7 @@ def _within(root: Path, name: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Film:
-    """A film as the paper's model sees it: squares at 25 fps, where the face box is in them, and the sound."""
+    """A film as input of the paper's model: squares at 25 fps, the face box in them, and the sound."""
 
     frames: np.ndarray  # [T, 256, 256, 3] uint8
     boxes: np.ndarray  # [T, 4] float32 px of the square, NaN rows where the face is missing

@@ -1,9 +1,9 @@
-"""Train the network that finds covered mouths, on prepared clips with made-up covers. Runs again from its samples.
+"""Train the network that finds covered mouths, on prepared clips with synthetic covers. Samples are kept and reused.
 
     python -m syncdiff.training.occlusion DATA OUT [--sets addresses grid-more ...] [--passes 10] [--ship]
 
-OUT/samples.npz keeps the made-up pictures, OUT/occlusion.safetensors the network; --ship copies it into assets/weights.
-`python -m syncdiff.evaluation.occlusion` measures it on other people.
+OUT/samples.npz keeps the covered and clear pictures, OUT/occlusion.safetensors the network; --ship copies it into
+assets/weights. `python -m syncdiff.evaluation.occlusion` measures it on other people.
 """
 
 from __future__ import annotations

@@ -57,9 +57,9 @@ class DenoisingLoss(nn.Module):
 class ConsistencyLoss(DenoisingLoss):
     """Consistency distillation (Song et al. 2023) between neighbours of a grid of 50 timesteps (Luo et al. 2023).
 
-    The student's clean estimate at a timestep is drawn to its own one at the timestep before, to which one DDIM step of
-    the teacher leads; without a gradient there, and without a moving average (Song and Dhariwal 2024). A student with
-    no such loss gives in one step what the teacher gives in 50. More steps add noise anew in between
+    The student's clean estimate at a timestep is pulled towards its own at the timestep before, to which one DDIM step
+    of the teacher leads; without a gradient there, and without a moving average (Song and Dhariwal 2024). A student
+    without this loss gives in one step what the teacher gives in 50. More steps add noise anew in between
     (`few_step_schedule`): by DDIM's steps, samples with a known spread came out 41 % off after five of them.
     """
 

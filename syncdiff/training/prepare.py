@@ -5,7 +5,7 @@
 For every video `OUT/SET/NAME.mp4` (the 128 px crop, H.264, 25 fps) and `OUT/SET/NAME.npz` (sound, lip landmarks, viseme
 curves where the folder has a visemes.npz); for every sound file `OUT/SET/NAME.npz` with the sound alone. Any folder of
 videos will do, LRS2, LRS3 and GRID as they are unpacked too: DIR/NAME.mp4 becomes DIR__NAME, and DIR who it shows.
-`OUT/SET/report.tsv` says what was kept, what was dropped, and why. Files that are already there are not made again.
+`OUT/SET/report.tsv` lists what was kept, what was dropped, and why. Files that are already there are not made again.
 The folders are trusted: visitors' files go through `syncdiff.media` instead.
 """
 
@@ -63,7 +63,7 @@ def prepare_set(name: str, folder: Path, out: Path, workers: int = 1) -> list[di
 def _people(folder: Path, clips: list[tuple[Path, str]]) -> list[tuple[str, str]]:
     """Clip names and who is in them: from a MANIFEST.tsv's columns `file` and `identity`, `person` or `speaker`.
 
-    Without one, whoever shares a folder is one person: GRID has a folder a speaker, LRS2 and LRS3 one a video.
+    Without one, all clips of a folder are of one person: GRID has a folder a speaker, LRS2 and LRS3 one a video.
     """
     for place in (folder, folder.parent):
         if (place / "MANIFEST.tsv").exists():

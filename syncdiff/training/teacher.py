@@ -83,7 +83,7 @@ def teacher_in(path: Path) -> WhisperEncoder | AVHubertEncoder:
 
 
 class AVHubertEncoder:
-    """AV-HuBERT's audio path as a function: samples [N] -> [T50, D] of the layer that SyncDiff hears (section 3.2).
+    """AV-HuBERT's audio path as a function: samples [N] -> [T50, D] of the layer that SyncDiff uses (section 3.2).
 
     Its states, 25 a second, stand twice each.
     """

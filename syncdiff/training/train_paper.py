@@ -11,7 +11,7 @@ six, gradients are accumulated over parts of --rows rows. --checkpointing recomp
 instead of keeping them. `paper-few` distils a trained pipeline to few steps (consistency distillation).
 
 `--speech base` (or large) is the released file in torch's folder of checkpoints; where it is not there, its licence is
-shown and, after a yes, it is fetched: run it once on its own, as six processes would all ask.
+shown and, after a yes, it is fetched: run it once in one process first, since each of six would ask.
 
 OUT/log.csv has a line every 50 updates, OUT/skipped.tsv the films that could not be read, and OUT/pipeline is the
 moving average as `--profile paper --weights` takes it. The same command again goes on from OUT/state.pt as if it had

@@ -38,8 +38,8 @@ class TrainConfig:
 def corrupt_conditioning(conditioning: Conditioning, own: Tensor, config: TrainConfig) -> Conditioning:
     """Conditioning as sampling has it: the previous frame noisy or missing, the speech now and then dropped.
 
-    Speech is dropped often: the encoder was trained on these very clips, so their tokens alone predict the lips, and a
-    network that relied on that would mumble on any other voice.
+    Speech is dropped often: the encoder was trained on these very clips, so their tokens alone predict the lips. A
+    network that relies on that moves the lips too little on any other voice.
 
     Args:
         own: [rows, C, h, w] the network's own previous frames of the first rows; zeros at a chain's beginning. With
@@ -114,7 +114,7 @@ class Trainer:
                 terms["sync"] = config.sync * self.matcher(features, conditioning.speech)
         self.accelerator.backward(sum(terms.values()))
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
-        # One bad batch must not end a night's run: its update is left out. In fp16 the scaler does that itself.
+        # One bad batch must not end the run: its update is left out. In fp16 the scaler does that itself.
         if self.accelerator.scaler or (norm is not None and norm.isfinite()):
             self.optimizer.step()
         self.optimizer.zero_grad()
@@ -141,7 +141,7 @@ class Trainer:
     def resume(self) -> None:
         """Everything as it was, to the states of the random generators.
 
-        Those and the chains' last frames are kept of the main process: the others throw new dice and begin new chains.
+        Those and the chains' last frames are of the main process: the others draw new seeds and begin new chains.
         """
         state = self.run.resume()
         if not state:

@@ -1,4 +1,4 @@
-"""Downloads of files that their owners give away, after the licence was shown and accepted."""
+"""Downloads of files that may not be shipped, after the licence was shown and accepted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from syncdiff.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Offer:
-    """A file that its owner gives away under a licence, and where."""
+    """A downloadable file: address, licence and hash."""
 
     url: str
     licence: str  # its name and what it forbids, in the words that are shown before the question

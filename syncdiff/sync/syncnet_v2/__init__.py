@@ -1,11 +1,11 @@
-"""LSE-C and LSE-D: what the published SyncNet v2 says of a video, by the two protocols that papers use.
+"""LSE-C and LSE-D: a video's scores by the published SyncNet v2, by the two protocols that papers use.
 
 Written after `joonson/syncnet_python` and Wav2Lip's `evaluation/scores_LSE`, whose behaviour it follows (raw BGR,
 MFCC of 16-bit samples, 31 shifts over zeros beyond the ends, embeddings as they are), save for what is said at
-`score_video`. The weights are not shipped: `find` looks for them, `fetch_weights` asks before it brings them.
+`score_video`. The weights are not shipped: `find` finds an installed file, `fetch_weights` downloads it after a yes.
 
 network        SyncNet v2, layer for layer
-weights        where its file is looked for, and what to say where it is not
+weights        finding, fetching and reading its file
 face_windows   frames -> embeddings
 sound_windows  samples -> MFCC -> embeddings
 distance       both embeddings -> LSE-C and LSE-D

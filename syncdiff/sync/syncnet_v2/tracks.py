@@ -89,13 +89,13 @@ def places(track: Track) -> np.ndarray:
 
     Zeros beyond the ends count, as in scipy's medfilt: the first frame gets the least of the first seven."""
     lower, upper = track.boxes[:, :2], track.boxes[:, 2:]
-    told = np.concatenate([(lower + upper) / 2, (upper - lower).max(1, keepdims=True) / 2], 1)
-    padded = np.pad(told, ((STEADY // 2, STEADY // 2), (0, 0)))
+    boxes = np.concatenate([(lower + upper) / 2, (upper - lower).max(1, keepdims=True) / 2], 1)
+    padded = np.pad(boxes, ((STEADY // 2, STEADY // 2), (0, 0)))
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, STEADY, 0), -1)
 
 
 def crop(image: np.ndarray, x: float, y: float, s: float) -> np.ndarray:
-    """The face as SyncNet sees it: rows y-s .. y+1.8s, columns x -+ 1.4s, grey beyond the picture; [224,224,3]."""
+    """SyncNet's crop of the face: rows y-s .. y+1.8s, columns x -+ 1.4s, grey beyond the picture; [224,224,3]."""
     edge = int(s * (1 + 2 * MARGIN))
     around = cv2.copyMakeBorder(image, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=(GREY,) * 3)
     x, y = x + edge, y + edge

@@ -46,7 +46,7 @@ def score_video(
             LRS3; what SyncDiff's and TalkLip's tables hold). "tracks": real videos; every face that S3FD follows for
             more than `min_track` frames of one shot, its score from its own stretch of the sound.
         min_track: 100 in the original; LatentSync's figures are with 50.
-        limits: those of uploads, unless the video is no stranger's.
+        limits: those of uploads by default.
 
     Where nothing can be scored the one Scores has a reason. Not as in the original: the upload is normalised once by
     `media` (above 50 dB) where the original encodes twice with MPEG-4; other time bases are read at 25 fps by time;
@@ -115,7 +115,7 @@ class Row:
 
 
 def score_folder(folder: Path, net: SyncNet, protocol: Protocol = "frame") -> Generator[float, None, list[Row]]:
-    """Every video in a folder and the folders in it, by name, as `score_video`; a file that cannot be read says why.
+    """Every video in a folder and the folders in it, by name, as `score_video`; one that cannot be read gets a reason.
 
     Raises InputError for a folder without videos."""
     videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEOS and path.is_file())
@@ -136,5 +136,5 @@ def mean(rows: Iterable[Row]) -> Scores | None:
     good = [scores for row in rows for scores in row.scores if scores.scorable]
     if not good:
         return None
-    told = np.array([(scores.confidence, scores.distance) for scores in good]).mean(0)
-    return Scores(good[0].judge, confidence=float(told[0]), distance=float(told[1]))
+    figures = np.array([(scores.confidence, scores.distance) for scores in good]).mean(0)
+    return Scores(good[0].judge, confidence=float(figures[0]), distance=float(figures[1]))

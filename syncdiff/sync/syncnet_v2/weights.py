@@ -1,4 +1,4 @@
-"""Where SyncNet's released file is looked for, how it comes here, and what to say where it is not."""
+"""SyncNet's released file: finding an installed one, downloading it, reading it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def find(path: Path | str | None = None) -> Path | None:
 
 
 def _preloaded() -> Path | None:
-    """The file in the hub's local cache, where a Space puts it before it starts (README.md). Asks no network."""
+    """The file in the hub's local cache, where a Space puts it before it starts (README.md). Uses no network."""
     found = try_to_load_from_cache(HUB, f"auxiliary/{FILE}")
     return Path(found) if isinstance(found, str) else None
 
@@ -72,7 +72,7 @@ def fetch_weights(ask: Callable[[str], bool]) -> Path:
 
 
 def how_to_get() -> str:
-    """One line for those who have no weights."""
+    """How to install the weights, in one line."""
     return (
         "For LSE-C and LSE-D, SyncNet's own weights are needed: `python -m syncdiff score VIDEO --fetch` asks, then "
         f"fetches them; or put {FILE} into {offered().parent}."
