@@ -22,7 +22,7 @@ import spaces  # on a ZeroGPU Space it has to come before torch, and to decorate
 from syncdiff.errors import InputError
 from syncdiff.job import Job
 from syncdiff.preview import Preview
-from syncdiff.provenance import credentials
+from syncdiff.provenance.manifest import credentials
 from syncdiff.web import build_page, launch_options, wrap_zero_gpu
 from syncdiff.web.syncnet_fetch import SyncNetFetch
 

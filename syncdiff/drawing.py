@@ -17,7 +17,8 @@ from syncdiff.geometry import crops
 from syncdiff.media import Clip, ClipWriter, Frame, Patch
 from syncdiff.options import SampleOptions
 from syncdiff.progress import Worker, mapped, prefetched
-from syncdiff.provenance import Watermark, label
+from syncdiff.provenance.label import label
+from syncdiff.provenance.watermark import Watermark
 from syncdiff.results import Progress
 
 DECODED_AHEAD = 4  # frames that a thread decodes while one is searched or cut

@@ -31,7 +31,9 @@ from syncdiff.models.occlusion import mark_covered
 from syncdiff.options import OPTIONS, SampleOptions
 from syncdiff.pipeline import Attention, SyncDiffPipeline
 from syncdiff.progress import adapted, prefetched
-from syncdiff.provenance import Watermark, credentials, label, sign
+from syncdiff.provenance.label import label
+from syncdiff.provenance.manifest import credentials, sign
+from syncdiff.provenance.watermark import Watermark
 from syncdiff.results import Progress, Result, Stage, Stopwatch, correction_note, mouth_path, offset_notes
 from syncdiff.server_tmpdir import JOB_PREFIX, RESULT_PREFIX, locked_tmpdir
 from syncdiff.sync import syncnet_v2

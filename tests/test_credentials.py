@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from syncdiff.errors import InputError
-from syncdiff.provenance import credentials
 from syncdiff.provenance import manifest as note
+from syncdiff.provenance.manifest import credentials
 
 
 def given(monkeypatch: pytest.MonkeyPatch, folder: Path, chain: bytes, key: bytes, algorithm: str = "es256") -> None:

@@ -43,7 +43,7 @@ from syncdiff.paper.frames import cut as cut_frame
 from syncdiff.paper.frames import paste as paste_frame
 from syncdiff.paper.generator import FaceFrames, PaperGenerator
 from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.provenance import verify
+from syncdiff.provenance.verify import verify
 from syncdiff.results import Progress, Result
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import Scores
@@ -327,19 +327,30 @@ def test_several_films_together_become_what_each_becomes_alone(pipe, monkeypatch
         sampling_schedule(few_step_schedule(), 200)
 
 
-def test_the_whole_way(pipe, clip, tmp_path, private_temp, monkeypatch):
-    asked = {}
+@pytest.fixture(scope="module")
+def whole(pipe, clip, tmp_path_factory) -> SimpleNamespace:
+    """One whole run of one step a frame: its updates, its result, and the videos that SyncNet was given."""
+    asked, temp = {}, tmp_path_factory.mktemp("temp")
 
     def score_video(video, net, limits=LIMITS):
         asked[Path(video).name] = limits
         yield 1.0
         return (Scores(net, 8.0, 6.5, 0),)
 
-    monkeypatch.setattr("syncdiff.sync.syncnet_v2.score_video", score_video)
-    *progress, result = Job(pipe, syncnet="SyncNet v2")(*clip, tmp_path / "out.mp4", PaperOptions(steps=2, label=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(temp))
+        patch.setattr("syncdiff.sync.syncnet_v2.score_video", score_video)
+        out = tmp_path_factory.mktemp("out") / "out.mp4"
+        *progress, result = Job(pipe, syncnet="SyncNet v2")(*clip, out, PaperOptions(steps=1))
+    assert not any(temp.iterdir())  # nothing is left behind
+    return SimpleNamespace(progress=progress, result=result, asked=asked)
+
+
+def test_the_whole_way(whole, clip):
+    result, asked = whole.result, whole.asked
     assert isinstance(result, Result)
     assert result.frames == result.redrawn == FRAMES
-    assert {p.stage for p in progress} == {"reading", "finding the face", "listening", "drawing", "scoring"}
+    assert {p.stage for p in whole.progress} == {"reading", "finding the face", "listening", "drawing", "scoring"}
     before, after = pixels(clip[0]), pixels(result.video)
     assert before.shape == after.shape
     changed = np.abs(before.astype(int) - after).max((0, 3)) > 8
@@ -349,22 +360,20 @@ def test_the_whole_way(pipe, clip, tmp_path, private_temp, monkeypatch):
     assert asked["face.mp4"] == LIMITS
     (result_limits,) = (limits for name, limits in asked.items() if name != "face.mp4")
     assert result_limits.bytes > 1000 * LIMITS.bytes  # a result may be larger than any upload
-    assert not any(private_temp.iterdir())
 
 
-def test_saved_and_loaded_it_draws_the_same_from_the_command_line(pipe, clip, tmp_path, capsys):
+def test_saved_and_loaded_it_draws_the_same_from_the_command_line(pipe, clip, whole, tmp_path, capsys):
     pipe.save_pretrained(tmp_path / "weights")
     again = SyncDiffPipeline.from_pretrained(tmp_path / "weights")
     assert again.profile == "paper"
     assert isinstance(again.vae, VQModel)
     assert isinstance(again.denoiser.unet, UNet2DConditionModel)
     assert isinstance(again.scheduler, DDIMScheduler)
-    *_, result = Job(pipe)(*clip, tmp_path / "ours.mp4", PaperOptions(steps=1))
     where = ["--profile", "paper", "--weights", str(tmp_path / "weights")]
     assert main(["sync", *map(str, clip), str(tmp_path / "out.mp4"), "--steps", "1", "--json", *where]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["profile"], report["attention"], report["device"]) == ("paper", "sdpa", "cpu")
-    assert (pixels(tmp_path / "out.mp4") == pixels(result.video)).all()
+    assert (pixels(tmp_path / "out.mp4") == pixels(whole.result.video)).all()
 
 
 class Interrupted(PaperDenoiser):

@@ -23,8 +23,8 @@ from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.provenance import read_manifest
 from syncdiff.provenance.label import ALIKE, label_likeness
+from syncdiff.provenance.manifest import read_manifest
 from syncdiff.results import Progress, Result, correction_note
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import Scores

@@ -19,9 +19,13 @@ from PIL import Image, ImageDraw, ImageFont
 from syncdiff.cli import main
 from syncdiff.errors import InputError
 from syncdiff.geometry.crops import S, mouth_mask
-from syncdiff.media import open_clip
-from syncdiff.provenance import Watermark, credentials, label, manifest, read_manifest, sign, verify, watermark
-from syncdiff.provenance.label import ALIKE, label_likeness
+from syncdiff.media import read_clip
+from syncdiff.progress import finished
+from syncdiff.provenance import manifest, watermark
+from syncdiff.provenance.label import ALIKE, label, label_likeness
+from syncdiff.provenance.manifest import credentials, read_manifest, sign
+from syncdiff.provenance.verify import verify
+from syncdiff.provenance.watermark import Watermark
 from tools.watermark import Examined, copied, table, with_other_keys, written
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
@@ -85,9 +89,9 @@ def test_chance_keeps_to_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An example head at 480 px, 3.4 s, its own mouth marked and pasted back, labelled, written by our writer."""
+    """2.4 s of an example head at 480 px, its own mouth marked and pasted back, labelled, written by our writer."""
     folder = tmp_path_factory.mktemp("marked")
-    clip = open_clip(EXAMPLES / "malik.mp4", folder)
+    clip = finished(read_clip(EXAMPLES / "malik.mp4", folder, until=2.4))
     written(clip, folder / "marked.mp4", Watermark())
     return folder / "marked.mp4"
 

@@ -206,16 +206,16 @@ def test_ablate_trains_and_judges_rows(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(ablate, "ABLATION", ("heads",))
     monkeypatch.setattr(ablate, "CLIPS", 1)
     encoders = {"facial-informative": SpeechEncoder(width=32, layers=1).eval(), "log mel": ablate.LogMel()}
-    found = ablate.ablate(prepared, tmp_path / "out", encoders, list(rows), updates=2)
-    assert [row["method"] for row in found] == list(rows)
-    assert [row["samples"] for row in found] == [4, 4, 4]
+    judged = ["log mel", "L1 regressor"]
+    found = ablate.ablate(prepared, tmp_path / "out", encoders, judged, updates=2)
+    assert [(row["method"], row["samples"]) for row in found] == [(name, 4) for name in judged]
     lines = (tmp_path / "out" / "ablations.md").read_text().splitlines()
-    assert len(lines) == 2 + len(rows)
+    assert len(lines) == 2 + len(judged)
     assert f"{found[0]['sharpness']:.2f}" in lines[2]
     monkeypatch.setattr(ablate, "evaluate", lambda methods, *_: iter([{"method": name} for name in methods]))
-    again = ablate.ablate(prepared, tmp_path / "out", encoders, ["previous"], updates=2)
-    assert [row["method"] for row in again] == ["log mel", "L1 regressor", "previous"]  # the others are kept
-    assert again[0]["matched_r"] == pytest.approx(found[0]["matched_r"])
+    again = ablate.ablate(prepared, tmp_path / "out", encoders, ["previous", "log mel"], updates=2)
+    assert [row["method"] for row in again] == ["L1 regressor", "previous", "log mel"]  # the others are kept
+    assert again[0]["matched_r"] == pytest.approx(found[1]["matched_r"])
 
 
 def test_log_mel_stands_in_an_encoders_place():

@@ -431,7 +431,7 @@ def test_any_video_can_be_checked_and_no_verdict_stands_under_another(
         finally:
             ended.set()
 
-    monkeypatch.setattr("syncdiff.provenance.verifying", endless)
+    monkeypatch.setattr("syncdiff.web.verify_tab.verifying", endless)
     tab.set_input_files("#suspect input[type=file]", str(write_video(tmp_path / "other.mp4")))
     tab.wait_for_selector("#found h2:has-text('Looking … 50 %')")
     tab.close()

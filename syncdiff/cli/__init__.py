@@ -265,7 +265,7 @@ def as_progress(steps: Generator[float, None, Any]) -> Iterator[Any]:
 
 def run_verify(arguments: argparse.Namespace) -> int:
     """Print which marks of redrawn lips a file carries. Raises InputError."""
-    from syncdiff.provenance import verify
+    from syncdiff.provenance.verify import verify
 
     refuse_address(arguments.video)
     found = verify(arguments.video)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from syncdiff.audio.mel import MELS
-from syncdiff.conditioning import BuildInputs, FrameInputs, FramePlan, warped_inputs
+from syncdiff.conditioning import FrameInputs
 from syncdiff.devices import best_device
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.evaluation.baselines import Method, Regressor, SourceClip, draw
@@ -142,27 +142,13 @@ ROWS = {
 }
 
 
-@dataclass(frozen=True)
-class AblatedClip(SourceClip):
-    """A clip whose conditioning is built as a row's network was trained."""
-
-    build: BuildInputs = field(default=warped_inputs)
-
-    @property
-    def plan(self) -> FramePlan:
-        """As usual, its conditioning built the row's way."""
-        usual = super().plan
-        return replace(usual, face=replace(usual.face, build=self.build))
-
-
 def drawn_by_row(row: Row, denoiser: Denoiser, encoder: SpeechEncoder) -> Method:
     """Draws as this row's network was trained to."""
     net = Regressor(denoiser) if row.preset.config.regressor else denoiser
     generator = CompactGenerator(cast(Denoiser, net.eval()), encoder, compact_schedule())
 
     def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
-        ablated = AblatedClip(clip.name, clip.crops, clip.points, clip.sound, row.preset.build)
-        return draw(generator, ablated, sound, row.steps)
+        return draw(generator, replace(clip, build=row.preset.build), sound, row.steps)
 
     return make
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from syncdiff.audio import SAMPLE_RATE
-from syncdiff.conditioning import FaceClip, FramePlan
+from syncdiff.conditioning import BuildInputs, FaceClip, FramePlan, warped_inputs
 from syncdiff.evaluation.metrics import read_lips
 from syncdiff.faces.head_pose import yaw_of
 from syncdiff.generator import CHUNK, CompactGenerator
@@ -42,27 +42,27 @@ class SourceClip:
     crops: np.ndarray  # [T, S, S, 3] uint8
     points: np.ndarray  # [T, 478, 2] crop px
     sound: np.ndarray  # [N] float32
+    build: BuildInputs = warped_inputs  # of its conditioning; another for a network that was trained otherwise
 
     @classmethod
     def of(cls, data: Path, records: list[ClipRecord], place: int) -> SourceClip:
         """The clip at that place of a prepared set; its landmarks are read anew."""
         (crops, starts), record = load_crops(data, records), records[place]
         pixels = np.array(crops[starts[place] : starts[place + 1]])
-        sound = record.sound.astype(np.float32) / 32768
-        return cls(f"{record.set}/{record.name}", pixels, read_lips(pixels), sound)
+        return cls(f"{record.set}/{record.name}", pixels, read_lips(pixels), record.samples)
 
     def first(self, frames: int) -> SourceClip:
         """So many frames from its beginning, and their sound."""
-        return SourceClip(
-            self.name, self.crops[:frames], self.points[:frames], self.sound[: frames * SAMPLE_RATE // FPS]
-        )
+        sound = self.sound[: frames * SAMPLE_RATE // FPS]
+        return replace(self, crops=self.crops[:frames], points=self.points[:frames], sound=sound)
 
     @property
     def plan(self) -> FramePlan:
         """Every frame in which the face was found, to be redrawn."""
         times, seen = np.arange(len(self.crops)) / FPS, np.isfinite(self.points[:, 0, 0])
         still = np.tile(UPRIGHT, (len(self.crops), 1, 1))
-        face_clip = FaceClip(self.crops, still, self.points, yaw_of(self.points), seen, np.zeros(len(seen), int))
+        shots = np.zeros(len(seen), int)
+        face_clip = FaceClip(self.crops, still, self.points, yaw_of(self.points), seen, shots, build=self.build)
         return FramePlan(face_clip, np.arange(len(self.crops)), times, times + 0.5 / FPS, seen.astype(np.float32))
 
     def plan_for(self, pipe: SyncDiffPipeline | CompactGenerator) -> FramePlan:

@@ -23,13 +23,13 @@ import torch
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.devices import best_device
 from syncdiff.errors import InputError
-from syncdiff.evaluation import baselines, reports
+from syncdiff.evaluation import baselines
 from syncdiff.evaluation.baselines import Method, SourceClip, clips_of
 from syncdiff.evaluation.input_sensitivity import evaluate_input_sensitivity
 from syncdiff.evaluation.metrics import closure, jitter, lip_distance, psnr, read_lips, sharpness, ssim
 from syncdiff.evaluation.paper_results import Table
 from syncdiff.evaluation.protocol import evaluate_as_published
-from syncdiff.evaluation.reports import shown, write_csv
+from syncdiff.evaluation.reports import shown, table, write_csv
 from syncdiff.geometry.crops import WINDOW
 from syncdiff.geometry.mouth_shape import SpeakerScale, lip_shape
 from syncdiff.job import Job
@@ -75,7 +75,7 @@ def measure(make: Method, clip: SourceClip, record: ClipRecord, other: ClipRecor
 
     n = min(len(record), len(other)) if other else 0
     if other and n >= 2 * FPS:
-        foreign = (other.sound.astype(np.float32) / 32768)[: n * SAMPLE_RATE // FPS]
+        foreign = other.samples[: n * SAMPLE_RATE // FPS]
         crops = make(clip.first(n), foreign)
         made, spoken = lip_opening(read_lips(crops)), other.opening[:n]
         lag = best_lag(made, spoken)
@@ -147,19 +147,19 @@ def main() -> None:
         sys.exit(as_published(args))
     pipe = SyncDiffPipeline.ready(args.weights)
     options = SampleOptions(steps=args.steps or SampleOptions.steps)
-    methods = {reports.OURS: baselines.drawn_by(pipe, options)}
+    methods = {"syncdiff": baselines.drawn_by(pipe, options)}
     if args.regressor:
-        methods[reports.REGRESSOR] = baselines.regressed_by(pipe, args.regressor)
+        methods["L1 regressor"] = baselines.regressed_by(pipe, args.regressor)
     if not args.alone:
         methods |= {
-            reports.WARPED: baselines.warped_by(pipe),
-            reports.LEFT: baselines.left_alone,
-            reports.FROZEN: baselines.frozen,
-            reports.NEAREST: baselines.nearest_by(pipe),
+            "warped mouth": baselines.warped_by(pipe),
+            "left as it was": baselines.left_alone,
+            "frozen mouth": baselines.frozen,
+            "nearest mouth": baselines.nearest_by(pipe),
         }
     judge = (found := JudgeNet.shipped()) and found.to(best_device())
     rows = shown(evaluate(methods, judge, args.data, tuple(args.sets), args.limit))
-    print(reports.table(rows))
+    print(table(rows))
     write_csv(args.csv, rows)
 
 

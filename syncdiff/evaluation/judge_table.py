@@ -93,7 +93,7 @@ def examine_set(shards: Path, name: str, judge: Judge) -> list[Examined]:
     """Every clip of a prepared set that can be scored."""
     records = clips_of(shards, name)
     pixels, starts = data.load_crops(shards, records)
-    sounds = [record.sound.astype(np.float32) / 32768 for record in records]
+    sounds = [record.samples for record in records]
     found = []
     for place in range(len(records)):
         crops = pixels[starts[place] : starts[place + 1]]

@@ -14,7 +14,6 @@ import av
 import numpy as np
 import soundfile
 import torch
-from av.video.reformatter import Interpolation
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import FramePlan
@@ -27,11 +26,11 @@ from syncdiff.paper.frames import paste as paste_frame
 from syncdiff.paper.generator import FaceFrames, PaperGenerator
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.results import Result
+from syncdiff.sync.syncnet_v2.face_windows import ACCURATE
 from syncdiff.training.lrs import Film, PreparedFilm, Utterance, write_whole
 from syncdiff.training.prepare import FPS, read_sound
 
 SILENCE_RMS = 10 ** (-50 / 20)  # of the noise that stands for silence, full scale 1: below -55 dB no voice is taken
-ACCURATE = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP)
 Voice = Literal["matched", "foreign", "silence"]
 
 

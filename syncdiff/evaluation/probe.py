@@ -61,7 +61,7 @@ class Read:
 
 def mel_steps(record: ClipRecord) -> np.ndarray:
     """Log mel [T50, 160] of a clip, two of its frames side by side."""
-    mel = log_mel(torch.from_numpy(record.sound / np.float32(32768))).numpy()
+    mel = log_mel(torch.from_numpy(record.samples)).numpy()
     steps = mel.shape[1] // 2
     return mel[:, : 2 * steps].reshape(len(mel), steps, 2).transpose(1, 0, 2).reshape(steps, -1)
 
@@ -100,7 +100,7 @@ def forecast_rows(encoder: SpeechEncoder, test: list[ClipRecord]) -> list[Read]:
     rows = []
     for record in test:
         middles = (torch.arange(len(record), dtype=torch.float64) + 0.5) / FPS
-        lips = speech_features(encoder, record.sound / np.float32(32768)).lips_at(middles).numpy()
+        lips = speech_features(encoder, record.samples).lips_at(middles).numpy()
         rows += read(FORECAST, record, lips)
     return rows
 
@@ -154,7 +154,7 @@ def main() -> None:
         heard = [name for name in SPEECH_SHARE if name not in PERSON_WEIGHT]
         voices = [*train, *(r for name in heard for r in load_set(args.data, name)[::8])]
         kinds[TEACHER] = map(TeacherStates(args.teacher, voices, args.cache).of, both)
-    kinds[OURS] = (encode_speech(encoder, r.sound / np.float32(32768)).numpy() for r in both)
+    kinds[OURS] = (encode_speech(encoder, r.samples).numpy() for r in both)
     rows = [row for name, states in kinds.items() for row in probe(name, states, train, test)]
     rows += forecast_rows(encoder, test)
     print(table(rows))

@@ -11,11 +11,6 @@ import numpy as np
 
 from syncdiff.training.sets import GROUPS
 
-# Methods, as the rows name them.
-OURS, LEFT, FROZEN, NEAREST, WARPED, REGRESSOR = (
-    "syncdiff", "left as it was", "frozen mouth", "nearest mouth", "warped mouth", "L1 regressor",
-)  # fmt: skip
-
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table of cells that are written as they are."""
@@ -62,10 +57,5 @@ def table(rows: list[dict]) -> str:
 
 def means(rows: list[dict], columns: Iterable[str]) -> list[str]:
     """Cells: the mean of every column over the rows that have it, "-" where none has."""
-    found = (_mean(rows, column) for column in columns)
-    return ["-" if mean is None else f"{mean:.2f}" for mean in found]
-
-
-def _mean(rows: list[dict], column: str) -> float | None:
-    known = [r[column] for r in rows if r.get(column) is not None]
-    return float(np.mean(known)) if known else None
+    known = ([r[column] for r in rows if r.get(column) is not None] for column in columns)
+    return [f"{np.mean(values):.2f}" if values else "-" for values in known]

@@ -68,6 +68,11 @@ class ClipRecord:
         """Video frames, or as many as the sound would fill."""
         return len(self.points) if self.points is not None else len(self.sound) * FPS // SAMPLE_RATE
 
+    @property
+    def samples(self) -> np.ndarray:
+        """[N] float32 at 16 kHz, -1..1: the sound."""
+        return self.sound / np.float32(32768)
+
     @cached_property
     def shape(self) -> np.ndarray:
         """[T, SHAPE] lip shape in crop pixels (see `syncdiff.geometry.mouth_shape`)."""

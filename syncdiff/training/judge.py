@@ -202,7 +202,7 @@ def read_clips(shards: Path, sets: Sequence[str], shortest: int) -> tuple[list[J
                 f"{record.set}/{record.name}",
                 # grey, as the judge's input: half of the corpus fits into a gigabyte
                 np.stack([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops[start : start + len(record)]]),
-                record.sound[: len(record) * FRAME_SAMPLES].astype(np.float32) / 32768,
+                record.samples[: len(record) * FRAME_SAMPLES],
                 lips - lips.mean(0),
             )
             (held if zlib.crc32(record.identity.encode()) // 2 % 16 == 0 else learn).append(clip)

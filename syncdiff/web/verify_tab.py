@@ -7,9 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from syncdiff import provenance
 from syncdiff.errors import InputError
 from syncdiff.progress import adapted
+from syncdiff.provenance.verify import verify as verify_file
+from syncdiff.provenance.verify import verifying
 from syncdiff.web.components import PAGE, video_slot
 from syncdiff.web.jobs import LOOK_AGAIN, errors_as_sentences, in_turn, visitor_of
 from syncdiff.web.queue import Queue
@@ -55,7 +56,7 @@ def watched(video: str | None, key: str | None, request: gr.Request) -> Iterator
             while place.ahead:
                 yield card(key, "Others come first …")
                 time.sleep(LOOK_AGAIN)
-            steps = provenance.verifying(video)
+            steps = verifying(video)
             found = yield from adapted(steps, lambda part: card(key, f"Looking … {100 * part:.0f} %"))
         yield card(key, found.verdict, *found.sentences)
     except gr.Error as error:
@@ -81,4 +82,4 @@ def verify(video: str, request: gr.Request) -> dict[str, Any]:
         if not video:
             raise InputError("There is no video yet: upload one.")
         with in_turn(LINE, visitor_of(request)):
-            return provenance.verify(video).report()
+            return verify_file(video).report()

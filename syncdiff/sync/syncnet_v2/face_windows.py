@@ -18,7 +18,7 @@ from syncdiff.sync.syncnet_v2.network import SyncNet
 
 SIDE = 224  # px
 PIECE = 16  # windows embedded at once: 0.5 GB
-_ACCURATE = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP)
+ACCURATE = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP)
 _VALUES = np.arange(256)
 # Limited range (16..235, chroma 16..240) -> the full range that JPEG has: Y, U, V.
 _EXPANDED = [
@@ -66,7 +66,7 @@ def full_range(frame: av.VideoFrame) -> av.VideoFrame:
     """A frame in any format -> yuvj420p with planes of 0..255; the conversion matrix stays, as in ffmpeg's own."""
     full = frame.format.name.startswith("yuvj") or (frame.color_range == 2 and frame.format.name.startswith("yuv"))
     if frame.format.name not in ("yuv420p", "yuvj420p"):
-        frame = frame.reformat(format="yuvj420p" if full else "yuv420p", interpolation=_ACCURATE)
+        frame = frame.reformat(format="yuvj420p" if full else "yuv420p", interpolation=ACCURATE)
     out = av.VideoFrame(frame.width, frame.height, "yuvj420p")
     for given, made, expanded in zip(frame.planes, out.planes, _EXPANDED, strict=True):
         values = np.frombuffer(given, np.uint8).reshape(given.height, given.line_size)[:, : given.width]  # pyright: ignore[reportCallIssue, reportArgumentType] -- a plane is a buffer
