@@ -13,6 +13,8 @@ from textwrap import shorten
 DISK_ERRORS = {
     errno.ENOSPC: "The disk is full",
     errno.EDQUOT: "Your share of the disk is used up",
+    errno.EFBIG: "No file may grow so large",
+    errno.EIO: "The disk reports a fault",
     errno.EROFS: "The disk can only be read",
     errno.EACCES: "Nothing may be written there",
     errno.EPERM: "Nothing may be written there",
@@ -38,7 +40,7 @@ class DiskError(InputError):
 
 @contextmanager
 def disk_errors_as_sentences(*folders: Path) -> Iterator[None]:
-    """Inside, an OSError that means a full or closed disk becomes a DiskError that names the folder.
+    """Inside, an OSError that means a full, closed or faulty disk becomes a DiskError that names the folder.
 
     Args:
         folders: where the work writes; the fullest is named where the error does not say.

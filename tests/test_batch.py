@@ -36,6 +36,7 @@ def test_a_bad_list_is_one_sentence(tmp_path, subtests):
         ("face,voice,out\na.mp4,,x.mp4\n", "Line 2 .* not complete"),
         ("face,voice,out\n", "names no film"),
         ("face,voice,out\na,b,x.mp4\nc,d,x.mp4\n", "result of a and c"),
+        ("face,voice,out\na,b,x.mp4\nc,d,sub/../x.mp4\n", "result of a and c"),
         ("face,voice,out\na.mp4,b,c.mp4\nd.mp4,b,sub/../a.mp4\n", "a.mp4 is an input as well as a result"),
     ]:
         with subtests.test(words):
@@ -69,3 +70,18 @@ def test_it_goes_on_where_it_stopped_and_a_failed_film_fails_alone(tmp_path):
     assert asked == ["b", "c"]
     assert "No face was found." in lines[0]
     assert lines[-1].startswith("1 made, 1 were there, 1 failed")
+
+
+def test_a_result_that_can_be_nowhere_fails_alone(tmp_path):
+    touch(tmp_path, "file")
+    outs = [tmp_path / "file" / "a.mp4", tmp_path / ("x" * 300 + ".mp4"), tmp_path / "b.mp4"]
+    lines = []
+
+    def make(film):
+        if film.out == outs[1]:
+            raise InputError("File name too long.")  # as the command's own check
+        return SimpleNamespace(frames=5)
+
+    assert run([Film(tmp_path / "f.mp4", tmp_path / "v.wav", out) for out in outs], make, lines.append) == 2
+    assert "cannot be made" in lines[0]
+    assert lines[-1].startswith("1 made, 0 were there, 2 failed")

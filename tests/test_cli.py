@@ -155,6 +155,25 @@ def test_torch_leaves_nothing_in_the_temporary_folder(tmp_path) -> None:
     assert (done.returncode, list(tmp_path.iterdir())) == (2, []), done.stderr
 
 
+def test_odd_shells_are_no_traceback(tmp_path, subtests) -> None:
+    """Processes of their own: nobody reads the output, standard error is closed, the working folder is gone."""
+    python = f"{sys.executable} -m syncdiff"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    for line, code, words in [
+        (f"(sleep 0.2; {python} doctor) | true; exit ${{PIPESTATUS[0]}}", 141, ""),
+        (f"{python} sync none.mp4 none.wav {tmp_path}/out.txt 2>&-", 2, ""),
+        (f"mkdir gone; cd gone; rmdir ../gone; {python} verify none.mp4", 2, "was deleted: change to one"),
+    ]:
+        with subtests.test(line):
+            done = subprocess.run(
+                ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == code, done.stderr
+            assert words in done.stderr
+            assert "Traceback" not in done.stderr
+            assert done.stderr.count("\n") <= 1
+
+
 def test_what_a_killed_command_left_is_cleared_by_the_next(pipe, tmp_path, monkeypatch) -> None:
     temp = tmp_path / "temp"
     monkeypatch.setattr("tempfile.tempdir", str(temp))
@@ -181,8 +200,30 @@ def test_an_input_is_never_overwritten(pipe, tmp_path, monkeypatch, capsys, subt
                 assert (tmp_path / "in.mp4").read_text() == "the only copy"
 
 
+def test_out_goes_where_a_link_leads_and_over_nothing_but_a_file(pipe, tmp_path, capsys) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.mp4").symlink_to("real/out.mp4")
+    assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "link.mp4"), "--quiet"]) == 0
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert [path.name for path in (tmp_path / "real").iterdir()] == ["out.mp4"]
+    capsys.readouterr()
+    (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "round.mp4").symlink_to("round.mp4")
+    (tmp_path / "nowhere.mp4").symlink_to("none/out.mp4")
+    before = sorted(tmp_path.iterdir())
+    for out, why in {"folder": "is a folder", "pipe": "no ordinary file", "round": "a link in a circle",
+                     "nowhere": "none: give OUT a folder", "x" * 300: "File name too long"}.items():  # fmt: skip
+        assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / f"{out}.mp4")]) == 2
+        printed = capsys.readouterr().err
+        assert why in printed
+        assert len(printed.splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+    assert len(pipe.calls) == 1
+
+
 def test_a_disk_that_takes_no_more_is_one_sentence(pipe, tmp_path, capsys, subtests) -> None:
-    for number in [errno.ENOSPC, errno.EDQUOT, errno.EACCES]:
+    for number in [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EFBIG, errno.EIO]:
         with subtests.test(number=number):
             pipe.error = OSError(number, os.strerror(number))
             (tmp_path / "out.mp4").write_text("what was there before")

@@ -278,6 +278,12 @@ def test_things_that_are_no_files(tmp_path: Path, job: Path) -> None:
     refused("face", Path("a\0b.mp4"), job, "cannot be found")
 
 
+def test_a_file_that_may_not_be_read_is_named_so(tmp_path: Path, job: Path, monkeypatch) -> None:
+    path = make_video(tmp_path / "a.mp4", 3)
+    monkeypatch.setattr(os, "access", lambda place, mode: (place, mode) != (path, os.R_OK))  # root may read anything
+    refused("face", path, job, "may not be read by this user")
+
+
 def test_a_link_to_a_video_is_a_video(tmp_path: Path) -> None:
     (tmp_path / "link.mp4").symlink_to(make_video(tmp_path / "a.mp4", 3))
     assert len(open_clip(tmp_path / "link.mp4", tmp_path)) == 3

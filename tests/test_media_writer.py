@@ -188,6 +188,31 @@ def test_title_date_language_chapters_and_subtitles_go_over(suffix: str, codec: 
         assert cues == [(0.4, "Zeile 10"), (1.6, "Zeile 40")]
 
 
+def test_what_else_is_in_a_file_is_told_rightly(tmp_path: Path) -> None:
+    """A subtitle after the last picture, a clock that begins late, a comment of two lines, ten tracks, two letters."""
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        out.metadata.update({"comment": "one\ntwo"})
+        picture = out.add_stream("libx264", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 160, 96, "yuv420p"
+        tracks = [out.add_mux_stream("subrip") for _ in range(10)]
+        for track in tracks:
+            track.time_base, track.metadata["language"] = Fraction(1, 1000), "de-AT"
+        for i in range(25):
+            image = av.VideoFrame.from_ndarray(numbered(i, 160, 96), format="rgb24")
+            image.pts, image.time_base = 125 + i, Fraction(1, 25)
+            out.mux(picture.encode(image))
+        out.mux(picture.encode(None))
+        for track in tracks:
+            packet = av.Packet(b"late")
+            packet.stream, packet.time_base, packet.duration = track, Fraction(1, 1000), 8000
+            packet.pts = packet.dts = 5500
+            out.mux(packet)
+    clip = open_clip(tmp_path / "in.mkv", tmp_path)
+    assert clip.notes == ("The file has 10 subtitle tracks; the first 8 go over.",)  # and nothing ends early
+    assert clip.extras.tags["comment"] == "one two"
+    assert [(track.language, track.cues) for track in clip.extras.subtitles] == [("deu", ((0.5, 8.5, "late"),))] * 8
+
+
 def test_a_clip_without_sound_is_written_without(tmp_path: Path) -> None:
     clip = open_clip(make_video(tmp_path / "a.mp4", 5), tmp_path)
     line = timeline(clip, Speech(tmp_path / "none.wav", 48_000, 1, 0.2))

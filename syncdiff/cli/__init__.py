@@ -1,13 +1,15 @@
 """The command line: `python -m syncdiff sync | batch | score | verify | doctor`.
 
 Results go to standard output, progress and errors to standard error. Exit code 0; 2 for bad input or a full disk, with
-one sentence; 1 when `doctor` finds something missing; 128 + the signal's number when stopped (130 for Ctrl-C).
+one sentence; 1 when `doctor` finds something missing; 128 + the signal's number when stopped (130 for Ctrl-C, 141
+where nobody reads the output).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import re
 import signal
@@ -35,10 +37,18 @@ STEPS_PER_FRAME = {"finding the face": 2, "testing the offset": 1}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    open_missing_streams()
+    logging.getLogger("syncdiff").addHandler(logging.NullHandler())  # its warnings are for the log of a server
     arguments = parser().parse_args(argv)
     try:
         with stop_signals_raise(), disk_errors_as_sentences():
-            return arguments.run(arguments)
+            check_working_folder()
+            code = arguments.run(arguments)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return 128 + signal.SIGPIPE
     except syncdiff.InputError as sentence:
         print(sentence, file=sys.stderr)
         return 2
@@ -46,6 +56,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):  # a closed terminal takes no more words
             print("Interrupted: nothing was written.", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
+def open_missing_streams() -> None:
+    """Where a shell closed standard output or error (`2>&-`), what is printed there goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- open to the end
+
+
+def check_working_folder() -> None:
+    """Raise InputError where the folder that the command runs in was deleted: torch would end the process."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise syncdiff.InputError("The folder that you are in was deleted: change to one that exists.") from error
 
 
 @contextmanager
@@ -288,17 +313,27 @@ def refuse_address(path: Path) -> None:
 
 
 def checked_out(out: Path, inputs: Sequence[Path]) -> Path:
-    """OUT as an absolute path that can be written and is none of the inputs. Raises InputError."""
-    out = out.absolute()
+    """OUT as an absolute path that can be written and is none of the inputs; of a link, where it leads.
+
+    Raises InputError."""
     if out.suffix.lower() != ".mp4":
-        raise syncdiff.InputError(f"OUT is {out.name}, but only MP4 is written: give it a name that ends in .mp4.")
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise syncdiff.InputError(
-            f"Nothing can be written to {out.parent}: give OUT a folder that exists and is yours."
-        )
-    if out.is_dir():
-        raise syncdiff.InputError(f"{out} is a folder: give OUT the name of a file.")
-    if out.exists() and not os.access(out, os.W_OK):
+        raise syncdiff.InputError(f"OUT is {out.name:.60}, but only MP4 is written: give it a name that ends in .mp4.")
+    try:
+        out = out.absolute()
+        check_folder(out.parent)
+        if out.is_symlink():
+            out = out.resolve()
+            check_folder(out.parent)
+        there = out.exists()
+    except syncdiff.InputError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a link in a circle
+        why = getattr(error, "strerror", None) or "it is a link in a circle"
+        raise syncdiff.InputError(f"OUT cannot be {out.name:.60} ({why}): give it another name.") from error
+    if there and not out.is_file():
+        what = "a folder" if out.is_dir() else "no ordinary file"
+        raise syncdiff.InputError(f"{out} is {what}: give OUT the name of a file.")
+    if there and not os.access(out, os.W_OK):
         raise syncdiff.InputError(f"{out} is there and may not be written: give the result another name.")
     for path in inputs:
         same = False
@@ -307,6 +342,12 @@ def checked_out(out: Path, inputs: Sequence[Path]) -> Path:
         if same:
             raise syncdiff.InputError(f"OUT is {path.name}, which is an input: give the result another name.")
     return out
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError where nothing can be written to the folder."""
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise syncdiff.InputError(f"Nothing can be written to {folder}: give OUT a folder that exists and is yours.")
 
 
 def last(items: Iterable[Any], *, quiet: bool = False, steps_per_frame: Mapping[str, int] | None = None) -> Any:

@@ -7,9 +7,11 @@ shares (`anna.mp4`, `anna.wav`) is one film; `--voice FILE` gives all of its vid
 from __future__ import annotations
 
 import csv
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,13 +46,13 @@ def films_of(listed: Path, out: Path | None, voice: Path | None) -> list[Film]:
     films = list(_of_folder(listed, out, voice) if listed.is_dir() else _of_csv(listed, out))
     if not films:
         raise InputError(f"{listed} names no film: a folder needs pairs like anna.mp4 and anna.wav, or --voice FILE.")
-    inputs = {path.resolve() for film in films for path in (film.face, film.voice)}
+    inputs = {Path(os.path.realpath(path)) for film in films for path in (film.face, film.voice)}
     seen: dict[Path, Film] = {}
     for film in films:
-        place = film.out.absolute()
+        place = Path(os.path.realpath(film.out))  # as resolve(), which ends at a link in a circle
         if place in seen:
             raise InputError(f"{film.out} is the result of {seen[place].face.name} and {film.face.name}: name two.")
-        if place.resolve() in inputs:
+        if place in inputs:
             raise InputError(f"{film.out} is an input as well as a result: give the results another folder.")
         seen[place] = film
     return films
@@ -100,12 +102,13 @@ def run(films: Sequence[Film], make: Callable[[Film], Any], tell: Callable[[str]
     """
     made, failed, skipped, began = 0, 0, 0, time.monotonic()
     for film in films:
-        if film.out.exists():
-            skipped += 1
-            continue
-        film.out.parent.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
+        with suppress(OSError):  # too long a name: `make` says so
+            if film.out.exists():
+                skipped += 1
+                continue
         try:
+            _make_folder(film.out.parent)
             result = make(film)
         except InputError as sentence:
             failed += 1
@@ -115,3 +118,11 @@ def run(films: Sequence[Film], make: Callable[[Film], Any], tell: Callable[[str]
         tell(f"{film.out}: {result.frames} frames in {time.monotonic() - start:.1f} s")
     tell(f"{made} made, {skipped} were there, {failed} failed, in {time.monotonic() - began:.0f} s")
     return failed
+
+
+def _make_folder(folder: Path) -> None:
+    """Raises InputError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be made ({error.strerror}): give another one.") from error

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -29,7 +30,7 @@ import av.error
 from syncdiff.errors import InputError
 from syncdiff.media.audio import MAX_CHANNELS, check_voice, read_sound
 from syncdiff.media.clip import Limits
-from syncdiff.media.extras import read_extras
+from syncdiff.media.extras import last_cue_end, read_extras
 from syncdiff.media.filetype import CONTAINERS, HEAD, PICTURES, is_encrypted, sniff, wav_data_size
 from syncdiff.media.streams import choose_picture, default_stream, picture_streams, track_note
 from syncdiff.media.timestamps import Scan, StreamClock, scan
@@ -119,9 +120,10 @@ def _face(job: Job, kind: str) -> dict[str, Any]:
         if found.jumps:  # what the header says counts the jumps
             return {**facts, "sound": sound}
         promised = float(picture.duration * (picture.time_base or 0)) if picture.duration else 0.0
-        whole = (container.duration or 0) / av.time_base
+        whole = _said_seconds(container, kind)
         heard = (sound["heard"] if sound else 0.0) + lost
-        if promised > lost + seconds + SLACK or (not promised and whole > max(lost + seconds, heard) + SLACK):
+        others = lost + last_cue_end(facts["extras"])  # a subtitle may end after the picture
+        if promised > lost + seconds + SLACK or (not promised and whole > max(lost + seconds, heard, others) + SLACK):
             notes.append(_ends_early("video", seconds, promised or whole))
     return {**facts, "sound": sound}
 
@@ -168,7 +170,13 @@ def _promised(
         return 0.0
     if stream.duration:
         return float(stream.duration * (stream.time_base or 0))
-    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
+    return _said_seconds(container, kind) if len(container.streams) == 1 else 0.0
+
+
+def _said_seconds(container: av.container.InputContainer, kind: str) -> float:
+    """Seconds that the file says it lasts, from its first packet on; 0 where it does not say."""
+    begin = (container.start_time or 0) if kind == "matroska" else 0  # its header says when the last packet ends
+    return max(0, (container.duration or 0) - begin) / av.time_base
 
 
 def _ends_early(what: str, read: float, promised: float) -> str:
@@ -215,8 +223,6 @@ def reporter(job: Job, expected: float, begin: float, end: float) -> Callable[[f
 
 def bound(limits: Limits) -> None:
     """Take from this process what it does not need."""
-    import resource
-
     for what, most in (
         (resource.RLIMIT_AS, limits.memory),
         (resource.RLIMIT_FSIZE, limits.disk),
@@ -252,7 +258,8 @@ def _why(error: Exception, job: Job) -> str:
         place = Path(job.folder).parent
         return f"The disk is full ({place}): free some space there, or set TMPDIR to a folder on another disk."
     if getattr(error, "errno", None) == errno.EFBIG:
-        return f"{job.name} needs more than the {job.limits.disk >> 20} MiB of disk it may use; give a shorter clip."
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[0] / 2**20  # of the job, or the user's own where it is less
+        return f"{job.name} needs more than the {most:.0f} MiB of disk it may use; give a shorter clip."
     return f"{job.name} cannot be decoded ({type(error).__name__}); export it again, as an mp4 or a wav."
 
 

@@ -17,6 +17,13 @@ KEPT_TAGS = ("title", "artist", "album", "comment", "description", "copyright", 
 TEXT_SUBTITLES = ("mov_text", "subrip", "srt", "text", "ass", "ssa", "webvtt")
 MAX_LETTERS, MAX_CHAPTERS, MAX_TRACKS, MAX_CUES = 1000, 200, 8, 5000  # beyond them nothing goes over
 TICK = Fraction(1, 1000)  # seconds
+LANGUAGES = {  # ISO 639-1 -> 639-2: matroska and browsers write two letters
+    "ar": "ara", "cs": "ces", "da": "dan", "de": "deu", "el": "ell", "en": "eng", "es": "spa", "fi": "fin",
+    "fr": "fra", "he": "heb", "hi": "hin", "hu": "hun", "id": "ind", "it": "ita", "ja": "jpn", "ko": "kor",
+    "nl": "nld", "no": "nor", "pl": "pol", "pt": "por", "ro": "ron", "ru": "rus", "sv": "swe", "th": "tha",
+    "tr": "tur", "uk": "ukr", "vi": "vie", "zh": "zho",
+}  # fmt: skip
+COVERS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 Span = tuple[float, float, str]  # seconds from and to on the video's clock, and text
 
@@ -61,15 +68,16 @@ def read_extras(container: av.container.InputContainer, picture: int, start: flo
         picture: index of the picture stream.
         start: second of the first picture on the file's clock, which is time 0 of the result.
     """
-    known = {key.lower(): _clean(value) for key, value in container.metadata.items()}
-    tags = {key: known[key] for key in KEPT_TAGS if known.get(key)}
+    said = {key.lower(): _clean(value) for key, value in container.metadata.items()}
+    tags = {key: said[key] for key in KEPT_TAGS if said.get(key)}
     chapters = []
     for chapter in container.chapters()[:MAX_CHAPTERS]:
         ends = [float(chapter[edge] * chapter["time_base"]) - start for edge in ("start", "end")]  # pyright: ignore[reportOperatorIssue]
         if ends[0] < ends[1] and ends[1] > 0:
             chapters.append((max(0.0, ends[0]), ends[1], _clean(chapter["metadata"].get("title", ""))))
     streams = list(container.streams.subtitles)
-    texts = [s for s in streams if s.codec_context is not None and s.codec_context.name in TEXT_SUBTITLES][:MAX_TRACKS]
+    texts = [s for s in streams if s.codec_context is not None and s.codec_context.name in TEXT_SUBTITLES]
+    known, texts = len(texts), texts[:MAX_TRACKS]
     cues: dict[int, list[Span]] = {stream.index: [] for stream in texts}
     if texts:
         for packet in container.demux(*texts):
@@ -82,14 +90,30 @@ def read_extras(container: av.container.InputContainer, picture: int, start: flo
                 cues[packet.stream_index].append((max(0.0, begin), end, text))
     subtitles = [(language_of(stream), cues[stream.index]) for stream in texts if cues[stream.index]]
     facts = {"tags": tags, "language": language_of(container.streams[picture]), "chapters": chapters}
-    lost = len(streams) - len(texts)
-    notes = [f"{lost} subtitle track{'s' * (lost > 1)} made of pictures cannot go over into an mp4."] if lost else []
-    return facts | {"subtitles": subtitles}, notes
+    return facts | {"subtitles": subtitles}, _left_behind(container, known, len(texts))
+
+
+def last_cue_end(facts: dict[str, Any]) -> float:
+    """Seconds from the first picture to the end of the last subtitle that was read."""
+    return max((end for _, cues in facts["subtitles"] for _, end, _ in cues), default=0.0)
+
+
+def _left_behind(container: av.container.InputContainer, texts: int, taken: int) -> list[str]:
+    """Sentences on what does not go over: `taken` of `texts` tracks of text do."""
+    notes, pictures = [], len(container.streams.subtitles) - texts
+    if pictures:
+        notes.append(f"{pictures} subtitle track{'s' * (pictures > 1)} made of pictures cannot go over into an mp4.")
+    if texts > taken:
+        notes.append(f"The file has {texts} subtitle tracks; the first {taken} go over.")
+    if any(stream.disposition & COVERS for stream in container.streams.video):
+        notes.append("The cover picture of the file does not go over.")
+    return notes
 
 
 def language_of(stream: av.stream.Stream) -> str:
-    """The track's language, three letters of ISO 639-2; "" where it is not said."""
-    language = stream.metadata.get("language", "")
+    """The track's language, three letters of ISO 639-2; "" where it is not said, or by two letters of a rare one."""
+    language = re.split("[-_]", stream.metadata.get("language", "").lower())[0]  # de, deu, de-AT
+    language = LANGUAGES.get(language, language)
     return language if re.fullmatch("[a-z]{3}", language) and language != "und" else ""
 
 
@@ -105,7 +129,8 @@ def cue_text(data: bytes, codec: str) -> str:
 
 
 def _clean(text: str) -> str:
-    return "".join(letter for letter in text if letter.isprintable()).strip()[:MAX_LETTERS]
+    """One line of printable letters."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:MAX_LETTERS]
 
 
 class ExtrasWriter:

@@ -167,6 +167,8 @@ def _check_file(source: Path, name: str, limits: Limits) -> None:
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "not an ordinary file"
         raise InputError(f"{name} is {what}; choose a video, photo or sound file.")
+    if not os.access(source, os.R_OK):
+        raise InputError(f"{name} may not be read by this user; give a copy that may.")
     if status.st_size > limits.bytes:
         size, most = status.st_size / 2**20, limits.bytes >> 20
         raise InputError(f"{name} is {size:.0f} MiB large, and the most is {most} MiB; make it shorter or smaller.")
