@@ -169,8 +169,8 @@ class FaceClip(BaseFaceClip):
     own_forecast: np.ndarray | None = None  # [T, SHAPE] speaker's units, of the film's own sound, brought into sync
     offset: FilmOffset | None = None  # between the film's own sound and its lips
     build: BuildInputs = field(default=warped_inputs)
-    _lent: dict[int, dict[int, FaceView]] = field(default_factory=dict, repr=False)  # by shot: views of moments
-    _lending: Lock = field(default_factory=Lock, repr=False)  # frames are pasted in several threads
+    _film_views: dict[int, dict[int, FaceView]] = field(default_factory=dict, repr=False)  # by shot: views of moments
+    _film_views_lock: Lock = field(default_factory=Lock, repr=False)  # frames are pasted in several threads
     _interiors: dict[int, Interior] = field(default_factory=dict, repr=False)  # by shot
 
     @classmethod
@@ -294,9 +294,9 @@ class FaceClip(BaseFaceClip):
         where the head moves, and from the frame itself its own lips leak (measured: docs/training-log.md).
         """
         here, shapes = self.face(frame), np.stack([mouths.target[i], mouths.shown[i]])
-        lent = [(self.face(int(m)), float(s)) for m, s in zip(mouths.moments[i], mouths.shares[i], strict=True) if s]
-        lent.append((self.face(self.open_frame), 0.0))
-        return self.build(here, lent, shapes, here, self._inside(frame, mouths, i))
+        chosen = [(self.face(int(m)), float(s)) for m, s in zip(mouths.moments[i], mouths.shares[i], strict=True) if s]
+        chosen.append((self.face(self.open_frame), 0.0))
+        return self.build(here, chosen, shapes, here, self._inside(frame, mouths, i))
 
     def reference(
         self, view: FaceView, frame: int, mouths: MouthPlan, i: int, warps: MouthWarps | None = None
@@ -305,26 +305,26 @@ class FaceClip(BaseFaceClip):
 
         With the `warps` of its inputs, where they were made."""
         views = self._moments_in_film(int(self.shots[frame]))
-        lent = [(views[int(m)], float(s)) for m, s in zip(mouths.moments[i], mouths.shares[i], strict=True) if s]
-        return reference_mouth(view, lent, mouths.target[i], self._inside(frame, mouths, i), warps)
+        chosen = [(views[int(m)], float(s)) for m, s in zip(mouths.moments[i], mouths.shares[i], strict=True) if s]
+        return reference_mouth(view, chosen, mouths.target[i], self._inside(frame, mouths, i), warps)
 
     def _inside(self, frame: int, mouths: MouthPlan, i: int) -> tuple[Interior, float] | None:
         return (self.interior(int(self.shots[frame])), float(mouths.inside[i])) if mouths.inside[i] else None
 
     def _moments_in_film(self, shot: int) -> dict[int, FaceView]:
         """The moments of a shot as the film shows them. Those of two shots are held, so memory does not grow."""
-        with self._lending:
-            if shot not in self._lent:
+        with self._film_views_lock:
+            if shot not in self._film_views:
                 frames = self.moments[shot]
                 if self.film is None:
                     views = {int(i): self.face(int(i)) for i in frames}
                 else:
                     pictures = zip(frames.tolist(), self.film(frames), strict=True)
                     views = {i: self.in_film(i, image).part(MARGIN).with_lips() for i, image in pictures}
-                while len(self._lent) > 1:
-                    self._lent.pop(next(iter(self._lent)))
-                self._lent[shot] = views
-            return self._lent[shot]
+                while len(self._film_views) > 1:
+                    self._film_views.pop(next(iter(self._film_views)))
+                self._film_views[shot] = views
+            return self._film_views[shot]
 
 
 def _thumbnail(crop: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ def test_the_moment_that_opens_alike_lends_its_mouth() -> None:
     assert not mouths.inside.any()
 
 
-def test_mouths_are_never_lent_from_another_shot() -> None:
+def test_mouths_are_never_taken_from_another_shot() -> None:
     gaps = [*GAPS, *GAPS]
     film = Film(gaps, shots=[0] * 6 + [1] * 6, skins=[110] * 6 + [170] * 6)
     face = film.face()
@@ -105,8 +105,8 @@ def test_what_is_held_of_a_film_does_not_grow_with_it() -> None:
     mouths = face.plan_mouths(np.arange(60), units(face, [5.0] * 60))
     for i in range(60):
         face.reference(face.in_film(i, film.frame(i)), i, mouths, i)
-        assert len(face._lent) <= 2
-    held = [view.image for views in face._lent.values() for view in views.values()]
+        assert len(face._film_views) <= 2
+    held = [view.image for views in face._film_views.values() for view in views.values()]
     assert sum(image.nbytes for image in held) <= 2 * 5 * film.frame(0).nbytes
     assert len(film.read) == 60  # each shot's moments were read once
 
