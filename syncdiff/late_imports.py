@@ -1,11 +1,12 @@
 """Imports of large libraries without the parts that are not used here; those load at their first use.
 
 Loading diffusers takes 0.9 s of CPU so, and 3.0 s with torch's compiler and scipy's statistics; mediapipe 0.4 s, and
-0.9 s with matplotlib.
+0.9 s with matplotlib. Scipy's integrals and a list of all installed files would take 0.9 s more.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -58,9 +59,19 @@ def without_compiler() -> AbstractContextManager[None]:
     return put_off(compiler)
 
 
+@contextmanager
+def _no_packages_listed() -> Iterator[None]:
+    """Inside, no installed files are listed, which diffusers does with all of them for three optional packages."""
+    before, importlib.metadata.packages_distributions = importlib.metadata.packages_distributions, dict
+    try:
+        yield
+    finally:
+        importlib.metadata.packages_distributions = before
+
+
 def load_diffusers() -> None:
     """Load the parts of diffusers that are used; call it before any other import of diffusers."""
-    with without_compiler(), put_off("scipy.stats"):
+    with without_compiler(), put_off("scipy.stats", "scipy.integrate"), _no_packages_listed():
         from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel, VQModel  # noqa: F401
 
 

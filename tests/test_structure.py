@@ -24,15 +24,19 @@ from syncdiff.job import Job
 from syncdiff.faces.mediapipe_backend import MediapipeDetector
 Job.ready()
 MediapipeDetector().__exit__()
-unused = ("torch._dynamo", "scipy.stats", "matplotlib", "gradio", "skimage")
+unused = ("torch._dynamo", "scipy.stats", "scipy.integrate", "matplotlib", "gradio", "skimage")
 print([m for m in unused if m in sys.modules])
-import matplotlib.pyplot, mediapipe, scipy.stats, torch
+import diffusers, importlib.metadata, matplotlib.pyplot, mediapipe, scipy.stats, torch
 from mediapipe.python.solutions.drawing_utils import plt
 print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item(), scipy.stats.norm.cdf(0),
       plt.plot is matplotlib.pyplot.plot, mediapipe.tasks.vision.FaceLandmarker.__name__)
+multistep = diffusers.LMSDiscreteScheduler()  # its coefficients are integrals
+multistep.set_timesteps(5)
+print(round(multistep.get_lms_coefficient(1, 2, 0) / float(multistep.sigmas[3] - multistep.sigmas[2]), 3),
+      "numpy" in importlib.metadata.packages_distributions())
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "2.0 0.5 True FaceLandmarker"]
+    assert done.stdout.splitlines() == ["[]", "2.0 0.5 True FaceLandmarker", "1.0 True"]
 
 
 def test_every_public_name_exists() -> None:

@@ -87,7 +87,7 @@ def read_schedule(folder: Path) -> DDIMScheduler | LCMScheduler:
     try:
         named = DDIMScheduler.load_config(folder, local_files_only=True)
         kind = LCMScheduler if cast(dict, named).get("_class_name") == "LCMScheduler" else DDIMScheduler
-        with put_off("scipy.stats"):  # it loads all schedulers that could take its place
+        with put_off("scipy.stats", "scipy.integrate"):  # it loads all schedulers that could take its place
             return cast(DDIMScheduler | LCMScheduler, kind.from_pretrained(folder, local_files_only=True))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(folder, _cause(error), f"scheduler_config.json in {folder}") from error
