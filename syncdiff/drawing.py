@@ -103,7 +103,7 @@ class Drawing:
                 image = frame.rgb()
                 patch = self._marked(plan, i, drawn, image, mark)
                 patch.apply(image)
-                judged.result[i] = crops.cut(image, judged.to_frame[at])  # what the visitor gets is what is scored
+                judged.result[i] = self._judged(image, at)
             return i, frame, patch
 
         def paste(start: int, drawn: dict[int, DrawnFrame], stopped: Callable[[], bool]) -> None:
@@ -132,6 +132,15 @@ class Drawing:
                     yield Progress("drawing", generated + written, total)
             while writer.pending():
                 yield Progress("drawing", len(plan) * steps + written, total)
+
+    def _judged(self, image: np.ndarray, at: int) -> np.ndarray:
+        """The crop of a finished frame: what the visitor gets is what is scored. `at`: its source frame."""
+        to_frame = self.judged.to_frame[at]
+        if not self.generator.upright:  # its patch may be larger than the window
+            return crops.cut(image, to_frame)
+        crop = self.judged.source[at]
+        crop[crops.WINDOW] = crops.cut(image, to_frame, crops.WINDOW)[crops.WINDOW]
+        return crop
 
     def _preview(self, plan: FramePlan, step: GeneratorStep) -> np.ndarray | None:
         """The crop as it stands, without the stripes where it reaches beyond the picture."""

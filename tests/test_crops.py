@@ -170,6 +170,14 @@ def test_cut_of_a_large_face_does_not_alias() -> None:
     assert np.abs(crop.astype(float) - 127.5).max() < 6
 
 
+def test_a_part_of_a_crop_is_what_the_whole_has_there():
+    image = np.random.default_rng(0).integers(0, 256, (400, 500, 3), dtype=np.uint8)
+    for matrix in (similarity(2.7, 12, 60, 20), similarity(4, -5, -90, -60), similarity(1.1, 30, 300, 200)):
+        whole, some = cut(image, matrix), cut(image, matrix, WINDOW)
+        assert (some[WINDOW] == whole[WINDOW]).all()
+        assert (some != whole).any() == (matrix[0, 0] > 1.5)  # the rest is not filtered
+
+
 def test_cut_beyond_the_frame_repeats_its_edge() -> None:
     image = pattern(200, 300)
     crop = cut(image, similarity(1, 0, -40, 150))
