@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Generator
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -121,8 +121,7 @@ class Job:
         ):
             video, original = beside / "result.mp4", beside / "source.mp4"
             with watch.stage("reading"):
-                clip = yield from _staged("reading", read_upright(face, folder), until=50)
-                speech = yield from _staged("reading", read_speech(voice, folder), since=50)
+                clip, speech = yield from _read(face, voice, folder)
                 line = timeline(clip, speech, options.tail)
             with watch.stage("finding the face"):
                 track = yield from _track(clip, finder, options.face)
@@ -255,6 +254,15 @@ def _staged(
 ) -> Generator[Progress, None, Value]:
     """Fractions 0..1 -> Progress from `since` to `until` percent of a stage."""
     return adapted(steps, lambda fraction: Progress(stage, since + round((until - since) * fraction), 100))
+
+
+def _read(face: str | Path, voice: str | Path, folder: Path) -> Generator[Progress, None, tuple[Clip, Speech]]:
+    """Film and voice, decoded side by side, each by a process of its own."""
+    with closing(read_upright(face, folder)) as film, closing(read_speech(voice, folder)) as sound:
+        next(film)  # until its process has begun
+        next(sound)
+        clip = yield from _staged("reading", film, until=50)
+        return clip, (yield from _staged("reading", sound, since=50))
 
 
 def _finder(generator: FaceGenerator) -> tuple[Backend, tuple[str, ...]]:

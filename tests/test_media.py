@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -341,6 +342,10 @@ def test_reading_tells_how_far_it_is_and_can_be_stopped(tmp_path: Path) -> None:
     steps = read_clip(path, job)
     next(steps)
     assert list(job.iterdir())
+    begun = time.monotonic()
+    while not list(job.rglob("times.npy")) and time.monotonic() < begun + 60:
+        time.sleep(0.02)
+    assert list(job.rglob("times.npy"))  # written at the end: decoding goes on while nobody asks
     steps.close()
     assert not list(job.iterdir())
 

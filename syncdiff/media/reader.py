@@ -106,6 +106,7 @@ def _intake(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd=home, env=environment
             )
         try:
+            yield 0.0  # the process works on while the caller does other things
             facts = yield from _listen(process, name, home, limits)
         finally:
             process.kill()
