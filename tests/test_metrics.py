@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from syncdiff.diffusion.schedule import compact_schedule
-from syncdiff.evaluation import drift, metrics
+from syncdiff.evaluation import ablate, drift, metrics
 from syncdiff.evaluation.baselines import Regressor, SourceClip, draw, frozen, left_alone, warped_by
 from syncdiff.evaluation.reports import table
 from syncdiff.generator import CompactGenerator
@@ -83,6 +83,16 @@ def test_a_network_that_has_learned_nothing_draws_the_warped_mouth(head):
     warped = warped_by(SimpleNamespace(speech=speech))(head, head.sound)
     assert np.abs(drawn.astype(int) - warped).max() <= 1
     assert (warped != head.crops).any()
+
+
+def test_a_row_of_the_ablation_without_the_warp_shows_nothing_of_it(head):
+    head.crops[:, 85:99, 55:73] = np.arange(0, 250, 10)[:, None, None, None]  # a mouth that differs in every frame
+    net, speech = Denoiser(widths=(16, 32, 64), speech_width=32).eval(), SpeechEncoder(width=32, layers=1).eval()
+    for name, warped in (("random + bottlenecked previous", False), ("as the product", True)):
+        make = ablate.drawn_by_row(ablate.ROWS[name], net, speech)  # has learned nothing: it draws what it was given
+        one, other = make(head, head.sound), make(head, head.sound[::-1].copy())
+        assert (one != head.crops).any()
+        assert (one != other).any() == warped, name
 
 
 def test_table_averages_over_clips_that_have_a_figure_and_over_groups_of_sets():

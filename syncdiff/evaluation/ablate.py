@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from syncdiff.audio.mel import MELS
-from syncdiff.conditioning import FrameInputs
+from syncdiff.conditioning import FrameInputs, warped_inputs
 from syncdiff.devices import best_device
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.evaluation.baselines import Method, Regressor, SourceClip, draw
@@ -148,7 +148,8 @@ def drawn_by_row(row: Row, denoiser: Denoiser, encoder: SpeechEncoder) -> Method
     generator = CompactGenerator(cast(Denoiser, net.eval()), encoder, compact_schedule())
 
     def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
-        return draw(generator, replace(clip, build=row.preset.build), sound, row.steps)
+        build = row.preset.build
+        return draw(generator, replace(clip, build=build), sound, row.steps, whole=build is not warped_inputs)
 
     return make
 

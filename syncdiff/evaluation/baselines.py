@@ -87,13 +87,20 @@ def drawn_by(pipe: SyncDiffPipeline, options: SampleOptions) -> Method:
     return lambda clip, sound: draw(cast(CompactGenerator, pipe.generator()), clip, sound, options.steps, options.seed)
 
 
-def draw(generator: CompactGenerator, clip: SourceClip, sound: np.ndarray, steps: int, seed: int = 0) -> np.ndarray:
-    """The clip's crops [T, S, S, 3] with its mouth redrawn to a sound [N], pasted as the product pastes it."""
+def draw(
+    generator: CompactGenerator, clip: SourceClip, sound: np.ndarray, steps: int, seed: int = 0, *, whole: bool = False
+) -> np.ndarray:
+    """The clip's crops [T, S, S, 3] with its mouth redrawn to a sound [N], pasted as the product pastes it.
+
+    The product adds what a crop differs by to its own warped reference. A network that saw another reference is pasted
+    `whole`: else that warp would show the lips that this network did not draw.
+    """
     plan, speech, out = clip.plan_for(generator), generator.encode(sound), clip.crops.copy()
     for start in range(0, len(out), CHUNK):
         for step in generator.generate(plan, speech, start, steps=steps, seed=seed):
             for i, frame in (step.finished or {}).items():
-                frame.paste(clip.crops[i], frame.crop).apply(out[i])
+                patch = paste(out[i], frame.crop, UPRIGHT) if whole else frame.paste(clip.crops[i], frame.crop)
+                patch.apply(out[i])
     return out
 
 
