@@ -79,6 +79,21 @@ def test_a_faded_frame_keeps_its_contrast(subtests) -> None:
             np.testing.assert_allclose(lit, whole, atol=3 / share)
 
 
+def test_a_frame_under_white_keeps_its_contrast(subtests) -> None:
+    """A fade to white: brighter, with less contrast, where more light has more."""
+    for share in [0.7, 0.5, 0.25]:
+        with subtests.test(share=share):
+            clear, moment = (
+                FaceView(np.rint(each.image * (1, 0.8, 0.7)).astype(np.uint8), each.to_image, each.points)
+                for each in (view(2, skin=140, gap=6), view(2, skin=140, gap=8))
+            )
+            pale = np.rint(clear.image * share + 255 * (1 - share)).astype(np.uint8)
+            white = FaceView(pale, clear.to_image, clear.points)
+            wanted = lip_shape(moment.points)
+            whole, made = (reference_mouth(frame, [(moment, 1.0)], wanted).pixels for frame in (clear, white))
+            np.testing.assert_allclose(made, whole * share + 255 * (1 - share), atol=4)
+
+
 def test_a_mixture_keeps_the_detail_of_its_pictures() -> None:
     frame = view(2, gap=6)
     moments = []

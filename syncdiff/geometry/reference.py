@@ -34,6 +34,7 @@ UPRIGHT = np.eye(2, 3)
 LIGHT = 24  # px that the mask's width is reduced to where light is compared
 FINE = 1.5  # crop px, standard deviation: detail finer than this is what a mixture of pictures loses
 FADED = (0.1, 0.25)  # log of the ratio of two brightnesses: below, light is added; above, the mouth is scaled
+LEAST_SPREAD = 4.0  # levels, standard deviation of skin over pixels and channels: plainer skin does not tell a fade
 SAMPLED = 2.0  # samples per crop px, at least, from which fields and masks are enlarged
 
 BESIDE = 14.0  # crop px beside the corners of a mouth that it is sampled from, at the most
@@ -117,7 +118,7 @@ class Reference:
 
     pixels: np.ndarray  # [h, w, 3] uint8
     warps: MouthWarps
-    gain: float = 1.0  # how much brighter its surroundings are than those of the moments (see `_gain`)
+    gain: float = 1.0  # contrast of its surroundings over that of the moments (see `_gain_and_light`)
 
     @property
     def contours(self) -> LipContours:
@@ -206,19 +207,19 @@ def reference_mouth(
         return Reference(around, warps)
     share, skin, here = place.enlarged(warps.mask, part), around[part], place.grid(part)
     ring = _three((share > 0.02) & (share < 0.7))
-    mouth, dimmed = np.zeros(skin.shape, np.float32), 0.0
+    mouth, dimmed, veil = np.zeros(skin.shape, np.float32), 0.0, 0.0
     for (view, own), field in zip(mouths, warps.lips, strict=True):
         picture = _sampled(view, field, frame, place, here, part)
-        gain, light = _gain_and_light(skin, picture, ring)
+        gain, white, light = _gain_and_light(skin, picture, ring)
         mouth += cv2.addWeighted(picture, own * gain, light, own, 0, dtype=cv2.CV_32F)
-        dimmed += own * gain
+        dimmed, veil = dimmed + own * gain, veil + own * white
     if len(mouths) > 1:
         mouth = _with_detail(mouth, [own for _, own in mouths], frame.scale)
     if interior is not None and interior[1] > 0:
         inverse = np.linalg.inv(frame.to_image[:, :2].astype(np.float64))
         crop = ((here - frame.to_image[:, 2]) @ inverse.T).astype(np.float32)
         drawn, alpha = interior[0].draw(warps.contours, frame.yaw, crop, frame.to_image, here[0, 0])
-        mouth += (dimmed * drawn - mouth) * (alpha * interior[1])[..., None]
+        mouth += (dimmed * drawn + veil - mouth) * (alpha * interior[1])[..., None]
     change = cv2.multiply(cv2.subtract(mouth, skin, dtype=cv2.CV_32F), _three(share))
     around[part] = cv2.add(skin, change, dtype=cv2.CV_8U)
     return Reference(around, warps, dimmed)
@@ -260,7 +261,7 @@ def _sampled(
     return cv2.remap(image, at, None, kernel, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def _gain_and_light(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> tuple[float, np.ndarray]:
+def _gain_and_light(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> tuple[float, float, np.ndarray]:
     """What gives a mouth the light that its surroundings have in the ring, where both show the same skin.
 
     Args:
@@ -269,15 +270,25 @@ def _gain_and_light(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> 
 
     Returns:
         What to multiply the mouth by, where the two differ much in brightness: a fade scales contrast too, which adding
-        light alone would leave too strong in a dark frame. And what then to add: levels [h, w, 3], smooth.
+        light alone would leave too strong. How much white then lies over all, levels, as in a fade to white. And what
+        to add: levels [h, w, 3], smooth, the white among it.
     """
     height, width = ring.shape[:2]
     small = (LIGHT, max(4, round(LIGHT * height / width)))
     seen = [cv2.multiply(picture, ring, dtype=cv2.CV_32F) for picture in (around, mouth)]
-    here, there = (sum(cv2.sumElems(picture)) + 1.0 for picture in seen)
-    apart = np.log(here / there)
+    count = max(1.0, 3 * float(ring[..., 0].sum()))
+    here, there = (sum(cv2.sumElems(picture)) / count + 1e-3 for picture in seen)
+    contrast = apart = np.log(here / there)
+    if apart > 0:  # by more light, which spreads the skin's levels and colours, or by white, which narrows them
+        own, other = (
+            max(cv2.norm(picture) ** 2 / count - level**2, 0.0) ** 0.5
+            for picture, level in zip(seen, (here, there), strict=True)
+        )
+        if other > LEAST_SPREAD:
+            contrast = np.clip(np.log(max(own, 0.1) / other), np.log((256 - here) / (256 - there)), apart)
     low, high = FADED
-    gain = float(np.exp(apart * np.clip((abs(apart) - low) / (high - low), 0, 1)))
+    change = float(np.clip((abs(apart) - low) / (high - low), 0, 1))
+    gain = float(np.exp(contrast * change))
     light = cv2.addWeighted(seen[0], 1.0, seen[1], -gain, 0)
     total, share = (
         cv2.GaussianBlur(
@@ -285,7 +296,8 @@ def _gain_and_light(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> 
         )
         for x in (light, ring)
     )
-    return gain, cv2.resize(total / (share + 1e-3), (width, height), interpolation=cv2.INTER_LINEAR)
+    smooth = cv2.resize(total / (share + 1e-3), (width, height), interpolation=cv2.INTER_LINEAR)
+    return gain, change * max(0.0, here - gain * there), smooth
 
 
 def _with_detail(mixture: np.ndarray, shares: Sequence[float], scale: float) -> np.ndarray:
