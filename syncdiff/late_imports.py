@@ -1,12 +1,14 @@
 """Imports of large libraries without the parts that are not used here; those load at their first use.
 
 Loading diffusers takes 0.9 s of CPU so, and 3.0 s with torch's compiler and scipy's statistics; mediapipe 0.4 s, and
-0.9 s with matplotlib. Scipy's integrals and a list of all installed files would take 0.9 s more.
+0.9 s with matplotlib. Scipy's integrals and a list of all installed files would take 0.9 s more. On a busy machine
+gradio takes 2.6 s, and 5.8 s with pandas and its stub files.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -80,3 +82,22 @@ def load_mediapipe() -> None:
     plots = _Later("matplotlib.pyplot")
     with put_off(_Later("matplotlib", pyplot=plots), plots):
         from mediapipe.python.solutions import face_detection  # noqa: F401
+
+
+def load_gradio() -> None:
+    """Load gradio without pandas, and without the stub files that it writes into its own folder for each component.
+
+    gradio 6.31 reads, parses and compares the source of every component class for them at each start."""
+    getfile = inspect.getfile
+
+    def no_file(made: Any) -> str:
+        if isinstance(made, type) and made.__module__.startswith("gradio."):
+            raise OSError("no stub for this class")  # gradio's `create_or_modify_pyi` then leaves it alone
+        return getfile(made)
+
+    inspect.getfile = no_file
+    try:
+        with put_off("pandas"):
+            import gradio  # noqa: F401
+    finally:
+        inspect.getfile = getfile

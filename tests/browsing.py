@@ -82,11 +82,14 @@ def visit(browser) -> Iterator[Callable]:
     """Opens an address in a fresh browser profile; fails the test if the page called a foreign host or broke."""
     contexts, hosts, broken = [], set(), []
 
-    def open_page(url: str, width: int = 1280, height: int = 900, scheme: str = "light"):
+    def open_page(
+        url: str, width: int = 1280, height: int = 900, scheme: str = "light", motion: str = "reduce"
+    ):  # three clips that play all the time would be the most of a test's work
         context = browser.new_context(
             viewport={"width": width, "height": height},
             permissions=["microphone", "clipboard-read", "clipboard-write"],
             color_scheme=scheme,
+            reduced_motion=motion,
         )
         context.set_default_timeout(60_000)
         contexts.append(context)

@@ -45,6 +45,17 @@ def write_video(
     return path
 
 
+def write_recording(path: Path, frames: int = 15) -> Path:
+    """A webm whose header tells no length, as a browser's recorder makes it, 320x180 at 25 fps."""
+    with av.open(str(path), "w", format="webm", options={"live": "1"}) as container:
+        video = container.add_stream("libvpx", rate=RATE, width=320, height=180, pix_fmt="yuv420p")
+        for n in range(frames):
+            frame = av.VideoFrame.from_ndarray(face(n, frames, (200, 190, 180)), format="rgb24")
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+    return path
+
+
 def face(n: int, frames: int, colour: tuple[int, int, int]) -> np.ndarray:
     """Frame n of `frames`: uint8 [180,320,3]."""
     y, x = np.mgrid[:180, :320]

@@ -46,31 +46,49 @@ def test_axe_finds_nothing_serious_in_any_state(serve, visit, files, width, sche
 
 
 @pytest.mark.browser
-def test_the_keyboard_alone_leads_from_the_first_step_to_a_video(serve, visit) -> None:
-    pipe = FakePipeline()
+def test_the_keyboard_alone_leads_to_a_video_and_the_end_is_announced(serve, visit) -> None:
+    pipe = FakePipeline(steps=20, pause=0.02)
     tab = visit(serve(pipe))
+    tab.evaluate("""() => {
+        window.rewritten = 0;
+        const live = document.querySelectorAll(".view [aria-live], .view [role=status]");
+        const watcher = new MutationObserver(() => window.rewritten++);
+        for (const place of live) watcher.observe(place, { childList: true, subtree: true });
+    }""")
     seen: list[str] = []
 
     def forward_to(words: str) -> None:
         for _ in range(60):
             tab.keyboard.press("Tab")
-            seen.append(
-                tab.evaluate("((e) => e.innerText || e.ariaLabel || e.parentElement.innerText)(document.activeElement)")
-            )
+            seen.append(tab.evaluate(FOCUSED))
             if words in seen[-1]:
                 return
         raise AssertionError(f"{words} cannot be reached: {seen}")
 
-    forward_to("Speaker 1")
-    tab.keyboard.press("Enter")
-    tab.wait_for_selector("#face video")
-    forward_to("By the river")
-    tab.keyboard.press("Enter")
-    tab.wait_for_selector("#voice .timestamps, #voice #waveform")
+    for words, there in (
+        ("Speaker 1", "#face video"),
+        ("By the river", "#voice .timestamps, #voice #waveform"),
+    ):
+        forward_to(words)
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector(there)
     forward_to("Make it speak")
     tab.keyboard.press("Enter")
+    focused = "document.activeElement.id || document.activeElement.dataset.part"
+    assert wait_for(lambda: tab.evaluate(focused) == "cancel")  # the pressed button is gone, and the focus is not lost
     tab.wait_for_selector(SHOWN.format("done"))
+    assert wait_for(lambda: tab.evaluate(focused) == "verdict")
+    assert "ready" in tab.inner_text("[data-part=said]")
+    assert tab.evaluate("window.rewritten") < 10
+    assert tab.locator("[role=tablist]:not([aria-label])").count() == 0
     assert [path.name for path in pipe.calls[0][:2]] == ["speaker-1.mp4", "voice-river.wav"]
+
+    pipe.pause = 0.2
+    tab.focus("#run")
+    tab.keyboard.press("Enter")
+    assert wait_for(lambda: tab.evaluate(focused) == "cancel")
+    tab.keyboard.press("Enter")
+    assert wait_for(lambda: tab.evaluate(focused) == "run")
 
 
 @pytest.mark.browser
@@ -126,15 +144,23 @@ def test_a_link_fills_the_form_and_a_copied_link_does_it_again(serve, visit) -> 
     tab.wait_for_selector("[data-part=message]:has-text('nobody')")
     assert tab.is_visible("#run")
 
+    # What was chosen before the answer came is newer than the link, and a press waits for it.
+    held, holding = [], [True]
 
-@pytest.mark.browser
-def test_the_costs_follow_the_files_and_the_slider_its_marks(serve, visit) -> None:
-    tab = visit(serve(FakePipeline()))
-    before = tab.inner_text("#preset")
-    tab.locator(".pick-row >> text=By the river").click()
-    assert wait_for(lambda: tab.inner_text("#preset") != before)
-    tab.locator("#preset >> text=Slow").click()
-    assert wait_for(lambda: tab.input_value("#steps input[type=number]") == "4")
-    tab.fill("#steps input[type=number]", "1")
+    def hold(route) -> None:
+        (held.append if holding else lambda other: other.continue_())(route)
+
+    tab.route("**/gradio_api/run/**", hold)
+    tab.goto(f"{url}?example=speaker-2&preset=slow&seed=7")
+    tab.locator(".pick-row >> text=Speaker 3").click()
+    assert wait_for(lambda: bool(held))
+    tab.fill("#steps input[type=number]", "3")
     tab.keyboard.press("Tab")
-    tab.wait_for_selector("#preset [aria-pressed=true]:has-text('Standard')")
+    press(tab, "#run", "waiting")
+    holding.clear()
+    for answer in held:
+        answer.continue_()
+    tab.wait_for_selector(SHOWN.format("done"))
+    face, voice, _, options = pipe.calls[2]
+    assert (face.name, voice.name, options.steps, options.seed) == ("speaker-3.mp4", "voice-white.wav", 3, 7)
+    assert "ready" not in tab.evaluate("seen")

@@ -8,12 +8,38 @@ function faces(looked, video, photo, found) {
   return [found, looked].find((one) => one?.of === key) ?? { of: "", label: "", items: [] };
 }
 
-// The presets as marks on the slider.
+// The presets as marks on the slider, and what they cost for the files and settings that are there now.
 function marks(row, steps) {
   return { ...row, chosen: String(steps) };
 }
+function costs(found, row, steps, ...now) {
+  return marks(JSON.stringify(found.of) === JSON.stringify(now) ? found : row, steps);
+}
 
 const update = (changed) => ({ __type__: "update", ...changed });
+
+// Examples lie in the rows of picks: [file, nothing in the other slot, the tab of the slot].
+const file_of = (row, key) => row.items.find((item) => item.key === key)?.file ?? null;
+const pick = (row, key, tab) => [file_of(row, key), null, update({ selected: tab })];
+function pair(cancelled, faces, voices) {
+  if (cancelled) return Array(6).fill(undefined);
+  return [...pick(faces, window.example, "video"), ...pick(voices, window.example, "sound")];
+}
+
+// What a link asks for. What was touched before the answer came is newer than the link, and so is a press.
+function link(asked, seen, faces, voices, began, video, photo, sound, film, ...settings) {
+  if (!asked) return Array(9).fill(undefined);
+  const free = (part, ...files) => {
+    const step = document.querySelector(part)?.closest(".step");
+    return !files.some(Boolean) && !window.arriving(step) && !step?.querySelector("[aria-busy]");
+  };
+  const face = asked.face && free("#face", video, photo) ? file_of(faces, asked.face) : undefined;
+  const voice = asked.voice && free("#voice", sound, film) ? file_of(voices, asked.voice) : undefined;
+  const [steps, ...others] = settings.map((now, i) => (asked.turned && now === began[i] ? asked.turned[i] : now));
+  const range = { value: steps, maximum: Math.max(asked.most ?? 0, steps) }, labelled = others.at(-1);
+  const promise = labelled === settings.at(-1) ? {} : { visible: !labelled };
+  return [face, voice, update(range), ...others, update(promise), seen.state === "empty" ? asked.view : seen];
+}
 const buttons = (running) => [!running, !running, running].map((visible) => update({ visible }));
 const TOO_MANY = {
   state: "error", title: "This did not work", message: "Too many people are here, or the connection broke. Please try once more.",
@@ -21,7 +47,7 @@ const TOO_MANY = {
 
 // A press is seen at once, before any server has answered: nobody has to press twice.
 function begin_run() {
-  const message = coming() ? "Your files are still uploading. It starts as soon as they are here." : "";
+  const message = coming() ? "Your files are still on their way. It starts as soon as they are here." : "";
   return [{ state: "waiting", message }, ...buttons(true)];
 }
 // What is still uploading is not waited for any more. A run that began gives the buttons back when it has ended: another

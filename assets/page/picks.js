@@ -1,6 +1,7 @@
-// A row of buttons: `props.value` is {label, note, items: [{key, label, poster, hint, cost}], chosen}. A click tells the key.
+// A row of buttons: `props.value` is {label, note, items: [{key, label, poster, hint, cost, file}], chosen}. A click notes
+// the key there: as `chosen`, one of what is there already, or as `picked`, whose file fills the slot.
 const row = element.querySelector(".picks");
-const uploading = () => row.closest(".step")?.querySelector(".uploading");
+const uploading = () => window.arriving(row.closest(".step"));
 let newest = 0;
 
 function show() {
@@ -25,18 +26,15 @@ function show() {
   buttons[focused]?.focus();
 }
 
-// A choice among what is there is made here. A pick that brings a file is answered by the server; while an upload of
-// the same step is on its way it waits, for what was chosen last shall stay.
+// While an upload of the same step is on its way, a pick waits: what was chosen last shall stay.
 async function pick(key) {
-  if (props.value.chosen !== undefined) {
-    props.value = { ...props.value, chosen: key };
-    show();
-    return setTimeout(() => trigger("click", { key }));  // when gradio has the new value
-  }
-  const mine = ++newest;
-  row.ariaBusy = "true";  // until the server has answered: see `settled` in syncdiff/web/build.py
-  while (uploading()) await new Promise((done) => setTimeout(done, 100));
-  if (mine === newest) trigger("click", { key });
+  const chooses = props.value.chosen !== undefined, mine = ++newest;
+  if (!chooses) row.ariaBusy = "true";  // until the slot is filled: see `fill_in` in syncdiff/web/build.py
+  while (!chooses && uploading()) await new Promise((done) => setTimeout(done, 100));
+  if (mine !== newest) return;
+  props.value = { ...props.value, [chooses ? "chosen" : "picked"]: key };
+  if (chooses) show();
+  setTimeout(() => trigger("click", { key }));  // when gradio has the new value
 }
 watch("value", show);
 show();

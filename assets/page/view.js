@@ -32,6 +32,7 @@ const states = {
     part("todo").textContent = value.todo;
   },
   waiting(value) {
+    part("turn-title").textContent = value.message ? "Waiting" : "Starting";
     part("turn").textContent = value.message;
   },
   running(value) {
@@ -117,13 +118,34 @@ function point(id) {
   place.classList.add("wanted");
   if (!place.offsetParent) place.closest("#advanced")?.querySelector("button").click();
   setTimeout(() => {
-    place.scrollIntoView({ behavior: "smooth", block: "center" });
+    const bar = document.querySelector("#begin"), { top, bottom } = place.getBoundingClientRect();
+    const end = bar.contains(place) ? innerHeight : bar.getBoundingClientRect().top;  // the bar lies over what is below
+    if (top < 0 || bottom > end) place.scrollIntoView({ behavior: "smooth", block: "center" });
     place.querySelector("input, button")?.focus({ preventScroll: true });
   }, 50);
 }
 
-// Whether something that was given is not on the server yet: gradio marks an upload, a pick is busy until it is answered.
-window.coming = () => Boolean(document.querySelector("#inputs .uploading, #inputs [aria-busy]"));
+// What gradio sends without a mark in the page, such as a face that was trimmed, is counted on its way.
+let sending = 0;
+const ask = window.fetch;
+window.fetch = async (...request) => {
+  const sends = /\/upload(\?|$)/.test(request[0]?.url ?? request[0]);
+  sending += sends;
+  try {
+    return await ask(...request);
+  } finally {
+    setTimeout(() => (sending -= sends), 200);  // when it stands in the form
+  }
+};
+
+// Whether something is not here yet: gradio marks an upload, and trimming by locking its scissors; a pick is busy until its
+// slot is filled; a link in the address is answered by the server.
+window.linking ??= location.search.length > 1;
+window.arriving = (place) => Boolean(place?.querySelector(".uploading, [aria-label^='Trim video']:disabled"));
+window.coming = () => {
+  const form = document.querySelector("#inputs");
+  return window.linking || sending > 0 || window.arriving(form) || Boolean(form?.querySelector("[aria-busy]"));
+};
 
 // The second click of a double click would press Cancel, which has taken the button's place, or begin a second run.
 document.addEventListener("click", (event) => {
@@ -139,11 +161,11 @@ new MutationObserver((changes) => {
   }
 }).observe(document.body, { childList: true, subtree: true });
 
-// A file that the browser cannot play, or a recording without a length, has no time to show: gradio writes NaN:NaN.
+// A player shows a time once it has one: before, or where a recording has no length, gradio writes NaN:NaN.
 for (const happened of ["loadedmetadata", "durationchange", "emptied", "error"]) {
   document.addEventListener(happened, ({ target }) => {
     if (target.matches?.("#inputs video, #check video")) {
-      target.closest(".block")?.classList.toggle("timeless", !Number.isFinite(target.duration));
+      target.toggleAttribute("data-timed", Number.isFinite(target.duration));
     }
   }, true);
 }
@@ -177,7 +199,10 @@ part("offered").replaceChildren(...props.offered.map((item) => {
     card.classList.add("clip");
   } else if (item.poster) card.append(Object.assign(new Image(200, 200), { src: item.poster, alt: "" }));
   card.append(...all("span", [item.label]));
-  card.addEventListener("click", () => trigger("click", { key: item.key }));
+  card.addEventListener("click", () => {
+    window.example = item.key;
+    trigger("click", { key: item.key });
+  });
   return card;
 }));
 
@@ -185,7 +210,7 @@ for (const place of document.querySelectorAll(".here")) place.textContent = loca
 
 // --- for those who hear the page ----------------------------------------------------------------------------------------
 const SAID = {
-  waiting: (value) => value.message || "Waiting for your turn.",
+  waiting: (value) => value.message || "Starting.",
   running: (value) => `${value.stage}. ${value.left}.`,
   looking: () => "Redrawing one frame.",
   trial: () => "One frame is redrawn.",

@@ -1,16 +1,26 @@
-"""The page: a pipeline in, a gradio page out. Arranges parts and passes files on; knows nothing of media or networks.
+"""The page: a pipeline in, a gradio page out. Arranges parts and passes files on; no code for media or networks.
 
-build     the form, the view beside it, what happens when   launch    how the page is served
-form      the parts of the form                             views     what the view is told
-runs      one request in a private folder                   queue     whose turn it is
-pace      how long a run takes                              links     settings <-> a short address
-examples  what lies in assets/examples                      check     the second tab: label, mark and note of any video
-programs  the same for programs: named endpoints, MCP
+build          the form, the view beside it, what happens when
+components     the parts of the form
+view_state     what the view shows
+jobs           one request in a private folder
+queue          whose turn it is
+eta            how long a run takes
+share_links    settings <-> a short address
+examples       what lies in assets/examples
+verify_tab     the second tab: label, mark and note of any video
+api            the same for programs: named endpoints, MCP
+syncnet_fetch  SyncNet's file, in the background
+middleware     what stands before gradio
+launch         how the page is served
 
 What a run shows is drawn by assets/page/ from one dict.
 """
 
-from syncdiff.web.build import build_page
-from syncdiff.web.launch import launch_options, wrap_zero_gpu
+from syncdiff.late_imports import load_gradio
+
+load_gradio()
+from syncdiff.web.build import build_page  # noqa: E402 -- gradio is loaded first
+from syncdiff.web.launch import launch_options, wrap_zero_gpu  # noqa: E402
 
 __all__ = ["build_page", "launch_options", "wrap_zero_gpu"]

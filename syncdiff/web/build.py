@@ -26,7 +26,7 @@ from syncdiff.web import view_state
 from syncdiff.web.api import add_endpoints
 from syncdiff.web.components import MOST_STEPS, PAGE, WHAT, Form, build_form
 from syncdiff.web.eta import RATE, USUAL, in_words
-from syncdiff.web.examples import ASSETS, DOCUMENTS, examples, poster, recognise
+from syncdiff.web.examples import ASSETS, DOCUMENTS, EXAMPLES, examples, poster, recognise
 from syncdiff.web.jobs import (
     KEPT,
     JobRequest,
@@ -62,6 +62,7 @@ BROWSER: dict[str, Any] = {"api_visibility": "private"}  # no server is asked
 def build_page(run_job: Runner, look: Preview, syncnet: object = "") -> gr.Blocks:
     """The page over one job runner. syncnet: its str() says at any moment why SyncNet's scores are missing."""
     desk = JobService(run_job, look)
+    gr.set_static_paths(EXAMPLES)  # a slot may hold an example where it lies: see `components.as_file`
     with Page(title="syncdiff", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
         gr.HTML(f"<h1>syncdiff</h1><p>{WHAT}</p>", elem_id="head")
         with gr.Tabs(elem_id="rooms"):
@@ -120,17 +121,14 @@ def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
     for one, other in ((video, photo), (photo, video), (sound, film), (film, sound)):
         one.input(None, None, other, js="() => null", **BROWSER)
 
-    def take_face(event: gr.EventData) -> tuple:
-        return str(examples()[event.key].face), None, gr.Tabs(selected="video")
-
-    def take_voice(event: gr.EventData) -> tuple:
-        return str(examples()[event.key].voice), None, gr.Tabs(selected="sound")
-
-    for row, take, parts in (
-        (form.face_picks, take_face, [video, photo, form.faces]),
-        (form.voice_picks, take_voice, [sound, film, form.voices]),
+    for row, tab, parts in (
+        (form.face_picks, "video", [video, photo, form.faces]),
+        (form.voice_picks, "sound", [sound, film, form.voices]),
     ):
-        settled(row, row.click(take, None, parts, **NEWEST, **NOW))
+        taken = f"(row) => {{ {ANSWERS} return pick(row, row.picked, '{tab}'); }}"
+        picked = row.click(None, row, parts, js=taken, **AGAIN, **BROWSER)
+        at_rest = f"() => (document.querySelector('#{row.elem_id} .picks').ariaBusy = null)"  # see arrived.js
+        picked.then(None, None, None, js=at_rest, **AGAIN, **BROWSER)
     form.label.input(None, form.label, form.unlabelled, js=answer("promise"), **BROWSER)
     form.presets.click(None, [form.presets, form.steps], form.steps, js="(row) => Number(row.chosen)", **BROWSER)
     form.random.click(None, None, form.seed, js="() => Math.floor(Math.random() * 2 ** 31)", **BROWSER)
@@ -144,42 +142,40 @@ def fill_in(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
         given = f"(seen) => {{ {ANSWERS} return given('{where}', seen); }}"
         gr.on([part.change for part in parts], None, view, view, js=given, **BROWSER)
 
-    filled = [*form.files, *form.settings, form.unlabelled]
+    fill_from_link(page, form, view)
 
-    def restore(request: gr.Request) -> list:
+
+def fill_from_link(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
+    """What the page's address asks for, in every part of the form that nobody has touched before the answer came."""
+
+    def restore(request: gr.Request) -> dict[str, Any] | None:
         try:
             settings = restored(request.query_params)
         except InputError as sentence:
-            return [*[gr.skip()] * len(filled), view_state.failed(str(sentence), "This link does not work")]
+            return {"view": view_state.failed(str(sentence), "This link does not work")}
         if settings is None:
-            return [gr.skip()] * (len(filled) + 1)
-        return [*values_of(settings), view_state.ready(settings)]
+            return None
+        options = settings.options
+        turned = [options.steps, options.seed, options.tail, options.correct_offset, options.label]
+        asked = {"face": settings.face, "voice": settings.voice, "turned": turned, "most": MOST_STEPS}
+        return asked | {"view": view_state.ready(settings)}
 
-    page.load(restore, None, [*filled, view], **NOW)
-
-
-def settled(row: gr.HTML, picked: Any) -> None:
-    """A pick of this row was answered: what it brought is there (see `arrived.js`). Another row's may be coming yet."""
-    picked.then(
-        None, None, None, js=f"() => (document.querySelector('#{row.elem_id} .picks').ariaBusy = null)", **BROWSER
-    )
-
-
-def values_of(settings: Settings) -> list:
-    """What the form holds after a link: files, settings, and the promise, which no link can make."""
-    face = str(examples()[settings.face].face) if settings.face else None
-    voice = str(examples()[settings.voice].voice) if settings.voice else None
-    options = settings.options
-    steps = gr.update(value=options.steps, maximum=max(MOST_STEPS, options.steps))
-    turned = [steps, options.seed, options.tail, options.correct_offset, options.label]
-    return [face, None, voice, None, *turned, gr.update(visible=not options.label)]
+    usual = SampleOptions()
+    began = gr.JSON([usual.steps, usual.seed, usual.tail, usual.correct_offset, usual.label], visible=False)
+    asked = gr.JSON(None, visible=False)
+    loaded = page.load(restore, None, asked, **NOW)
+    shown = [view, form.face_picks, form.voice_picks, began, *form.files, *form.settings]
+    filled = [form.video, form.sound, *form.settings, form.unlabelled, view]
+    loaded = loaded.then(None, [asked, *shown], filled, js=answer("link"), **BROWSER)
+    loaded.then(None, None, None, js="() => (window.linking = false)", **BROWSER)
 
 
 def show_costs(form: Form, desk: JobService, lengths: gr.JSON, runs: list) -> None:
     """On the presets stands what a run should take. The browser measures its files: nothing is opened here."""
 
     def tell(lengths: list[float | None], tail: Literal["keep", "trim"], correct: bool) -> dict[str, Any]:
-        return presets(desk, lengths, SampleOptions(tail=tail, correct_offset=correct))
+        row = presets(desk, lengths, SampleOptions(tail=tail, correct_offset=correct))
+        return row | {"of": [lengths, tail, correct]}
 
     costs = gr.JSON(visible=False)
     measured = gr.on(
@@ -188,8 +184,11 @@ def show_costs(form: Form, desk: JobService, lengths: gr.JSON, runs: list) -> No
     )  # fmt: skip
     turned = [form.tail, form.correct]
     for happens in (measured.then, *(part.change for part in turned), *(run.then for run in runs)):
-        told = happens(tell, [lengths, *turned], costs, **NOW)
-        told.then(None, [costs, form.steps], form.presets, js=answer("marks"), **BROWSER)
+        told = happens(tell, [lengths, *turned], costs, **AGAIN, **NOW)
+        told.then(
+            None, [costs, form.presets, form.steps, lengths, *turned], form.presets, js=answer("costs"), **AGAIN,
+            **BROWSER,
+        )  # fmt: skip
     form.steps.change(None, [form.presets, form.steps], form.presets, js=answer("marks"), **BROWSER)
 
 
@@ -209,7 +208,7 @@ def presets(desk: JobService, lengths: list[float | None], options: SampleOption
     of = f"{shown:.0f} s of video" if voice else f"{USUAL:.0f} s of voice"
     return {
         "label": "Quality",
-        "note": f"Time for {of}; more steps measured no better",
+        "note": f"Time for {of}. More steps: no better, as measured.",
         "items": items,
         "chosen": str(options.steps),
     }
@@ -273,16 +272,20 @@ def run_and_stop(desk: JobService, form: Form, view: gr.HTML, lengths: gr.JSON, 
         except gr.Error as error:  # said once, in the view
             yield view_state.failed(unescape(error.message), where=missing(asked)), *IDLE
 
-    def take(event: gr.EventData) -> list:
-        example = examples()[event.key]
-        return [str(example.face), None, str(example.voice), None, gr.Tabs(selected="video"), gr.Tabs(selected="sound")]
-
-    picked = view.click(take, None, [*form.files, form.faces, form.voices], **NOW)
-    corrected = view.submit(lambda: True, None, form.correct, **NOW)  # the button beside an offset that was found
+    # A complete example fills the form before its run begins, and the button at an offset turns its correction on.
+    picks = [cancelled, form.face_picks, form.voice_picks]
+    pair = picks, [form.video, form.photo, form.faces, form.sound, form.film, form.voices], answer("pair")
     runs = []
-    for trigger in (form.go.click, picked.then, corrected.then):
+    for trigger, fill in (
+        (form.go.click, None),
+        (view.click, pair),
+        (view.submit, (None, form.correct, "() => true")),
+    ):
         started = trigger(None, None, answers, js=answer("begin_run"), **AGAIN, **BROWSER)
         here = started.then(None, None, cancelled, js=ARRIVED, **AGAIN, **BROWSER)
+        if fill:
+            shown, filled, script = fill
+            here = here.then(None, shown, filled, js=script, **AGAIN, **BROWSER)
         runs.append(here.then(show, [cancelled, *asks(form, lengths)], answers, **RUNS, **AGAIN, **HIDDEN))
         runs[-1].failure(None, [view, cancelled], answers, js=answer("ended"), **AGAIN, **BROWSER)
     # What is cancelled ends as if it had failed, so that it was cancelled is noted first.

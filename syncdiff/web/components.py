@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
@@ -96,7 +97,9 @@ def face() -> dict[str, Any]:
         ("video", "Video", lambda: video_slot("Face video", "face", webcam=webcam)), ("photo", "Photo", photo_slot)
     )
     found = picks("", [], "faces-found")
-    offered = [{"key": e.key, "label": e.face_label, "poster": poster(e)} for e in examples().values()]
+    offered = [
+        {"key": e.key, "label": e.face_label, "poster": poster(e), "file": as_file(e.face)} for e in examples().values()
+    ]
     face_picks = picks("Faces to try", offered, "face-picks")
     return {
         "faces": faces, "video": video, "photo": photo, "found": found, "face_picks": face_picks,
@@ -109,9 +112,14 @@ def voice() -> dict[str, Any]:
         ("sound", "Sound", sound_slot),
         ("film", "From a video", lambda: video_slot("Video with the voice", "film", height=146)),
     )
-    offered = [{"key": e.key, "label": e.voice_label} for e in examples().values()]
+    offered = [{"key": e.key, "label": e.voice_label, "file": as_file(e.voice)} for e in examples().values()]
     voice_picks = picks("Voices to try", offered, "voice-picks")
     return {"voices": voices, "sound": sound, "film": film, "voice_picks": voice_picks}
+
+
+def as_file(path: Path) -> dict[str, Any]:
+    """An example's file as a slot holds it: with it the browser fills the slot, and asks no server."""
+    return gr.FileData(path=str(path), orig_name=path.name).model_dump()
 
 
 def either(*ways: tuple[str, str, Callable[[], Any]]) -> tuple:
@@ -151,7 +159,8 @@ def sound_slot() -> gr.Audio:
 
 
 def picks(label: str, items: list[dict], elem_id: str, **more: Any) -> gr.HTML:
-    """A row of buttons; a click tells the key of the one that was picked. more: of the value, such as `chosen`."""
+    """A row of buttons; a click notes in its value the key of the one that was picked. more: of the value, such as
+    `chosen`."""
     return gr.HTML(
         {"label": label, "items": items, **more},
         html_template='<div class="picks" role="group"></div>',

@@ -206,7 +206,7 @@ def files_of(asked: JobRequest) -> tuple[Path, Path]:
     face, voice = Path(asked.face), Path(asked.voice)
     agreed = asked.agreed is True  # the word "false" of some program is no yes
     if not agreed and not (recognise(face, "face") and recognise(voice, "voice")):
-        raise UnfinishedError("agreed", "Has everyone seen or heard agreed? Tick it (consent), then start.")
+        raise UnfinishedError("agreed", "Has everyone seen or heard agreed? Tick the box (consent), then start.")
     if asked.options.get("label") is False and not asked.promised:
         raise UnfinishedError("unlabelled", "The label is off: promise to say it yourself, or turn it on again.")
     return face, voice

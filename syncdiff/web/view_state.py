@@ -19,7 +19,7 @@ from syncdiff.web.jobs import Running, Waiting
 from syncdiff.web.share_links import Settings, preset_of, query
 
 PREVIEW, TRIAL, THUMB = 480, 960, 96  # px, longer side of the preview, of a trial's frame, of a small picture
-WHICH = "Which face should speak?"
+WHICH = "Who speaks?"
 SYNCNET = "SyncNet v2"
 EMPTY: dict[str, Any] = {"state": "empty"}
 
