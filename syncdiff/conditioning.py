@@ -94,7 +94,7 @@ class FrameInputs:
 
 # A frame, mouths of other moments with their shares, lip shapes [2, SHAPE], surroundings, and what is drawn inside the
 # lips -> FrameInputs. Training gives the surroundings of a near frame, since the frame's own contain the target. The
-# last mouth is one that no target chose; its share may be 0.
+# last mouth's share may be 0: chosen without the target, it is the unwarped reference of `evaluation.ablate`.
 BuildInputs = Callable[
     [FaceView, Sequence[tuple[FaceView, float]], np.ndarray, FaceView, tuple[Interior, float] | None], FrameInputs
 ]
@@ -363,7 +363,7 @@ class FramePlan:
         return replace(self, **{k: getattr(self, k)[:n] for k in ("indices", "times", "middles", "weight")})
 
     def ahead(self, seconds: float) -> FramePlan:
-        """The same with lips that move so much earlier: every frame is conditioned on later sound."""
+        """A copy whose lips lead by `seconds`: every frame is conditioned on later sound."""
         return replace(self, middles=self.middles + seconds)
 
     def matrix(self, i: int) -> np.ndarray:

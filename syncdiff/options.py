@@ -17,7 +17,7 @@ FEW_STEPS = 20  # of the paper profile: fewer are spaced from the last timestep 
 class SampleOptions:
     """What a person may turn; these defaults are the only ones. Raises InputError for a value out of range."""
 
-    steps: int = 1  # denoising steps a frame; more moved no measured figure (docs/mouth.md)
+    steps: int = 1  # denoising steps a frame; four measured no better (docs/mouth.md)
     seed: int = 0
     face: int | Spot | None = None  # index by size over time, or where to find it; None is the largest
     tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter

@@ -84,6 +84,7 @@ def test_the_mask_is_symmetrical_and_within_the_window() -> None:
     outside = mask.copy()
     outside[WINDOW] = False
     assert not outside.any()
+    assert not mask[127].any(), "the mask's last row is at most 126: mask_alpha() needs an outside to fade towards"
     assert 0.2 < mask.mean() < 0.4
 
 

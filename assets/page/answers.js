@@ -8,7 +8,7 @@ function faces(looked, video, photo, found) {
   return [found, looked].find((one) => one?.of === key) ?? { of: "", label: "", items: [] };
 }
 
-// The presets as marks on the slider, and what they cost for the files and settings that are there now.
+// The preset buttons, and what they cost for the files and settings that are there now.
 function marks(row, steps) {
   return { ...row, chosen: String(steps) };
 }

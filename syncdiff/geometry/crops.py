@@ -34,8 +34,9 @@ SMOOTHING = 0.05  # s, standard deviation of the Gaussian over time: below it Fa
 FEATHER = 7.0  # crop px over which paste() fades in from the mask's edge
 LIP_BOX = (slice(58, 112), slice(34, 94))  # crop px: where lips, teeth and their motion are
 WINDOW = (slice(48, 128), slice(16, 112))  # the part of the crop that the network sees: mask plus a margin
-# The mouth mask, crop px: a rounded rectangle inside WINDOW. The shipped denoiser was trained with this one. Its last
-# row is at most 126, or what is redrawn would end hard at the crop's edge.
+# The mouth mask, crop px (fractions too): a rounded rectangle inside WINDOW, hidden from the network. The shipped
+# denoiser and the cover check were trained with this one, and `provenance.watermark.BOX` is its rectangle. Its last row
+# is at most 126: `mask_alpha` fades towards pixels outside, and beyond row 127 there are none.
 MASK_CENTRE_X, MASK_CENTRE_Y, MASK_HALF_WIDTH, MASK_HALF_HEIGHT = 64, 91, 40, 34
 
 
@@ -50,7 +51,11 @@ def _anchors(points: int) -> tuple[list[int], np.ndarray, np.ndarray]:
 
 @cache
 def mouth_mask() -> np.ndarray:
-    """[S, S] bool, True where the model draws: lips, chin and jaw at their widest opening, the same for everyone."""
+    """[S, S] bool, True where the frame is hidden from the network and what it draws may be pasted: lips, chin and jaw.
+
+    The same for everyone, as far as the widest opening. Where the network's output counts is the blend mask's, around
+    the lips.
+    """
     y, x = np.mgrid[:S, :S] + 0.5
     return ((x - MASK_CENTRE_X) / MASK_HALF_WIDTH) ** 4 + ((y - MASK_CENTRE_Y) / MASK_HALF_HEIGHT) ** 4 < 1
 

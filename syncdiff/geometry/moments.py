@@ -11,7 +11,7 @@ import numpy as np
 
 MOMENTS = 12  # 8, 12, 16 moments: 28.1, 28.3, 28.4 dB in the mouth box with the true shapes, five people
 CANDIDATES = 6  # frames nearest to a centre, of which the sharpest is taken
-STAY = 16.0  # px2 by which another moment must be nearer, summed over the frames it serves, to be handed over to
+STAY = 16.0  # px2, cost of changing to another moment; the distances of all frames that it serves must repay it
 STAY_CLOSED = 4.0  # the same while lips are closed: nobody sees the teeth change
 PARTED = (1.0, 3.0)  # px of gap: up to the first lips count as closed, and moments change at once; from the second not
 HAND_OVER = (0.25, 0.5, 0.25)  # a change of moments, frame by frame: longer is softer, none jumps
@@ -23,7 +23,7 @@ _CLOSED, _TURN = 2.0, 6.0  # px of gap below which that holds; degrees of yaw th
 def choose_moments(
     shapes: np.ndarray, yaw: np.ndarray, usable: np.ndarray, sharpness: Callable[[int], float], count: int = MOMENTS
 ) -> np.ndarray:
-    """Frames whose mouths differ from each other, turned as most are, the sharpest of their like; sorted.
+    """Frames whose mouths differ: k-means over lip shapes, of those nearest to each centre the sharpest; sorted.
 
     Args:
         shapes: [T, SHAPE] px.

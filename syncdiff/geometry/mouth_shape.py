@@ -22,9 +22,10 @@ COMMON_REACH, WIDEST_REACH = 7.0, 11.0  # px: the middle and the upper end of wh
 def calibrate_forecast(forecast: np.ndarray) -> np.ndarray:
     """A forecast [..., SHAPE] -> the shape it stands for, both in a speaker's units.
 
-    Spread as lips are: the gap as 14 held-out people's are, quantile by quantile from the median on (0.45 stands for
-    0.3, 0.65 for 0.6, 1.0 for 1.2), and closed below MET, or p, b and m would no more be seen; widths by their spread.
-    Thickness is forecast with r 0.3 and 0.5 only and moves no further than that justifies.
+    Scales a forecast to the spread of real lips. The gap is GAINS[0] * (forecast - MET), never below 0, so that p, b
+    and m close: fitted to the quantiles of 14 held-out people from the median up (0.45 stands for 0.3, 0.65 for 0.6,
+    1.0 for 1.2). Widths get the standard deviation of theirs. Thicknesses are damped: they are forecast with r 0.3 and
+    0.5 only.
     """
     shape = forecast * np.array(GAINS, np.float32)
     shape[..., 0] = GAINS[0] * np.maximum(forecast[..., 0] - MET, 0)
@@ -77,7 +78,7 @@ MET_GAP = 0.6  # px: lips so near meet
 
 @dataclass(frozen=True)
 class Articulation:
-    """How far a person's lips go where a forecast shape goes: learnt where the film speaks, else as forecast.
+    """Maps forecast lip shapes to this person's: fitted to the film's own sound and lips, else they stay as forecast.
 
     Gaps are mapped so that they are spread as this person's are (quantile by quantile, so closed stays closed); widths
     by gain and offset; thickness by the gain that its agreement justifies, and offset.

@@ -230,7 +230,8 @@ def with_difference(frame: FaceView, pixels: np.ndarray, difference: np.ndarray)
 
     Args:
         pixels: of the frame's `box`.
-        difference: [80, 96, 3] levels, what was drawn less the reference at the crop's scale; it fades to the mask.
+        difference: [80, 96, 3] levels, what was drawn less the reference at the crop's scale;
+            faded to 0 at the mask's edge.
     """
     if not difference.any():
         return pixels

@@ -52,7 +52,7 @@ WINDOW_GRID = np.stack(np.broadcast_arrays(_COLUMNS, _ROWS), axis=-1)  # [80, 96
 
 
 def anchor_of(points: np.ndarray) -> np.ndarray:
-    """How mouths hang in faces, whatever shape they have: points [..., 478, 2] -> [..., 4].
+    """Position and slope of the mouth less the effect of its shape: points [..., 478, 2] -> [..., 4].
 
     x of the middle between the corners and y of the top of the upper lip, crop px; the slope from corner to corner; and
     how far the corners hang below the top of the lip, crop px. The two heights are those of a shape of zeros.
@@ -120,7 +120,7 @@ def mixed_contours(contours: Sequence[LipContours], shares: Sequence[float]) -> 
 
 
 def warp_field(points: np.ndarray, contours: LipContours, *, whole: bool) -> np.ndarray:
-    """How far off every pixel of the window was before the mouth of `points` [478, 2] was given the contours.
+    """Backward displacements: pixel p of the warped window is read at p + field[p], which gives `points` the contours.
 
     Args:
         points: landmarks in crop px; only READ_POINTS are read.

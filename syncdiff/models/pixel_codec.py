@@ -31,7 +31,7 @@ def decode(latents: Tensor) -> np.ndarray:
 
 
 def window_mask() -> Tensor:
-    """[1, 80, 96] float32, 1 where the model draws."""
+    """[1, 80, 96] float32, 1 where the frame is hidden from the network (`mouth_mask`)."""
     return torch.from_numpy(mouth_mask()[WINDOW].astype(np.float32))[None]
 
 

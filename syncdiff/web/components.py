@@ -37,7 +37,7 @@ class Form:
     sound: gr.Audio
     film: gr.Video
     voice_picks: gr.HTML
-    presets: gr.HTML  # marks on the slider
+    presets: gr.HTML  # buttons beside the slider
     steps: gr.Slider
     seed: gr.Number
     random: gr.Button

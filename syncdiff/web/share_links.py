@@ -9,7 +9,8 @@ from syncdiff.errors import InputError
 from syncdiff.options import SampleOptions
 from syncdiff.web.examples import examples
 
-PRESETS = {"Standard": SampleOptions().steps, "Slow": 4}  # steps a frame
+# Steps a frame; more measured no better (docs/mouth.md). Lower-case names stand in links: renaming one breaks those.
+PRESETS = {"Standard": SampleOptions().steps, "Slow": 4}
 FILES = ("face", "voice")
 SWITCHES = {"correct": "correct_offset", "label": "label"}  # in the address -> in SampleOptions
 LONGEST = 40  # letters of a value that are shown back
@@ -32,7 +33,10 @@ def preset_of(steps: int | None) -> str | None:
 
 
 def query(settings: Settings) -> str:
-    """'example=malik&preset=slow&seed=7&tail=trim': the same settings always alike, what is seldom turned only then."""
+    """'example=speaker-1&preset=slow&seed=7': equal settings give equal text.
+
+    Options at their default are left out, except preset and seed.
+    """
     options, usual = settings.options, SampleOptions()
     pairs: dict[str, object] = {}
     if settings.face and settings.face == settings.voice:
