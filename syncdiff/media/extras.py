@@ -23,9 +23,14 @@ LANGUAGES = {  # ISO 639-1 -> 639-2: matroska and browsers write two letters
     "nl": "nld", "no": "nor", "pl": "pol", "pt": "por", "ro": "ron", "ru": "rus", "sv": "swe", "th": "tha",
     "tr": "tur", "uk": "ukr", "vi": "vie", "zh": "zho",
 }  # fmt: skip
-COVERS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 Span = tuple[float, float, str]  # seconds from and to on the video's clock, and text
+
+
+def is_cover(stream: av.VideoStream) -> bool:
+    """Whether a picture stream is a cover or a thumbnail, not the film."""
+    disposition = av.stream.Disposition
+    return bool(stream.disposition & (disposition.attached_pic | disposition.timed_thumbnails))
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def _left_behind(container: av.container.InputContainer, texts: int, taken: int)
         notes.append(f"{pictures} subtitle track{'s' * (pictures > 1)} made of pictures cannot go over into an mp4.")
     if texts > taken:
         notes.append(f"The file has {texts} subtitle tracks; the first {taken} go over.")
-    if any(stream.disposition & COVERS for stream in container.streams.video):
+    if any(is_cover(stream) for stream in container.streams.video):
         notes.append("The cover picture of the file does not go over.")
     return notes
 

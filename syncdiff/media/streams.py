@@ -14,12 +14,12 @@ import av.video
 
 from syncdiff.errors import InputError
 from syncdiff.media.clip import READ_THREADS, Limits
-from syncdiff.media.extras import COVERS, language_of
+from syncdiff.media.extras import is_cover, language_of
 
 
 def picture_streams(container: av.container.InputContainer) -> list[av.video.VideoStream]:
     """The moving pictures: no covers, no thumbnails."""
-    return [stream for stream in container.streams.video if not stream.disposition & COVERS]
+    return [stream for stream in container.streams.video if not is_cover(stream)]
 
 
 def default_stream(streams: Sequence[Any]) -> Any:
