@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -24,7 +23,6 @@ from syncdiff.media import Clip, Patch
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder, SpeechFeatures, speech_features
-from syncdiff.progress import prefetched
 from syncdiff.sync.film_offset import film_offset
 from syncdiff.sync.scoring import FPS
 
@@ -135,13 +133,11 @@ class CompactGenerator:
         self, plan: FramePlan, speech: SpeechFeatures, start: int, *, steps: int, seed: int
     ) -> Iterator[GeneratorStep]:
         """Redraw the CHUNK of output frames that begins at `start`."""
-        device, mask, mouths = self.denoiser.device, pixel_codec.latent_mask(), self.mouths(plan, speech)
-        asked = (frames for frames in sampler.batches(plan.to_redraw, start) if frames)
-        ahead = prefetched((self.conditioning(plan, speech, frames) for frames in asked), 1)  # while the network runs
+        device, mask = self.denoiser.device, pixel_codec.latent_mask()
 
-        @lru_cache(maxsize=1)  # every step of a batch has the same
-        def conditioning(_frames: tuple[int, ...]) -> tuple[Conditioning, list[FrameInputs]]:
-            return next(ahead)
+        @lru_cache(maxsize=1)  # every step of a frame has the same
+        def conditioning(frames: tuple[int, ...]) -> tuple[Conditioning, list[FrameInputs]]:
+            return self.conditioning(plan, speech, frames)
 
         def denoise(noisy, timestep, frames, previous):
             noisy = noisy.to(device, memory_format=torch.channels_last)
@@ -153,19 +149,20 @@ class CompactGenerator:
             return PREVIOUS_STRENGTH * (clean.clamp(-1, 1) * mask + conditioning(frames)[0].masked)
 
         shape = (pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
-        with closing(ahead):
-            for part in sampler.draw_frames(
-                plan.to_redraw, start, denoise, complete, shape, self.scheduler, steps=steps, seed=seed
-            ):
-                shown = len(part.frames) if part.finished else 1
-                drawn = plan.complete(part.frames[:shown], pixel_codec.decode(part.clean[:shown]))
-                done = None
-                if part.finished:
-                    done = {
-                        i: DrawnFrame(crop, Paste(plan, mouths, i, seen.reference.copy(), seen.warps))
-                        for i, crop, seen in zip(part.frames, drawn, conditioning(part.frames)[1], strict=True)
-                    }
+        for part in sampler.draw_frames(
+            plan.to_redraw, start, denoise, complete, shape, self.scheduler, steps=steps, seed=seed
+        ):
+            shown = len(part.frames) if part.finished else 1
+            drawn = plan.complete(part.frames[:shown], pixel_codec.decode(part.clean[:shown]))
+            if part.finished:
+                inputs, mouths = conditioning(part.frames)[1], self.mouths(plan, speech)
+                done = {
+                    i: DrawnFrame(crop, Paste(plan, mouths, i, seen.reference.copy(), seen.warps))
+                    for i, crop, seen in zip(part.frames, drawn, inputs, strict=True)
+                }
                 yield GeneratorStep(part.frames, drawn[0], done)
+            else:
+                yield GeneratorStep(part.frames, drawn[0])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, Full, Queue
@@ -42,7 +42,7 @@ def scaled(steps: Generator[float, None, Value], first: float, last: float) -> G
 POLL_SECONDS = 0.1  # between looks at whether work that waits was stopped
 
 
-def prefetched(items: Iterable[Value], ahead: int) -> Generator[Value, None, None]:
+def prefetched(items: Iterable[Value], ahead: int) -> Iterator[Value]:
     """The same items, made in a thread of their own, at most `ahead` of them waiting.
 
     An error in the thread is raised where its item would have come. Closing the iterator ends the thread."""

@@ -54,15 +54,6 @@ class SamplerStep:
     finished: bool  # whether it was their last; False also for warm-up frames, which belong to another lane
 
 
-def batches(to_redraw: np.ndarray, start: int) -> list[tuple[int, ...]]:
-    """The output frames of a chunk that are generated side by side, one of each lane, batch after batch."""
-    starts = range(start, min(start + LANE * LANES, len(to_redraw)), LANE)
-    return [
-        tuple(first + place for first in starts if 0 <= first + place < len(to_redraw) and to_redraw[first + place])
-        for place in range(-WARM_UP, LANE)
-    ]
-
-
 def draw_frames(
     to_redraw: np.ndarray,
     start: int,
@@ -95,10 +86,14 @@ def draw_frames(
     """
     if start % (LANE * LANES):
         raise ValueError(f"a chunk starts at a multiple of {LANE * LANES}, not at {start}")
-    previous = torch.zeros(LANES, *shape)
-    for place, frames in enumerate(batches(to_redraw, start), start=-WARM_UP):
-        rows = [(i - place - start) // LANE for i in frames]
+    starts = range(start, min(start + LANE * LANES, len(to_redraw)), LANE)
+    previous = torch.zeros(len(starts), *shape)
+    for place in range(-WARM_UP, LANE):
+        rows = [
+            row for row, first in enumerate(starts) if 0 <= first + place < len(to_redraw) and to_redraw[first + place]
+        ]
         if rows:
+            frames = tuple(starts[row] + place for row in rows)
             noise = torch.stack([frame_noise(seed, i, shape) for i in frames])
             denoise = partial(_with, denoiser, frames, previous[rows])
             for step, clean in enumerate(sample(denoise, noise, scheduler, steps), start=1):
