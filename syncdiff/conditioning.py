@@ -116,20 +116,20 @@ def warped_inputs(
 
 
 def condition(inputs: Sequence[FrameInputs], previous: Tensor, speech: Tensor) -> Conditioning:
-    """Conditioning of a batch.
+    """Conditioning of a batch, on the device of the previous frames.
 
     Args:
         inputs: B windowed FrameInputs.
         previous: [B, C, h, w] encoded previous frames; zeros where there is none.
         speech: [B, K, D] speech tokens.
     """
-    frames, references = (
-        pixel_codec.encode(np.stack([getattr(one, name) for one in inputs])) for name in ("crop", "reference")
+    crops, references, blend_masks, lip_shapes = (
+        torch.from_numpy(np.stack([getattr(one, name) for one in inputs])).to(previous.device)
+        for name in ("crop", "reference", "blend_mask", "lip_shapes")
     )
-    blend_mask = pixel_codec.spread(np.stack([one.blend_mask for one in inputs]))
-    lip_shapes = torch.from_numpy(np.stack([one.lip_shapes for one in inputs]))
-    masked = frames * (1 - pixel_codec.latent_mask())
-    return Conditioning(masked, references, previous, speech, lip_shapes, blend_mask)
+    masked = pixel_codec.encode(crops) * (1 - pixel_codec.latent_mask().to(previous.device))
+    references, blend_masks = pixel_codec.encode(references), pixel_codec.spread(blend_masks)
+    return Conditioning(masked, references, previous, speech.to(previous.device), lip_shapes, blend_masks)
 
 
 @dataclass(frozen=True)

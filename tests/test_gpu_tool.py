@@ -19,7 +19,7 @@ from syncdiff.errors import InputError
 from syncdiff.geometry.crops import S
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
-from syncdiff.training import data, distill, prepare
+from syncdiff.training import data, distill, prepare, rows
 from syncdiff.training.lip_heads import ConvHead
 from syncdiff.training.teacher import LAYERS
 from tests import test_teacher
@@ -153,7 +153,7 @@ def small(monkeypatch) -> list[str]:
     monkeypatch.setattr(gpu, "RESULT", 300_000)
     tiny = replace(gpu.train.PRESETS["tiny"], updates=2, batch=2, helper_updates=1)
     monkeypatch.setitem(gpu.train.PRESETS, "tiny", tiny)
-    return ["--preset", "tiny", "--paper", "paper-tiny", "--workers", "2", "--speech-steps", "3"]
+    return ["--preset", "tiny", "--paper", "paper-tiny", "--workers", "0", "--speech-steps", "3"]
 
 
 def test_the_whole_run_in_two_calls(prepared, teacher, tmp_path, monkeypatch):
@@ -164,10 +164,12 @@ def test_the_whole_run_in_two_calls(prepared, teacher, tmp_path, monkeypatch):
     assert found["paper, seconds a step, fp32"] > 0  # the proof alone: a training that could only begin waits
     assert not (tmp_path / "work" / "speech").exists()
     (tmp_path / "out" / "results.tar.9of9").write_bytes(b"of a call before")
-    gpu.main(["run", *given])
+    ablated = ["log mel", "random", "random + bottlenecked previous"]
+    gpu.main(["run", *given, "--ablation", *ablated, "--ablation-updates", "2"])
     gpu.main(["join", str(tmp_path / "out"), str(tmp_path / "joined")])
     found = json.loads((tmp_path / "joined" / "results.json").read_text())
-    assert (found["speech, update"], found["denoiser, update"]) == (3, 2)
+    assert [found[f"{name}, update"] for name in ("speech", "denoiser", *ablated)] == [3, 2, 2, 2, 2]
+    assert all(rows.state_of(name, tmp_path / "joined" / "ablation")["samples"] == 2 for name in ablated)
     assert found["tests"] == ("not run: no CUDA GPU" if not torch.cuda.is_available() else found["tests"])
     assert not [name for name in found if "failed" in name]
     assert len(list((tmp_path / "out").glob("results.tar.*"))) > 1

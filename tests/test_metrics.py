@@ -19,6 +19,7 @@ from syncdiff.geometry.crops import WINDOW, S, mouth_mask
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
+from syncdiff.training import rows
 from syncdiff.training.prepare import OUTER_LIPS
 
 
@@ -89,7 +90,7 @@ def test_a_row_of_the_ablation_without_the_warp_shows_nothing_of_it(head):
     head.crops[:, 85:99, 55:73] = np.arange(0, 250, 10)[:, None, None, None]  # a mouth that differs in every frame
     net, speech = Denoiser(widths=(16, 32, 64), speech_width=32).eval(), SpeechEncoder(width=32, layers=1).eval()
     for name, warped in (("random + bottlenecked previous", False), ("as the product", True)):
-        make = ablate.drawn_by_row(ablate.ROWS[name], net, speech)  # has learned nothing: it draws what it was given
+        make = ablate.drawn_by_row(rows.ROWS[name], net, speech)  # has learned nothing: it draws what it was given
         one, other = make(head, head.sound), make(head, head.sound[::-1].copy())
         assert (one != head.crops).any()
         assert (one != other).any() == warped, name

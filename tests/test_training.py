@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from syncdiff.geometry.warp import anchor_of
 from syncdiff.models import pixel_codec, speech_encoder
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
-from syncdiff.training import data, distill, prepare, train
+from syncdiff.training import data, distill, prepare, rows, train
 from syncdiff.training.landmark_net import LandmarkNet
 from syncdiff.training.sync_loss import SyncMatcher
 
@@ -98,6 +99,16 @@ def test_training_and_sampling_build_equal_conditioning(prepared, monkeypatch):
     used = condition([face.inputs(0, plan, 0).windowed()], trained.previous, torch.from_numpy(speech)[None])
     for name in ("masked", "reference", "lip_shapes", "blend_mask", "speech"):
         assert torch.equal(getattr(trained, name), getattr(used, name)), name
+
+
+def test_batches_made_in_processes_are_those_made_here(prepared, tmp_path):
+    hear = train.cached_features(SpeechEncoder(width=32, layers=1).eval(), 8, 2, tmp_path)
+    make = partial(data.TalkingFaces(prepared, {"heads": 1.0}, hear).mixed, 3, 1, 0)
+    here, there = (list(data.load_batches(make, range(2, 5), workers)) for workers in (0, 2))
+    assert len(here) == len(there) == 3
+    for a, b in zip(here, there, strict=True):
+        assert all(np.array_equal(getattr(a, field), getattr(b, field)) for field in vars(a))
+    assert not np.array_equal(here[0].clean, here[1].clean)
 
 
 def test_mirrored_landmarks_stay_on_their_lips():
@@ -197,16 +208,16 @@ def test_ablate_trains_and_judges_rows(prepared, tmp_path, monkeypatch):
             arrays = {key: value[: 50 * 640 if key == "sound" else 50] for key, value in file.items()}
         np.savez(path, **arrays)
     prepared = tmp_path / "data"
-    tiny, rows = train.PRESETS["tiny"], {}
+    tiny = train.PRESETS["tiny"]
     for name in ("log mel", "previous", "L1 regressor"):
-        preset = ablate.ROWS[name].preset
-        small = replace(preset, share={"heads": 1.0}, batch=2, helper_updates=1, hearings=1)
+        preset = rows.ROWS[name].preset
+        small = replace(preset, share={"heads": 1.0}, batch=2, helper_updates=1, hearings=1, workers=0)
         config = replace(preset.config, chained=0)
-        rows[name] = replace(ablate.ROWS[name], preset=replace(small, denoiser=tiny.denoiser, config=config))
-    monkeypatch.setattr(ablate, "ROWS", rows)
+        row = replace(rows.ROWS[name], preset=replace(small, denoiser=tiny.denoiser, config=config))
+        monkeypatch.setitem(rows.ROWS, name, row)
     monkeypatch.setattr(ablate, "ABLATION", ("heads",))
     monkeypatch.setattr(ablate, "CLIPS", 1)
-    encoders = {"facial-informative": SpeechEncoder(width=32, layers=1).eval(), "log mel": ablate.LogMel()}
+    encoders = {"facial-informative": SpeechEncoder(width=32, layers=1).eval(), "log mel": rows.LogMel()}
     (found,) = ablate.ablate(prepared, tmp_path / "out", encoders, ["log mel"], updates=2)
     assert (found["method"], found["samples"]) == ("log mel", 4)
     lines = (tmp_path / "out" / "ablations.md").read_text().splitlines()
@@ -231,8 +242,8 @@ def test_ablate_trains_and_judges_rows(prepared, tmp_path, monkeypatch):
 
 def test_log_mel_stands_in_an_encoders_place():
     mel = torch.randn(1, 80, 11)
-    features = ablate.LogMel()(mel)
-    assert features.shape == (1, 5, ablate.LogMel.config["width"])
+    features = rows.LogMel()(mel)
+    assert features.shape == (1, 5, rows.LogMel.config["width"])
     assert features[0, 2, :80] * speech_encoder.MEL_STD + speech_encoder.MEL_MEAN == pytest.approx(
         mel[0, :, 4], abs=1e-5
     )

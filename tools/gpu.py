@@ -9,10 +9,10 @@ pack     puts prepared clips (see `syncdiff.training.prepare`) into folders of a
          sets.toml, people in turn. Crops travel as they are, sound as Opus at 24 kbit/s, and of the teacher only what
          is read.
 run      unpacks into WORK/data what is not there yet, proves the GPU (tests marked gpu, times), trains the speech
-         encoder where a teacher is among the packs, then the denoiser, and writes all that came of it into RESULTS, in
-         pieces under 16 MiB, after every step. A step that fails is listed there, and the next one is tried. It stops
-         after --minutes; the same command goes on from WORK, with more packs if more are given. A pack that was
-         unpacked before need not be given again.
+         encoder where a teacher is among the packs, then the denoiser, then rows of `training.rows` where
+         --ablation names some, and writes all that came of it into RESULTS, in pieces under 16 MiB, after every step. A
+         step that fails is listed there, and the next one is tried. It stops after --minutes; the same command goes on
+         from WORK, with more packs if more are given. A pack that was unpacked before need not be given again.
 join     puts the pieces together: results.json, logs, contact sheets, the weights of what was trained.
 
 The machine needs torch, diffusers, accelerate, OpenCV and soundfile; PyAV and mediapipe are not called there.
@@ -51,7 +51,7 @@ from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.paper.denoiser import PaperDenoiser, Priors
-from syncdiff.training import distill, train
+from syncdiff.training import distill, rows, train
 from syncdiff.training.train_paper import PAPER_PRESETS
 from syncdiff.weights.folders import COMPACT
 from tools.packs import MIB, TEACHER, joined, pack, pieces, unpack
@@ -170,7 +170,7 @@ def counted(name: str, folder: Path) -> dict[str, object]:
 def train_speech(args: argparse.Namespace, until: float) -> dict[str, object]:
     """The speech encoder, until its minutes are over or the call's are."""
     out, begin = args.work / "speech", args.start and args.start / "speech"
-    given = {"hours": args.speech_minutes / 60, "until": until, "workers": args.workers}
+    given = {"hours": args.speech_minutes / 60, "until": until, "workers": max(1, args.workers)}
     distill.train(args.work / "data", out, args.work / "data" / TEACHER, args.speech_steps, begin, **given)
     if time.time() < until:
         (out / "done").touch()
@@ -181,17 +181,42 @@ def train_denoiser(args: argparse.Namespace, until: float) -> dict[str, object]:
     """The denoiser, on the encoder that was trained here, or else on the one it begins with."""
     data, out, own = (args.work / name for name in ("data", "net", "speech/speech"))
     preset = train.PRESETS[args.preset]
-    share = {name: part for name, part in preset.share.items() if any((data / name).glob("*.npz"))}
-    share = {name: part / sum(share.values()) for name, part in share.items()}
-    preset = replace(preset, share=share, workers=args.workers)
+    preset = replace(preset, share=there(data, preset.share), workers=args.workers)
     encoder = SpeechEncoder.from_pretrained(own if own.is_dir() else (args.start or COMPACT) / "speech")
     begin = args.start and args.start / "denoiser"
     train.train(data, out, encoder.float().eval(), preset, args.denoiser_minutes / 60, start=begin, until=until)
     return counted("denoiser", out)
 
 
+def train_rows(args: argparse.Namespace, until: float) -> dict[str, object]:
+    """Rows of the ablation, each from nothing, with the batches of a GPU; they are judged at home."""
+    data, out = args.work / "data", args.work / "ablation"
+    encoder = SpeechEncoder.from_pretrained((args.start or COMPACT) / "speech").float().eval()
+    usual, presets = train.PRESETS[args.preset], {}
+    batch = usual.batch // 2
+    for name in args.ablation:
+        preset = rows.ROWS[name].preset
+        config = replace(preset.config, lr=1e-3, chained=preset.config.chained * batch // preset.batch)
+        presets[name] = replace(
+            preset, batch=batch, updates=args.ablation_updates, helper_updates=usual.helper_updates,
+            workers=args.workers, share=there(data, preset.share), config=config,
+        )  # fmt: skip
+    encoders = {"facial-informative": encoder, "log mel": rows.LogMel()}
+    rows.train_rows(data, out, encoders, presets, until)
+    noted: dict[str, object] = {}
+    for name in args.ablation:
+        noted |= counted(name, rows.folder_of(name, out))
+    return noted
+
+
+def there(data: Path, share: dict[str, float]) -> dict[str, float]:
+    """The shares of those sets that were brought along."""
+    share = {name: part for name, part in share.items() if any((data / name).glob("*.npz"))}
+    return {name: part / sum(share.values()) for name, part in share.items()}
+
+
 def run(args: argparse.Namespace) -> None:
-    """What is not done yet of: unpack, proof, speech encoder (where the packs have a teacher), denoiser."""
+    """What is not done yet of: unpack, proof, speech encoder (where the packs have a teacher), denoiser, ablation."""
     until, work = time.time() + 60 * args.minutes, args.work
     unpack(args.packs, work / "data")
     results = Results(work, args.out)
@@ -209,8 +234,10 @@ def run(args: argparse.Namespace) -> None:
     begun = (work / "speech" / "done").exists() or (work / "net" / "state.pt").exists()
     if (work / "data" / TEACHER).exists() and not begun and time_left():
         results.step("speech", lambda: train_speech(args, until))
-    if time_left():
+    if args.denoiser_minutes and time_left():
         results.step("denoiser", lambda: train_denoiser(args, until))
+    if args.ablation and time_left():
+        results.step("ablation", lambda: train_rows(args, until))
     print(results.path.read_text(), flush=True)
 
 
@@ -219,8 +246,9 @@ def hand_back(work: Path, out: Path) -> None:
     and the logs and the last contact sheet."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text((work / "results.json").read_text())
-    kept = [*work.glob("*/log.csv"), *sorted(work.glob("net/sheet-*.png"))[-1:]]
-    for kind, folder in ((SpeechEncoder, work / "speech" / "speech"), (Denoiser, work / "net" / "denoiser")):
+    kept = [*work.glob("*/log.csv"), *work.glob("ablation/*/log.csv"), *sorted(work.glob("net/sheet-*.png"))[-1:]]
+    denoisers = [work / "net" / "denoiser", *work.glob("ablation/*/denoiser")]
+    for kind, folder in ((SpeechEncoder, work / "speech" / "speech"), *((Denoiser, folder) for folder in denoisers)):
         if folder.exists():
             half, counts = work / "half" / folder.relative_to(work), folder.parent / "state.pt"
             kind.from_pretrained(folder).half().save_pretrained(half)
@@ -270,12 +298,14 @@ def main(given: list[str] | None = None) -> None:
     running.add_argument("--work", type=Path, default=place, help="where it lives between calls")
     running.add_argument("--minutes", type=float, default=8.5, help="of this call")
     running.add_argument("--speech-minutes", type=float, default=3.0, help="of the speech encoder, in all calls")
-    running.add_argument("--denoiser-minutes", type=float, default=5.0, help="of the denoiser, in all calls")
+    running.add_argument("--denoiser-minutes", type=float, default=5.0, help="of the denoiser, in all calls; 0: none")
     running.add_argument("--speech-steps", type=int, default=20_000, help="at the most")
     running.add_argument("--start", type=Path, metavar="WEIGHTS", help="weights to begin with: assets/weights")
     running.add_argument("--preset", choices=train.PRESETS, default="compact-gpu")
     running.add_argument("--paper", choices=PAPER_PRESETS, default="paper", help="whose U-Net is timed")
-    running.add_argument("--workers", type=int, default=12, help="threads that make batches")
+    running.add_argument("--workers", type=int, default=16, help="processes that make batches")
+    running.add_argument("--ablation", nargs="+", choices=rows.ROWS, default=[], help="rows to train")
+    running.add_argument("--ablation-updates", type=int, default=1000, help="of each row")
     joining = verbs.add_parser("join", help="the pieces of the results")
     joining.add_argument("results", type=Path)
     joining.add_argument("folder", type=Path)

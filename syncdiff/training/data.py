@@ -1,15 +1,15 @@
 """Prepared clips as records, and random batches of frames with their conditioning.
 
-Crops stay uint8 in one memory-mapped file a set; sound stays int16. `split_of` halves the people: a network inside the
-denoiser's losses trains on the half "generator", the judge on the other half, so that nothing is judged by what trained
-it.
+Crops stay uint8 in one memory-mapped file a set; sound stays int16. `load_batches` makes batches in processes.
+`split_of` halves the people: a network inside the denoiser's losses trains on the half "generator", the judge on the
+other half, so that nothing is judged by what trained it.
 """
 
 from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +19,11 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import BuildInputs, FrameInputs, condition, warped_inputs
+from syncdiff.devices import usable_cores
 from syncdiff.errors import InputError
 from syncdiff.geometry.crops import WINDOW, S
 from syncdiff.geometry.moments import moment_costs
@@ -29,10 +31,13 @@ from syncdiff.geometry.mouth_shape import SHAPE, lip_shape
 from syncdiff.geometry.reference import UPRIGHT, FaceView, interior_of
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning
+from syncdiff.progress import mapped
 from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS
 
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
 _AT = {index: place for place, index in enumerate(KEPT)}
+
+CROPS = "crops.npy"  # of a set: made of its clips
 
 CHAIN = 16  # frames that a chain of own previous frames goes on for, as a lane of the sampler does
 LIPS_NOISE = 0.4  # px, standard deviation, on the lip shapes that are given: in use they are a forecast
@@ -126,20 +131,40 @@ def load_crops(root: Path, records: Sequence[ClipRecord]) -> tuple[np.ndarray, n
     Decoded once into `root/SET/crops.npy`; made again when the clips have changed.
     """
     starts = np.concatenate([[0], np.cumsum([len(r) for r in records])]).astype(np.int64)
-    target = root / records[0].set / "crops.npy"
+    target = root / records[0].set / CROPS
     if not target.exists() or np.load(target, mmap_mode="r").shape[0] != starts[-1]:
         partial = target.with_suffix(".partial.npy")
         pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (int(starts[-1]), S, S, 3))
-        for record, start in zip(records, starts, strict=False):
+
+        def decode(place: tuple[ClipRecord, int]) -> None:
+            record, start = place
             film = cv2.VideoCapture(str(root / record.set / f"{record.name}.mp4"))  # bit for bit as PyAV decodes it
             for i in range(len(record)):
                 read, frame = film.read()
                 if not read:
                     raise InputError(f"{root / record.set / record.name}.mp4 has {i} frames; expected {len(record)}.")
                 pixels[start + i] = frame[..., ::-1]
+
+        for _ in mapped(decode, zip(records, starts.tolist(), strict=False), usable_cores()):
+            pass
         pixels.flush()
         partial.rename(target)
     return np.load(target, mmap_mode="r"), starts
+
+
+class ArrayFile:
+    """A .npy file, memory-mapped where it is read: a copy of this in another process maps it anew."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        """Of the file's shape."""
+        return np.load(self.path, mmap_mode="r")
+
+    def __getstate__(self) -> dict[str, Path]:
+        return {"path": self.path}
 
 
 @dataclass(frozen=True)
@@ -154,12 +179,14 @@ class FaceBatch:
     blend_mask: np.ndarray  # [B, 80, 96] float32
     speech: np.ndarray  # [B, K, D] float32
 
-    def encoded(self) -> tuple[Tensor, Conditioning]:
-        """Clean latents [B, C, h, w], and their conditioning."""
+    def encoded(self, device: torch.device | str = "cpu") -> tuple[Tensor, Conditioning]:
+        """Clean latents [B, C, h, w], and their conditioning; the device gets bytes and encodes them."""
         columns = (self.clean, self.reference, self.blend_mask, self.lip_shapes)
         inputs = [FrameInputs(*row) for row in zip(*columns, strict=True)]
-        previous, speech = pixel_codec.encode(self.previous), torch.from_numpy(self.speech)
-        return pixel_codec.encode(self.clean), condition(inputs, previous, speech)
+        clean, previous = (
+            pixel_codec.encode(torch.from_numpy(pixels).to(device)) for pixels in (self.clean, self.previous)
+        )
+        return clean, condition(inputs, previous, torch.from_numpy(self.speech))
 
 
 class TalkingFaces:
@@ -179,7 +206,8 @@ class TalkingFaces:
         self.share = share
         for name in share:
             records = load_set(root, name)
-            pixels, starts = load_crops(root, records)
+            _, starts = load_crops(root, records)
+            crops = ArrayFile(root / name / CROPS)
             # A clip that lost its face in a frame has NaN landmarks there: one such row ends a run in NaN.
             kept = [
                 i
@@ -191,11 +219,15 @@ class TalkingFaces:
             people: dict[str, list[int]] = {}
             for i in kept:
                 people.setdefault(records[i].identity, []).append(i)
-            self.rows[name] = (records, pixels, starts, list(people.values()), hear(records))
+            self.rows[name] = (records, crops, starts, list(people.values()), hear(records))
 
     def batch(self, size: int, rng: np.random.Generator) -> FaceBatch:
         """Frames from anywhere."""
         return _stack(self._anywhere(size, rng))
+
+    def seeded(self, size: int, seed: int, number: int) -> FaceBatch:
+        """Batch `number` of frames from anywhere."""
+        return self.batch(size, np.random.default_rng([seed, number]))
 
     def mixed(self, size: int, chained: int, seed: int, number: int) -> FaceBatch:
         """Batch `number`: frames from anywhere, but the first `chained` rows follow those of the batch before.
@@ -215,7 +247,8 @@ class TalkingFaces:
         return [self._row(str(name), rng) for name in names]
 
     def _row(self, name: str, rng: np.random.Generator, link: int | None = None) -> tuple[np.ndarray, ...]:
-        records, pixels, starts, people, tokens = self.rows[name]
+        records, crops, starts, people, tokens = self.rows[name]
+        pixels = crops.array
         clip = int(rng.choice(people[rng.integers(len(people))]))  # by person: who was filmed longest counts no more
         record, start = records[clip], int(starts[clip])
         if link is None:
@@ -255,6 +288,32 @@ class TalkingFaces:
             landmarks = np.stack([windows.shape[2] - 1 - landmarks[:, 0], landmarks[:, 1]], 1)[_MIRROR]
         lip_shapes = inputs.lip_shapes / np.sqrt(np.linalg.det(matrix[:, :2]))
         return *windows, landmarks.astype(np.float32), lip_shapes.astype(np.float32), blend_mask, tokens(clip, t, rng)
+
+
+class _Numbered(Dataset):
+    """Batch by batch what a function of the batch's number makes."""
+
+    def __init__(self, make: Callable[[int], FaceBatch]) -> None:
+        self.make = make
+
+    def __getitem__(self, number: int) -> FaceBatch:
+        return self.make(number)
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(1)  # as torch's own in a worker
+
+
+def load_batches(make: Callable[[int], FaceBatch], numbers: range, workers: int) -> Generator[FaceBatch, None, None]:
+    """The batches of these numbers in turn, made in so many processes; with 0, in this one.
+
+    In threads, 16 cores would make little more than two do: half of the work of a row is done under Python's lock.
+    """
+    loader = DataLoader(
+        _Numbered(make), batch_size=None, sampler=numbers, num_workers=workers, worker_init_fn=_one_thread,
+        multiprocessing_context="spawn" if workers else None, generator=torch.Generator(),
+    )  # fmt: skip
+    yield from loader
 
 
 def chain_link(lane: int, number: int) -> tuple[int, int]:

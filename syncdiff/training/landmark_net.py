@@ -6,19 +6,18 @@ It is trained on the half of the people that the judge is not trained on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from syncdiff.devices import autocast, best_device
 from syncdiff.models import pixel_codec
-from syncdiff.progress import mapped
-from syncdiff.training.data import LIPS, FaceBatch, TalkingFaces
+from syncdiff.training.data import LIPS, FaceBatch, TalkingFaces, load_batches
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -52,7 +51,7 @@ def train_or_load(
     seed: int,
     rate: float,
     decay: float,
-    workers: int = 1,
+    workers: int,
 ) -> Net:
     """A small network for the denoiser's losses, frozen: read from `path`, or trained now on true frames. It comes on
     the GPU where there is one.
@@ -61,7 +60,7 @@ def train_or_load(
         loss: of windows [B, 3, 80, 96] and the batch they are from. Noise is added to the pixels, as the network will
             read rough estimates.
         rate: the highest of a one-cycle schedule.
-        workers: that make batches: on one core a batch takes half a second.
+        workers: processes that make batches: on one core a batch takes half a second.
     """
     net.to(best_device())
     if path.exists():
@@ -70,10 +69,8 @@ def train_or_load(
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, updates)
 
-    def make(update: int) -> FaceBatch:
-        return faces.batch(64, np.random.default_rng([seed, update]))
-
-    for update, batch in enumerate(mapped(make, range(1, updates + 1), workers), start=1):
+    batches = load_batches(partial(faces.seeded, 64, seed), range(1, updates + 1), workers)
+    for update, batch in enumerate(batches, start=1):
         x = F.pixel_shuffle(pixel_codec.encode(batch.clean), pixel_codec.FACTOR).to(best_device())
         found = loss(x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1, device=x.device) * 0.2, batch)
         optimizer.zero_grad(), found.backward(), optimizer.step(), schedule.step()
@@ -83,7 +80,7 @@ def train_or_load(
     return net.eval().requires_grad_(False)
 
 
-def train_reader(faces: TalkingFaces, out: Path, updates: int, workers: int = 1) -> LandmarkNet:
+def train_reader(faces: TalkingFaces, out: Path, updates: int, workers: int = 0) -> LandmarkNet:
     """The landmark network, trained with L1 on landmarks in window px."""
     reader = LandmarkNet()
 

@@ -37,7 +37,7 @@ class SyncMatcher(nn.Module):
 
 
 def train_matcher(
-    faces: TalkingFaces, reader: LandmarkNet, out: Path, updates: int, tokens: int, speech_width: int, workers: int = 1
+    faces: TalkingFaces, reader: LandmarkNet, out: Path, updates: int, tokens: int, speech_width: int, workers: int = 0
 ) -> SyncMatcher:
     """The matcher, trained on the frozen landmark network's features."""
     matcher = SyncMatcher(tokens, speech_width)

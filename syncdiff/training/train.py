@@ -16,6 +16,7 @@ import math
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from syncdiff.audio.mel import log_mel
 from syncdiff.conditioning import BuildInputs, warped_inputs
-from syncdiff.devices import best_device
+from syncdiff.devices import best_device, usable_cores
 from syncdiff.diffusion import sampler
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.errors import InputError
@@ -37,7 +38,7 @@ from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder, token_window
 from syncdiff.progress import mapped
-from syncdiff.training.data import ClipRecord, TalkingFaces
+from syncdiff.training.data import ArrayFile, ClipRecord, Hear, TalkingFaces, load_batches
 from syncdiff.training.distill import augment, equalise
 from syncdiff.training.landmark_net import LandmarkNet, train_reader
 from syncdiff.training.loop import accelerator_for
@@ -60,7 +61,7 @@ class Preset:
     save_every: int = 300
     helper_updates: int = 800  # of the landmark network, and of the matcher where there is a sync loss
     hearings: int = 3  # times every sound is encoded: once clean, then augmented
-    workers: int = 1  # that make batches
+    workers: int = 2  # processes that make batches; 0: the training's own
     build: BuildInputs = warped_inputs
     config: TrainConfig = field(default_factory=TrainConfig)
 
@@ -72,6 +73,7 @@ PRESETS = {
         updates=20,
         helper_updates=10,
         hearings=1,
+        workers=0,
         config=TrainConfig(chained=1),
     ),
     # Two CPU cores. The sync loss moved r by .01 in docs/ablations.md and needs a network of its own: left out.
@@ -82,47 +84,57 @@ PRESETS = {
         updates=12_000,
         helper_updates=300,
         save_every=1000,
-        workers=12,
-        config=TrainConfig(lr=1e-3, ema=0.9995, chained=76),
+        workers=16,
+        config=TrainConfig(lr=1e-3, ema=0.997, chained=76),
     ),
 }
 
 
-def cached_features(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path):
-    """A function of a set's records that encodes every sound `hearings` times and looks windows of tokens up."""
+@dataclass(frozen=True)
+class TokenLookup:
+    """Windows of speech tokens at a frame of a clip, out of one of the times that its sound was encoded."""
+
+    features: ArrayFile  # [hearings, sum T50, D] float16
+    starts: np.ndarray  # [clips + 1]
+    tokens: int
+    rate: int
+
+    def __call__(self, clip: int, frame: int, rng: np.random.Generator) -> np.ndarray:
+        """[K, D] float32."""
+        heard = self.features.array[int(rng.integers(len(self.features.array)))]
+        a, b = int(self.starts[clip]), int(self.starts[clip + 1])
+        first = max(0, 2 * frame - self.tokens)
+        near = torch.from_numpy(heard[a + first : min(b, a + first + 3 * self.tokens)].astype(np.float32))
+        when = torch.tensor([(frame + 0.5) / FPS - first / self.rate])
+        return token_window(near, when, tokens=self.tokens, rate=self.rate)[0].numpy()
+
+
+def cached_features(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path) -> Hear:
+    """A function of a set's records that encodes every sound `hearings` times, first as it is, then augmented."""
+
+    def heard_mel(records: list[ClipRecord], clip: int) -> Tensor:
+        rng = np.random.default_rng(clip)
+        sound, other = records[clip].samples, records[int(rng.integers(len(records)))].samples
+        versions = [sound] + [augment(sound, np.resize(other, len(sound)), rng) for _ in range(hearings - 1)]
+        mel = torch.stack([log_mel(torch.from_numpy(np.ascontiguousarray(v))) for v in versions])
+        return torch.cat([mel[:1], equalise(mel[1:], rng)])
 
     @torch.inference_mode()
-    def encode(records: list[ClipRecord]):
+    def encode(records: list[ClipRecord]) -> TokenLookup:
         lengths = [(len(r.sound) // 160) // 2 for r in records]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         path = cache / f"heard-{records[0].set}.npy"
         shape = (hearings, int(starts[-1]), encoder.config["width"])
         if not path.exists() or np.load(path, mmap_mode="r").shape != shape:
-            partial, place = path.with_suffix(".partial.npy"), best_device()
+            unfinished, place = path.with_suffix(".partial.npy"), best_device()
             encoder.to(place)  # pyright: ignore[reportArgumentType]
-            rng = np.random.default_rng(0)
-            out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
-            for i, record in enumerate(records):
-                sound = record.sound.astype(np.float32) / 32768
-                other = records[int(rng.integers(len(records)))].sound.astype(np.float32) / 32768
-                versions = [sound] + [augment(sound, np.resize(other, len(sound)), rng) for _ in range(hearings - 1)]
-                mel = torch.stack([log_mel(torch.from_numpy(np.ascontiguousarray(v))) for v in versions])
-                mel = torch.cat([mel[:1], equalise(mel[1:], rng)])
+            out = np.lib.format.open_memmap(unfinished, "w+", np.float16, shape)
+            for i, mel in enumerate(mapped(partial(heard_mel, records), range(len(records)), usable_cores())):
                 features = encoder(mel.to(place))
                 out[:, starts[i] : starts[i + 1]] = features[:, : lengths[i]].half().cpu().numpy()
             out.flush()
-            partial.rename(path)
-        heard = np.load(path, mmap_mode="r")
-
-        def look(clip: int, frame: int, rng: np.random.Generator) -> np.ndarray:
-            version = int(rng.integers(hearings))
-            a, b = int(starts[clip]), int(starts[clip + 1])
-            first = max(0, 2 * frame - tokens)
-            near = torch.from_numpy(heard[version, a + first : min(b, a + first + 3 * tokens)].astype(np.float32))
-            when = torch.tensor([(frame + 0.5) / FPS - first / encoder.rate])
-            return token_window(near, when, tokens=tokens, rate=encoder.rate)[0].numpy()
-
-        return look
+            unfinished.rename(path)
+        return TokenLookup(ArrayFile(path), starts, tokens, encoder.rate)
 
     return encode
 
@@ -173,58 +185,82 @@ def train(
 ) -> Denoiser:
     """Train until `preset.updates` or for `hours`, whichever ends first; returns the moving average.
 
+    OUT is where the run lives; one that was cut off goes on from there. Arguments as of `train_together`.
+    """
+    return train_together(data, {out: preset}, encoder, hours, helpers or out, start, until)[out]
+
+
+def train_together(
+    data: Path,
+    presets: dict[Path, Preset],
+    encoder: SpeechEncoder,
+    hours: float,
+    helpers: Path,
+    start: Path | None = None,
+    until: float = math.inf,
+) -> dict[Path, Denoiser]:
+    """Networks that see the same batches, one update of each in turn; returns their moving averages.
+
     Args:
         data: what prepare wrote.
-        out: where the run lives; one that was cut off goes on from there.
-        helpers: where the encoded sounds and the losses' networks live, for runs that share an encoder; else `out`.
+        presets: of every run, by the folder where it lives. They may differ in the network and in what an update does
+            with a batch, not in the batches.
+        helpers: where the encoded sounds and the losses' networks live, for all runs that share an encoder.
         start: folder of a denoiser whose weights the run begins with.
         until: by time.time(), when to stop for now and be gone on with later.
     """
-    helpers = helpers or out
+    outs, preset = list(presets), next(iter(presets.values()))
     watched = "tensorboard" if find_spec("tensorboard") else None
-    accelerator = accelerator_for(log_with=watched, project_dir=out)
+    accelerator = accelerator_for(log_with=watched, project_dir=outs[0])
     accelerator.init_trackers("syncdiff")
-    for folder in (out, helpers):
+    for folder in (*outs, helpers):
         folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(accelerator.process_index)
-    model = new_denoiser(encoder, preset, start)
-    hear = cached_features(encoder, model.config["tokens"], preset.hearings, helpers)
+    models = [new_denoiser(encoder, each, start) for each in presets.values()]
+    hear = cached_features(encoder, models[0].config["tokens"], preset.hearings, helpers)
     with accelerator.main_process_first():
         seen = TalkingFaces(data, preset.share, hear, split="generator")
-        reader, matcher = train_helpers(seen, helpers, preset, model)
+        reader, matcher = train_helpers(seen, helpers, preset, models[0])
     torch.manual_seed(accelerator.process_index)  # again: a helper trained just now has used the dice
-    learner = Trainer(out, model, preset.config, accelerator, reader, matcher)
+    learners = [
+        Trainer(out, model, each.config, accelerator, reader, matcher)
+        for (out, each), model in zip(presets.items(), models, strict=True)
+    ]
     faces = TalkingFaces(data, preset.share, hear, build=preset.build)
-    chained, run = preset.config.chained, learner.run
-    held = faces.batch(12, np.random.default_rng(99)).encoded()
-    learner.resume()
-
-    def make(number: int) -> tuple[Tensor, Conditioning]:
-        return faces.mixed(preset.batch, chained, accelerator.process_index, number).encoded()
+    held = faces.batch(12, np.random.default_rng(99)).encoded(accelerator.device)
+    for learner in learners:
+        learner.resume()
 
     def save() -> None:
-        learner.save()
-        learner.average.save_pretrained(out / "denoiser")
-        clean, conditioning = held[0].to(accelerator.device), held[1].to(accelerator.device)
-        sheet(learner.average.eval(), clean, conditioning, out / f"sheet-{run.update:06d}.png")
+        for out, learner in zip(outs, learners, strict=True):
+            learner.save()
+            learner.average.save_pretrained(out / "denoiser")
+            sheet(learner.average.eval(), *held, out / f"sheet-{learner.run.update:06d}.png")
 
     def spent() -> float:
         """Seconds by the main process's clock, for all: so they learn at one rate and stop together."""
-        seconds = run.seconds if time.time() < until else math.inf
+        seconds = learners[0].run.seconds if time.time() < until else math.inf
         return cast(Tensor, broadcast(torch.tensor([seconds], device=accelerator.device))).item()
 
-    batches = mapped(make, range(run.update, preset.updates), preset.workers)
-    while run.update < preset.updates and (seconds := spent()) < hours * 3600:
-        line = learner.learn(*next(batches), max(run.update / preset.updates, seconds / (hours * 3600)))
-        if line:
-            accelerator.log(line, step=run.update)
-        if accelerator.is_main_process and run.update % preset.save_every == 0:
+    make = partial(faces.mixed, preset.batch, preset.config.chained, accelerator.process_index)
+    first = min(learner.run.update for learner in learners)
+    batches = load_batches(make, range(first, preset.updates), preset.workers)
+    for number in range(first, preset.updates):
+        if (seconds := spent()) >= hours * 3600:
+            break
+        batch = next(batches).encoded(accelerator.device)
+        for learner in learners:
+            if learner.run.update > number:  # the run was cut off while another's state was being saved
+                continue
+            line = learner.learn(*batch, max(number / preset.updates, seconds / (hours * 3600)))
+            accelerator.log({f"{learner.run.folder.name}/{term}": x for term, x in (line or {}).items()}, step=number)
+        if accelerator.is_main_process and (number + 1) % preset.save_every == 0:
             save()
     batches.close()
     if accelerator.is_main_process:
         save()
     accelerator.end_training()
-    return learner.average
+    return {out: learner.average for out, learner in zip(outs, learners, strict=True)}
 
 
 def main() -> None:

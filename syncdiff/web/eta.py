@@ -118,4 +118,3 @@ def in_words(seconds: float) -> str:
     if seconds < 3300:
         return f"about {max(1, round(seconds / 60))} min"
     return f"about {seconds / 3600:.1f} h"
-
