@@ -46,7 +46,9 @@ class Detector(Protocol):
         ...
 
 
-def track_faces(images: Iterable[np.ndarray], backend: Backend = "mediapipe") -> Generator[int, None, list[FaceTrack]]:
+def track_faces(
+    images: Iterable[np.ndarray], backend: Backend = "mediapipe"
+) -> Generator[int, None, list[FaceTrack]]:
     """Follow the faces in uint8 RGB [H, W, 3] frames. Yields the number of frames done; returns tracks, largest first.
 
     Frames are used one by one and not kept. "face-alignment" (S3FD boxes, 68 points) needs weights that are not

@@ -73,7 +73,9 @@ class Interior:
     variant: str = VARIANTS[0]
 
     @classmethod
-    def of(cls, unit: float, line: float, yaw: float, skin: np.ndarray, lips: np.ndarray, blur: float) -> Interior:
+    def of(
+        cls, unit: float, line: float, yaw: float, skin: np.ndarray, lips: np.ndarray, blur: float
+    ) -> Interior:
         """In the light of skin and lips, linear RGB [3].
 
         Teeth get darker more slowly than skin does, and take on a part of its cast; the exponents are milder than

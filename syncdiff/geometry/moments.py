@@ -47,7 +47,9 @@ def choose_moments(
     return np.array(sorted(taken or {int(usual[len(usual) // 2]): 0.0}))
 
 
-def moment_costs(wanted: np.ndarray, yaw: np.ndarray, moment_shapes: np.ndarray, moment_yaw: np.ndarray) -> np.ndarray:
+def moment_costs(
+    wanted: np.ndarray, yaw: np.ndarray, moment_shapes: np.ndarray, moment_yaw: np.ndarray
+) -> np.ndarray:
     """How ill every moment serves every frame: wanted [T, SHAPE] px and yaw [T] -> [T, M] px2."""
     apart = wanted[:, None] - moment_shapes
     closing = np.maximum(-apart[..., 0], 0) ** 2 * (wanted[:, None, 0] < _CLOSED)

@@ -160,7 +160,9 @@ def _check_layout(stream: av.audio.AudioStream, name: str) -> None:
         )
 
 
-def _promised(container: av.container.InputContainer, stream: av.audio.AudioStream, kind: str, job: Job) -> float:
+def _promised(
+    container: av.container.InputContainer, stream: av.audio.AudioStream, kind: str, job: Job
+) -> float:
     """Seconds that the header says the sound lasts; 0 where it does not say."""
     if kind == "wav":  # whose length ffmpeg takes from the file's own size
         return 8 * wav_data_size(Path(job.source)) / stream.bit_rate if stream.bit_rate else 0.0
@@ -194,14 +196,7 @@ def _sound(job: Job, kind: str, found: Scan, index: int, begin: float, **span: A
     with open_container(job, kind) as container:
         report = reporter(job, clock.seconds, begin, 1.0)
         return read_sound(
-            container,
-            container.streams[index],
-            clock,
-            job.name,
-            Path(job.folder),
-            job.limits,
-            report,
-            **span,  # pyright: ignore[reportArgumentType]
+            container, container.streams[index], clock, job.name, Path(job.folder), job.limits, report, **span  # pyright: ignore[reportArgumentType]
         )
 
 

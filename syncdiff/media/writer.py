@@ -150,6 +150,7 @@ class Voice:
         self._file.mux(self._stream.encode(None))
 
 
+
 def _smaller(clip: Clip, scale_to: int | None) -> tuple[int, int]:
     longer = max(clip.width, clip.height)
     if scale_to is None:
