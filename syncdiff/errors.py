@@ -15,10 +15,12 @@ DISK_ERRORS = {
     errno.EDQUOT: "Your share of the disk is used up",
     errno.EFBIG: "No file may grow so large",
     errno.EIO: "The disk reports a fault",
+    errno.EBUSY: "The file is in use",
     errno.EROFS: "The disk can only be read",
     errno.EACCES: "Nothing may be written there",
     errno.EPERM: "Nothing may be written there",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_BYTES = 2**20  # a disk with less free space counts as full
 
 
@@ -56,9 +58,10 @@ def disk_errors_as_sentences(*folders: Path) -> Iterator[None]:
             place = next((folder for folder in there if file.is_relative_to(folder.absolute())), file.parent)
         else:
             place = min(there, key=lambda folder: shutil.disk_usage(folder).free, default=Path())
+        room = "free some space there, or " if error.errno in FULL else ""
         raise DiskError(
-            f"{DISK_ERRORS[error.errno]} ({place}): free some space there, or choose another folder for the result, or "
-            "for temporary files by TMPDIR. Nothing was written."
+            f"{DISK_ERRORS[error.errno]} ({place}): {room}choose another folder for the result, or for temporary files "
+            "by TMPDIR. Nothing was written."
         ) from error
 
 

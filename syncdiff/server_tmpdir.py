@@ -54,6 +54,17 @@ def locked_tmpdir(parent: Path, prefix: str) -> Iterator[Path]:
         os.close(lock)
 
 
+def try_to_replace(out: Path) -> None:
+    """Raise the OSError that would keep a file from being moved to `out`; what is there stays.
+
+    An empty folder is moved there: over a file it is refused as a folder only where a file would be let through.
+    """
+    with locked_tmpdir(out.parent, RESULT_PREFIX) as beside, suppress(NotADirectoryError):
+        (beside / "empty").mkdir()
+        (beside / "empty").rename(out)
+        out.rmdir()
+
+
 def _make_locked_dir(parent: Path, prefix: str) -> tuple[Path, int]:
     """The folder and the descriptor that locks it. The system frees the lock of any process that ends."""
     for old in parent.glob(f"{prefix}*"):

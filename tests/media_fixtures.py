@@ -153,12 +153,13 @@ def make_sound(
     samples: np.ndarray | None = None,
     format: str | None = None,  # noqa: A002
     language: str = "und",
+    title: str = "",
     container_options: dict[str, str] | None = None,
 ) -> Path:
     """A sound file: faint noise with clicks, or the samples given ([N,channels] int16)."""
     with av.open(str(path), "w", format=format, options=container_options or {}) as out:
         stream = make_track(out, codec, rate, channels)
-        stream.metadata["language"] = language
+        stream.metadata.update({"language": language, "title": title})
         given = click_sound(seconds, clicks, rate, channels) if samples is None else samples
         for packet in track_packets(stream, given):
             out.mux(packet)

@@ -90,6 +90,33 @@ def test_a_result_that_may_not_be_written_over_stays(pipe, tmp_path, capsys, mon
     assert pipe.calls == []
 
 
+@pytest.mark.parametrize("old", ["what was there before", None])
+@pytest.mark.parametrize("mode", [0o1777, 0o555])
+def test_a_folder_that_will_refuse_the_result_is_said_before_the_work(old, mode, tmp_path) -> None:
+    """In a process of its own, which is nobody's: a sticky folder with somebody else's file, and a closed one."""
+    out = tmp_path / "there" / "out.mp4"
+    out.parent.mkdir()
+    if old:
+        out.write_text(old)
+        out.chmod(0o666)
+    out.parent.chmod(mode)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(folder.stat().st_mode | 0o111)
+    work = f"""
+import os
+from pathlib import Path
+from syncdiff.cli import checked_out
+if os.getuid() == 0:
+    os.setuid(65534)
+checked_out(Path({str(out)!r}), ())
+"""
+    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=False)
+    refused = mode == 0o555 or (old and os.getuid() == 0)  # where the file is somebody else's
+    assert done.returncode == bool(refused), done.stderr
+    assert ("Nothing may be written there" in done.stderr) == bool(refused)
+    assert [path.read_text() for path in out.parent.iterdir()] == [old] * bool(old)
+
+
 def test_sync_in_words_with_the_default_options(pipe, tmp_path, capsys) -> None:
     assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]) == 0
     assert pipe.calls[0][3] == SampleOptions()
@@ -213,7 +240,7 @@ def test_out_goes_where_a_link_leads_and_over_nothing_but_a_file(pipe, tmp_path,
     (tmp_path / "nowhere.mp4").symlink_to("none/out.mp4")
     before = sorted(tmp_path.iterdir())
     for out, why in {"folder": "is a folder", "pipe": "no ordinary file", "round": "a link in a circle",
-                     "nowhere": "none: give OUT a folder", "x" * 300: "File name too long"}.items():  # fmt: skip
+                     "nowhere": "none is no folder", "x" * 300: "File name too long"}.items():  # fmt: skip
         assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / f"{out}.mp4")]) == 2
         printed = capsys.readouterr().err
         assert why in printed
@@ -228,7 +255,9 @@ def test_a_disk_that_takes_no_more_is_one_sentence(pipe, tmp_path, capsys, subte
             pipe.error = OSError(number, os.strerror(number))
             (tmp_path / "out.mp4").write_text("what was there before")
             assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4")]) == 2
-            assert "free some space there, or choose another folder" in capsys.readouterr().err.splitlines()[-1]
+            said = capsys.readouterr().err.splitlines()[-1]
+            assert "choose another folder" in said
+            assert ("free some space there" in said) == (number in (errno.ENOSPC, errno.EDQUOT))
             assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there before"]
 
 

@@ -169,14 +169,14 @@ def test_title_date_language_chapters_and_subtitles_go_over(suffix: str, codec: 
                 packet.pts = packet.dts = 40 * i
                 out.mux(packet)
         out.mux(picture.encode(None))
-    voice = make_sound(tmp_path / "a.mka", 1.97, [0.5], codec="aac", language="eng")
+    voice = make_sound(tmp_path / "a.mka", 1.97, [0.5], codec="aac", language="eng", title="Anna")
     _, line, result = journey(tmp_path, tmp_path / f"in.{suffix}", voice, tail="trim")
     assert line.seconds == 2.0
     with av.open(str(result)) as made:
         assert {key: made.metadata.get(key) for key in tags} == tags
         assert "location" not in made.metadata
         assert made.streams.video[0].metadata["language"] == "deu"
-        assert made.streams.audio[0].metadata["language"] == "eng"
+        assert [made.streams.audio[0].metadata[key] for key in ("language", "name")] == ["eng", "Anna"]
         assert made.streams.subtitles[0].metadata["language"] == "fra"
         chapters = [(c["start"] * c["time_base"], c["metadata"]["title"]) for c in made.chapters()]
         assert chapters == [(0, "One"), (1, "Two")]
@@ -186,6 +186,44 @@ def test_title_date_language_chapters_and_subtitles_go_over(suffix: str, codec: 
             if packet.size > 2
         ]
         assert cues == [(0.4, "Zeile 10"), (1.6, "Zeile 40")]
+
+
+def test_overlapping_subtitles_and_what_tracks_are_marked_as_go_over(tmp_path: Path) -> None:
+    from av.stream import Disposition as Flag
+
+    tracks = {"Songs": Flag.default | Flag.forced, "For the deaf": Flag.hearing_impaired, "Mine": Flag.original}
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        picture = out.add_stream("libx264", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 160, 96, "yuv420p"
+        texts = [out.add_mux_stream("subrip") for _ in tracks]
+        for stream, (title, flags) in zip(texts, tracks.items(), strict=True):
+            stream.time_base, stream.metadata["title"], stream.disposition = Fraction(1, 1000), title, flags
+        for i in range(75):
+            image = av.VideoFrame.from_ndarray(numbered(i, 160, 96), format="rgb24")
+            image.pts, image.time_base = i, Fraction(1, 25)
+            out.mux(picture.encode(image))
+        out.mux(picture.encode(None))
+        cues = [(200, 1000, "{\\an8}one"), (600, 1400, "two"), (800, 200, "three"), (2400, 300, "four")]
+        for begin, lasts, text in cues:
+            for stream in texts:
+                packet = av.Packet(text.encode())
+                packet.stream, packet.time_base, packet.duration = stream, Fraction(1, 1000), lasts
+                packet.pts = packet.dts = begin
+                out.mux(packet)
+    clip, _, result = journey(tmp_path, tmp_path / "in.mkv", make_sound(tmp_path / "a.wav", 3.0, [0.5]))
+    assert "Subtitle track 3 is marked as original, which an mp4 cannot hold." in clip.notes
+    assert "The subtitles go over as plain words, without styles and places." in clip.notes
+    with av.open(str(result)) as made:
+        told = {stream.metadata["name"]: stream.disposition for stream in made.streams.subtitles}
+        assert told == {"Songs": tracks["Songs"], "For the deaf": Flag.hearing_impaired | Flag.captions, "Mine": 0}
+        cues = [
+            (round(1000 * packet.pts * packet.time_base), bytes(packet)[2:].decode())
+            for packet in made.demux(made.streams.subtitles[0])
+            if packet.size > 2
+        ]
+    assert cues == [
+        (200, "one"), (600, "one\ntwo"), (800, "one\ntwo\nthree"), (1000, "one\ntwo"), (1200, "two"), (2400, "four")
+    ]  # fmt: skip
 
 
 def test_what_else_is_in_a_file_is_told_rightly(tmp_path: Path) -> None:
@@ -208,9 +246,13 @@ def test_what_else_is_in_a_file_is_told_rightly(tmp_path: Path) -> None:
             packet.pts = packet.dts = 5500
             out.mux(packet)
     clip = open_clip(tmp_path / "in.mkv", tmp_path)
-    assert clip.notes == ("The file has 10 subtitle tracks; the first 8 go over.",)  # and nothing ends early
+    assert clip.notes == (  # and nothing ends early
+        "The file has 10 subtitle tracks; the first 8 go over.",
+        "No subtitle track is marked as default; in an mp4 the first one is.",
+    )
     assert clip.extras.tags["comment"] == "one two"
-    assert [(track.language, track.cues) for track in clip.extras.subtitles] == [("deu", ((0.5, 8.5, "late"),))] * 8
+    assert {(track.tags.language, track.cues) for track in clip.extras.subtitles} == {("deu", ((0.5, 8.5, "late"),))}
+    assert len(clip.extras.subtitles) == 8
 
 
 def test_a_clip_without_sound_is_written_without(tmp_path: Path) -> None:

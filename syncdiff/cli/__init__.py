@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import syncdiff
 from syncdiff.errors import disk_errors_as_sentences
-from syncdiff.server_tmpdir import RESULT_PREFIX, command_tmpdir, locked_tmpdir
+from syncdiff.server_tmpdir import RESULT_PREFIX, command_tmpdir, locked_tmpdir, try_to_replace
 
 if TYPE_CHECKING:
     from syncdiff.job import Job
@@ -320,17 +320,25 @@ def checked_out(out: Path, inputs: Sequence[Path]) -> Path:
         raise syncdiff.InputError(f"OUT is {out.name:.60}, but only MP4 is written: give it a name that ends in .mp4.")
     try:
         out = out.absolute()
-        check_folder(out.parent)
-        if out.is_symlink():
+        if out.is_symlink() and out.parent.is_dir():
             out = out.resolve()
-            check_folder(out.parent)
-        there = out.exists()
+        with disk_errors_as_sentences(out.parent):
+            check_target(out, inputs)
+            try_to_replace(out)
     except syncdiff.InputError:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, a link in a circle
         why = getattr(error, "strerror", None) or "it is a link in a circle"
         raise syncdiff.InputError(f"OUT cannot be {out.name:.60} ({why}): give it another name.") from error
-    if there and not out.is_file():
+    return out
+
+
+def check_target(out: Path, inputs: Sequence[Path]) -> None:
+    """Raise InputError where `out` lies in no folder, or is something that may not be written over."""
+    if not out.parent.is_dir():
+        raise syncdiff.InputError(f"{out.parent} is no folder: give OUT a folder that exists and is yours.")
+    there = out.exists()
+    if there and (not out.is_file() or os.path.ismount(out)):
         what = "a folder" if out.is_dir() else "no ordinary file"
         raise syncdiff.InputError(f"{out} is {what}: give OUT the name of a file.")
     if there and not os.access(out, os.W_OK):
@@ -341,13 +349,6 @@ def checked_out(out: Path, inputs: Sequence[Path]) -> Path:
             same = out.resolve() == path.resolve() or out.samefile(path)  # whatever the spelling, and through links
         if same:
             raise syncdiff.InputError(f"OUT is {path.name}, which is an input: give the result another name.")
-    return out
-
-
-def check_folder(folder: Path) -> None:
-    """Raise InputError where nothing can be written to the folder."""
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise syncdiff.InputError(f"Nothing can be written to {folder}: give OUT a folder that exists and is yours.")
 
 
 def last(items: Iterable[Any], *, quiet: bool = False, steps_per_frame: Mapping[str, int] | None = None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import soundfile
 
 from syncdiff.errors import InputError
 from syncdiff.media.clip import LAYOUTS, Limits
-from syncdiff.media.extras import language_of
+from syncdiff.media.extras import TrackTags
 from syncdiff.media.streams import decode_what_can_be
 from syncdiff.media.timestamps import StreamClock
 
@@ -117,7 +118,7 @@ def read_sound(
     heard = writer.count / writer.rate
     seconds = heard if end is None else min(heard, round(end * writer.rate) / writer.rate)
     facts = {"rate": writer.rate, "channels": writer.channels, "seconds": seconds, "heard": heard}
-    return facts | {"mono_channel": mono_channel(folder / "sound.wav"), "language": language_of(stream)}
+    return facts | {"mono_channel": mono_channel(folder / "sound.wav"), "tags": asdict(TrackTags.of(stream))}
 
 
 def check_voice(sound: dict[str, Any] | None, name: str, folder: Path, limits: Limits) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from syncdiff.audio import SAMPLE_RATE
-from syncdiff.media.extras import Extras
+from syncdiff.media.extras import Extras, TrackTags
 
 INDEX_RATE = Fraction(25)  # frames a second in a normalised file, which keeps the order; Clip.times keeps the time
 READ_THREADS = 4  # every thread holds a frame
@@ -106,7 +106,7 @@ class Speech:
     seconds: float
     mono_channel: int | None = None  # the one to listen to, where mixing the channels would lose the voice
     notes: tuple[str, ...] = ()  # what the visitor should know about this file
-    language: str = ""  # of the track, three letters
+    tags: TrackTags = field(default_factory=TrackTags)
 
     def samples(self) -> np.ndarray:
         """The voice as the models hear it: [N] float32 in [-1,1], mono, SAMPLE_RATE, N = round(seconds * rate)."""

@@ -30,7 +30,7 @@ import av.error
 from syncdiff.errors import InputError
 from syncdiff.media.audio import MAX_CHANNELS, check_voice, read_sound
 from syncdiff.media.clip import Limits
-from syncdiff.media.extras import last_cue_end, read_extras
+from syncdiff.media.extras import TrackTags, last_cue_end, read_extras
 from syncdiff.media.filetype import CONTAINERS, HEAD, PICTURES, is_encrypted, sniff, wav_data_size
 from syncdiff.media.streams import choose_picture, default_stream, picture_streams, track_note
 from syncdiff.media.timestamps import Scan, StreamClock, scan
@@ -137,6 +137,7 @@ def _voice(job: Job, kind: str) -> dict[str, Any]:
         _check_layout(stream, job.name)
         others = [default_stream(pictures).index] if pictures else []
         notes = track_note(sounds, stream, "sound")
+        notes += TrackTags.of(stream).lost("The sound track")
         index = stream.index
         promised = _promised(container, stream, kind, job)
     found = _scan(job, kind, [index, *others])

@@ -1,12 +1,13 @@
-"""What else was in a video file and goes over to the result: title, comment, date, language, chapters, subtitles."""
+"""What else was in a video file and goes over to the result: tags of file and tracks, chapters, subtitles."""
 
 from __future__ import annotations
 
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import av
@@ -14,8 +15,17 @@ import av.container
 import av.stream
 
 KEPT_TAGS = ("title", "artist", "album", "comment", "description", "copyright", "date", "creation_time", "genre")
+Flag = av.stream.Disposition
+# What a track may be marked as in an mp4, and is when PyAV reads it again.
+KEPT_FLAGS = (
+    Flag.default | Flag.dub | Flag.comment | Flag.forced | Flag.hearing_impaired | Flag.visual_impaired | Flag.captions
+    | Flag.descriptions
+)
+STOCK_NAME = re.compile("handler|media|^$", re.IGNORECASE)  # of a track, by the program that wrote it
+CHAPTERS_NAME = re.compile("text|subtitle", re.IGNORECASE)  # of the track that holds the chapters' titles in an mp4
+MARKUP = re.compile(r"\{[^}]*\}|<[^>]*>")  # in subtitles
 TEXT_SUBTITLES = ("mov_text", "subrip", "srt", "text", "ass", "ssa", "webvtt")
-MAX_LETTERS, MAX_CHAPTERS, MAX_TRACKS, MAX_CUES = 1000, 200, 8, 5000  # beyond them nothing goes over
+MAX_LETTERS, MAX_CHAPTERS, MAX_TRACKS, MAX_CUES, MAX_AT_ONCE = 1000, 200, 8, 5000, 8  # beyond them nothing goes over
 TICK = Fraction(1, 1000)  # seconds
 LANGUAGES = {  # ISO 639-1 -> 639-2: matroska and browsers write two letters
     "ar": "ara", "cs": "ces", "da": "dan", "de": "deu", "el": "ell", "en": "eng", "es": "spa", "fi": "fin",
@@ -29,15 +39,41 @@ Span = tuple[float, float, str]  # seconds from and to on the video's clock, and
 
 def is_cover(stream: av.VideoStream) -> bool:
     """Whether a picture stream is a cover or a thumbnail, not the film."""
-    disposition = av.stream.Disposition
-    return bool(stream.disposition & (disposition.attached_pic | disposition.timed_thumbnails))
+    return bool(stream.disposition & (Flag.attached_pic | Flag.timed_thumbnails))
+
+
+@dataclass(frozen=True)
+class TrackTags:
+    """What a track says about itself."""
+
+    language: str = ""  # three letters of ISO 639-2
+    title: str = ""
+    flags: int = 0  # of av.stream.Disposition
+
+    @classmethod
+    def of(cls, stream: av.stream.Stream) -> TrackTags:
+        """Of a track of any container: an mp4 has its title in `name`, or in that of its handler."""
+        said, handler = stream.metadata, stream.metadata.get("handler_name", "")
+        title = said.get("title") or said.get("name") or ("" if STOCK_NAME.search(handler) else handler)
+        return cls(language_of(stream), _clean(title), int(stream.disposition))
+
+    def write(self, stream: av.stream.Stream) -> None:
+        """Into a track of an mp4."""
+        titles = {"title": self.title, "handler_name": self.title}  # ffmpeg up to 5 reads the second alone
+        stream.metadata.update({k: v for k, v in (titles | {"language": self.language}).items() if v})
+        stream.disposition = Flag(self.flags & KEPT_FLAGS)
+
+    def lost(self, what: str) -> list[str]:
+        """A sentence where an mp4 cannot hold what the track is marked as."""
+        names = [str(flag.name).replace("_", " ") for flag in Flag if flag & self.flags & ~KEPT_FLAGS]
+        return [f"{what} is marked as {', '.join(names)}, which an mp4 cannot hold."] * bool(names)
 
 
 @dataclass(frozen=True)
 class Subtitles:
     """One track of text."""
 
-    language: str
+    tags: TrackTags
     cues: tuple[Span, ...]
 
 
@@ -46,15 +82,15 @@ class Extras:
     """What goes over to the result besides picture and sound."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
-    language: str = ""  # of the picture track
+    picture: TrackTags = field(default_factory=TrackTags)
     chapters: tuple[Span, ...] = ()
     subtitles: tuple[Subtitles, ...] = ()
 
     @classmethod
     def of(cls, facts: dict[str, Any]) -> Extras:
         """From what `read_extras` wrote."""
-        tracks = tuple(Subtitles(language, tuple(map(tuple, cues))) for language, cues in facts["subtitles"])
-        return cls(facts["tags"], facts["language"], tuple(map(tuple, facts["chapters"])), tracks)
+        tracks = tuple(Subtitles(TrackTags(**tags), tuple(map(tuple, cues))) for tags, cues in facts["subtitles"])
+        return cls(facts["tags"], TrackTags(**facts["picture"]), tuple(map(tuple, facts["chapters"])), tracks)
 
     def until(self, seconds: float) -> Extras:
         """The same without what begins later."""
@@ -84,18 +120,29 @@ def read_extras(container: av.container.InputContainer, picture: int, start: flo
     texts = [s for s in streams if s.codec_context is not None and s.codec_context.name in TEXT_SUBTITLES]
     known, texts = len(texts), texts[:MAX_TRACKS]
     cues: dict[int, list[Span]] = {stream.index: [] for stream in texts}
+    styled = False
     if texts:
         for packet in container.demux(*texts):
             if packet.pts is None or not packet.size or len(cues[packet.stream_index]) >= MAX_CUES:
                 continue
             begin = float(packet.pts * packet.time_base) - start
             end = begin + float((packet.duration or 0) * packet.time_base)
-            text = cue_text(bytes(packet), packet.stream.codec_context.name)
+            data, codec = bytes(packet), packet.stream.codec_context.name
+            text = cue_text(data, codec)
+            styled |= codec in ("ass", "ssa") or MARKUP.search(data.decode("utf-8", "replace")) is not None
             if text and end > max(0.0, begin):
                 cues[packet.stream_index].append((max(0.0, begin), end, text))
-    subtitles = [(language_of(stream), cues[stream.index]) for stream in texts if cues[stream.index]]
-    facts = {"tags": tags, "language": language_of(container.streams[picture]), "chapters": chapters}
-    return facts | {"subtitles": subtitles}, _left_behind(container, known, len(texts))
+    subtitles = [(TrackTags.of(stream), cues[stream.index]) for stream in texts if cues[stream.index]]
+    facts = {"tags": tags, "picture": asdict(TrackTags.of(container.streams[picture])), "chapters": chapters}
+    facts["subtitles"] = [(asdict(tags), spans) for tags, spans in subtitles]
+    notes = _left_behind(container, known, len(texts))
+    for number, (track, _) in enumerate(subtitles, start=1):
+        notes += track.lost(f"Subtitle track {number}")
+    if subtitles and not any(track.flags & Flag.default for track, _ in subtitles):
+        notes.append("No subtitle track is marked as default; in an mp4 the first one is.")
+    if styled:
+        notes.append("The subtitles go over as plain words, without styles and places.")
+    return facts, notes
 
 
 def last_cue_end(facts: dict[str, Any]) -> float:
@@ -112,6 +159,10 @@ def _left_behind(container: av.container.InputContainer, texts: int, taken: int)
         notes.append(f"The file has {texts} subtitle tracks; the first {taken} go over.")
     if any(is_cover(stream) for stream in container.streams.video):
         notes.append("The cover picture of the file does not go over.")
+    streams = [stream for stream in container.streams if stream.type in ("data", "attachment")]
+    rest = [stream for stream in streams if not CHAPTERS_NAME.search(stream.metadata.get("handler_name", ""))]
+    if rest:
+        notes.append(f"{len(rest)} track{'s' * (len(rest) > 1)} of other data (of a camera, fonts) cannot go over.")
     return notes
 
 
@@ -129,8 +180,8 @@ def cue_text(data: bytes, codec: str) -> str:
     text = data.decode("utf-8", "replace")
     if codec in ("ass", "ssa"):
         text = text.split(",", 8)[-1]
-    text = re.sub(r"\{[^}]*\}|<[^>]*>", "", text).replace("\\N", "\n").replace("\\n", "\n")
-    return "\n".join(filter(None, (_clean(line) for line in text.splitlines())))
+    text = MARKUP.sub("", text).replace("\\N", "\n").replace("\\n", "\n")
+    return "\n".join(filter(None, (_clean(line) for line in text.splitlines())))[:MAX_LETTERS]
 
 
 def _clean(text: str) -> str:
@@ -144,8 +195,7 @@ class ExtrasWriter:
     def __init__(self, file: av.container.OutputContainer, extras: Extras, picture: av.stream.Stream) -> None:
         self._file = file
         file.metadata.update(extras.tags)
-        if extras.language:
-            picture.metadata["language"] = extras.language
+        extras.picture.write(picture)
         if extras.chapters:
             file.set_chapters([
                 {"id": i, "start": round(start / TICK), "end": round(end / TICK), "time_base": TICK,
@@ -156,30 +206,35 @@ class ExtrasWriter:
         for track in extras.subtitles:
             stream = file.add_mux_stream("mov_text")
             stream.time_base = TICK
-            if track.language:
-                stream.metadata["language"] = track.language
-            self._waiting.append((stream, _filled(track.cues)))
+            track.tags.write(stream)
+            self._waiting.append((stream, one_after_another(track.cues)))
 
     def write_until(self, seconds: float) -> None:
         """Write the cues that begin before that second."""
         for stream, cues in self._waiting:
-            while cues and cues[0][0] < seconds:
+            while cues and cues[0][0] * TICK < seconds:
                 start, end, text = cues.pop(0)
                 words = text.encode()
                 packet = av.Packet(struct.pack(">H", len(words)) + words)
                 packet.stream, packet.time_base = stream, TICK
-                packet.pts = packet.dts = round(start / TICK)
-                packet.duration = round(end / TICK) - packet.pts
+                packet.pts = packet.dts = start
+                packet.duration = end - start
                 self._file.mux(packet)
 
 
-def _filled(cues: Sequence[Span]) -> list[Span]:
-    """Cues one after another, with empty ones between: in an mp4 each is shown until the next."""
-    filled: list[Span] = []
-    for start, end, text in sorted(cues):
-        begin = filled[-1][1] if filled else 0.0
-        if start > begin + 0.001:
-            filled.append((begin, start, ""))
-        if end > max(start, begin) + 0.001:
-            filled.append((max(start, begin), end, text))
-    return filled
+def one_after_another(cues: Sequence[Span]) -> list[tuple[int, int, str]]:
+    """Cues in ticks that follow on each other from 0 on, as in an mp4 each is shown until the next.
+
+    Those that overlap are shown together while they do, one below the other; between two there is an empty one.
+    """
+    waiting = sorted(((round(start / TICK), round(end / TICK), text) for start, end, text in cues), reverse=True)
+    shown: list[tuple[int, int, str]] = []
+    active: list[tuple[int, int, str]] = []
+    for begin, end in pairwise(sorted({0, *(edge for cue in waiting for edge in cue[:2])})):
+        while waiting and waiting[-1][0] <= begin:
+            active.append(waiting.pop())
+        active = [cue for cue in active if cue[1] > begin][:MAX_AT_ONCE]
+        text = "\n".join(dict.fromkeys(text for _, _, text in active))
+        first = shown.pop()[0] if shown and shown[-1][2] == text else begin
+        shown.append((first, end, text))
+    return shown

@@ -23,7 +23,7 @@ import numpy as np
 
 from syncdiff.errors import InputError, raise_if_full
 from syncdiff.media.clip import LIMITS, Clip, Colour, Limits, Speech
-from syncdiff.media.extras import Extras
+from syncdiff.media.extras import Extras, TrackTags
 from syncdiff.progress import finished
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def _speech(home: Path, sound: dict[str, Any] | None) -> Speech | None:
     if sound is None:
         return None
     place, (rate, channels, seconds) = home / "sound.wav", (sound[key] for key in ("rate", "channels", "seconds"))
-    return Speech(place, rate, channels, seconds, sound["mono_channel"], language=sound["language"])
+    return Speech(place, rate, channels, seconds, sound["mono_channel"], tags=TrackTags(**sound["tags"]))
 
 
 def _intake(

@@ -131,8 +131,7 @@ class Voice:
         self._stream = file.add_stream("aac", rate=rate, layout=layout)
         self._stream.bit_rate = SOUND_BITS * speech.channels
         self._layout = layout
-        if speech.language:
-            self._stream.metadata["language"] = speech.language
+        speech.tags.write(self._stream)
 
     def write_until(self, seconds: float) -> None:
         """Encode the sound up to there, so that picture and sound lie side by side in the file."""
