@@ -38,7 +38,7 @@ from syncdiff.geometry.mouth_shape import (
     steadied,
 )
 from syncdiff.geometry.reference import UPRIGHT, FaceView, MouthWarps, Reference, interior_of, reference_mouth
-from syncdiff.geometry.warp import anchor_of
+from syncdiff.geometry.warp import mouth_pose
 from syncdiff.media import Clip, Timeline
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning
@@ -52,8 +52,8 @@ COMPARED = 24  # frames of a shot that the median is of
 STRETCHED = 1.8  # times its widest gap, and STRETCHED_PX more, that a mouth may be opened before its inside is drawn
 STRETCHED_PX = 1.5
 INSIDE_FADE = 1.5  # px of gap over which the drawn inside comes in
-SHAKE = 1.0  # frames, standard deviation of the Gaussian over time: landmarks jitter by half a px
-BEARING = 6.0  # the same for slope and hang of the mouth: the tilt of the head and a smile, not what is said
+PLACE_SMOOTHING = 1.0  # frames, standard deviation of the Gaussian over time: landmarks jitter by half a px
+SLOPE_SMOOTHING = 6.0  # the same for slope and corners of the mouth: the tilt of the head and a smile, not what is said
 
 
 class CropFile:
@@ -108,7 +108,7 @@ def warped_inputs(
     interior: tuple[Interior, float] | None = None,
 ) -> FrameInputs:
     """The product's inputs: the mouths of other moments, warped to the target shape, in the surroundings' skin."""
-    around = replace(surroundings, anchor=frame.hook)
+    around = replace(surroundings, smoothed_pose=frame.pose)
     made = reference_mouth(around, mouths, lip_shapes[0], interior)
     reference, blend_mask = around.image.copy(), np.zeros((S, S), np.float32)
     reference[WINDOW], blend_mask[WINDOW] = made.pixels, made.warps.mask
@@ -202,12 +202,12 @@ class FaceClip(BaseFaceClip):
         return self.scale.pixels(calibrate_forecast(forecast))
 
     @cached_property
-    def anchors(self) -> np.ndarray:
-        """[T, 4] float32: how the mouth hangs, steadied over time; NaN where the face cannot be used."""
-        own = [anchor_of(self.landmarks(i)) if ok else np.full(4, np.nan) for i, ok in enumerate(self.usable)]
+    def mouth_poses(self) -> np.ndarray:
+        """[T, 4] float32: the `mouth_pose` of every frame, smoothed over time; NaN where the face cannot be used."""
+        own = [mouth_pose(self.landmarks(i)) if ok else np.full(4, np.nan) for i, ok in enumerate(self.usable)]
         frames, shots = np.arange(len(own)), np.where(self.usable, self.shots, -1)
-        place, bearing = (smoothed(np.array(own), frames, shots, spread) for spread in (SHAKE, BEARING))
-        return np.concatenate([place[:, :2], bearing[:, 2:]], axis=1).astype(np.float32)
+        place, slope = (smoothed(np.array(own), frames, shots, spread) for spread in (PLACE_SMOOTHING, SLOPE_SMOOTHING))
+        return np.concatenate([place[:, :2], slope[:, 2:]], axis=1).astype(np.float32)
 
     @cached_property
     def moments(self) -> dict[int, np.ndarray]:
@@ -251,12 +251,14 @@ class FaceClip(BaseFaceClip):
 
     def face(self, frame: int) -> FaceView:
         """A source frame's crop."""
-        return FaceView(self.crops[frame], UPRIGHT, self.landmarks(frame), float(self.yaw[frame]), self.anchors[frame])
+        return self._view(frame, self.crops[frame], UPRIGHT)
 
     def in_film(self, frame: int, image: np.ndarray) -> FaceView:
         """The same in the frame itself [H, W, 3]."""
-        matrix = self.to_frame[frame].astype(np.float64)
-        return FaceView(image, matrix, self.landmarks(frame), float(self.yaw[frame]), self.anchors[frame])
+        return self._view(frame, image, self.to_frame[frame].astype(np.float64))
+
+    def _view(self, frame: int, image: np.ndarray, matrix: np.ndarray) -> FaceView:
+        return FaceView(image, matrix, self.landmarks(frame), float(self.yaw[frame]), self.mouth_poses[frame])
 
     def plan_mouths(self, indices: np.ndarray, forecast: np.ndarray) -> MouthPlan:
         """Mouths for output frames.

@@ -106,7 +106,7 @@ class Drawing:
                 judged.result[i] = self._judged(image, at)
             return i, frame, patch
 
-        def paste(start: int, drawn: dict[int, DrawnFrame], stopped: Callable[[], bool]) -> None:
+        def write_chunk(start: int, drawn: dict[int, DrawnFrame], stopped: Callable[[], bool]) -> None:
             nonlocal written
             frames = range(start, min(start + CHUNK, len(plan)))
             decoded = zip(frames, clip.frames(plan.indices[frames.start : frames.stop]), strict=True)
@@ -127,7 +127,7 @@ class Drawing:
                     drawn |= step.finished or {}
                     generated = min(generated + len(step.frames), min(start + CHUNK, len(plan)) * steps)
                     yield Progress("drawing", generated + written, total, self._preview(plan, step))
-                task = partial(paste, start, drawn)
+                task = partial(write_chunk, start, drawn)
                 while not writer.submit(task):
                     yield Progress("drawing", generated + written, total)
             while writer.pending():
@@ -152,9 +152,9 @@ class Drawing:
     def _marked(self, plan: FramePlan, i: int, drawn: DrawnFrame, image: np.ndarray, mark: Watermark | None) -> Patch:
         """The patch of output frame `i`, with the invisible mark where the mouth is."""
         if mark is None:
-            return drawn.paste(image, drawn.crop)
+            return drawn.patch(image, drawn.crop)
         time = plan.times[i]
         if self.generator.upright:
-            return drawn.paste(image, mark.mark(drawn.crop, time))
+            return drawn.patch(image, mark.mark(drawn.crop, time))
         to_frame = self.judged.to_frame[plan.indices[i]]
-        return mark.onto(drawn.paste(image, drawn.crop), to_frame, time, plan.weight[i])
+        return mark.onto(drawn.patch(image, drawn.crop), to_frame, time, plan.weight[i])

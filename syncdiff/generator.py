@@ -35,7 +35,7 @@ class DrawnFrame:
     """One finished output frame."""
 
     crop: np.ndarray  # [side, side, 3] uint8
-    paste: Callable[[np.ndarray, np.ndarray], Patch]  # a frame [H, W, 3] and this crop, marked or not -> its patch
+    patch: Callable[[np.ndarray, np.ndarray], Patch]  # a frame [H, W, 3] and this crop, marked or not -> its patch
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class CompactGenerator:
             if part.finished:
                 inputs, mouths = conditioning(part.frames)[1], self.mouths(plan, speech)
                 done = {
-                    i: DrawnFrame(crop, Paste(plan, mouths, i, seen.reference.copy(), seen.warps))
+                    i: DrawnFrame(crop, FilmScalePaste(plan, mouths, i, seen.reference.copy(), seen.warps))
                     for i, crop, seen in zip(part.frames, drawn, inputs, strict=True)
                 }
                 yield GeneratorStep(part.frames, drawn[0], done)
@@ -166,7 +166,7 @@ class CompactGenerator:
 
 
 @dataclass(frozen=True)
-class Paste:
+class FilmScalePaste:
     """The way of one drawn crop into its frame: what it differs by is added to the reference at the film's scale."""
 
     plan: FramePlan

@@ -126,7 +126,7 @@ class PreviewClip:
         before, after = self.images[chosen], self.images[chosen].copy()
         assert last.finished is not None  # the last step of a chunk
         drawn = last.finished[0]
-        drawn.paste(before, drawn.crop).apply(after)
+        drawn.patch(before, drawn.crop).apply(after)
         return Trial(before, after, _moved(_SQUARE, to_frame[chosen]), _moved(_outline(), to_frame[chosen]), second)
 
 

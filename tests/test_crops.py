@@ -6,7 +6,7 @@ import pytest
 
 from syncdiff.faces import FaceTrack, make_track, track_faces
 from syncdiff.geometry import crops
-from syncdiff.geometry.crops import FEATHER, WINDOW, S, align, cut, mouth_mask, paste
+from syncdiff.geometry.crops import FEATHER, WINDOW, S, align, cut, mouth_mask, paste_crop
 from syncdiff.media import Patch
 from syncdiff.progress import finished
 from tests.heads import SIDE, background, heads, paste_head
@@ -31,7 +31,7 @@ def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 def track_of(transforms: list[np.ndarray | None], cuts: tuple[int, ...] = ()) -> FaceTrack:
     """A face whose steady points stand exactly where each transform puts the template's; None: not seen."""
     crop_points = np.random.default_rng(1).uniform(20, 108, (478, 2))
-    index, template, _ = crops._anchors(478)
+    index, template, _ = crops._steady_points(478)
     crop_points[index] = template
     missing = np.full((478, 2), NAN)
     points = np.stack([missing if m is None else apply(m, crop_points) for m in transforms])
@@ -40,7 +40,7 @@ def track_of(transforms: list[np.ndarray | None], cuts: tuple[int, ...] = ()) ->
 
 def test_the_68_points_of_face_alignment_place_the_same_crop():
     turned = similarity(1.7, 12, 90, 40)
-    index, template, weight = crops._anchors(68)
+    index, template, weight = crops._steady_points(68)
     assert len(index) == 9
     assert weight.sum() == pytest.approx(1)
     points = np.random.default_rng(1).uniform(20, 108, (68, 2))
@@ -194,14 +194,14 @@ def test_paste_of_the_cut_returns_every_pixel_outside_the_mask(subtests) -> None
     for matrix in [similarity(1, 0, 100, 60), similarity(2.6, 12, 60, 20), similarity(0.35, -30, 200, 200)]:
         with subtests.test(matrix=matrix):
             image = np.random.default_rng(0).integers(0, 255, (400, 520, 3)).astype(np.uint8)
-            out = put_back(image, paste(image, cut(image, matrix), matrix))
+            out = put_back(image, paste_crop(image, cut(image, matrix), matrix))
             outside = ~mask_in_frame(matrix, image.shape, grow=1)
             assert np.array_equal(out[outside], image[outside])
 
 
 def test_paste_of_the_cut_returns_a_soft_picture_inside_as_well() -> None:
     image, matrix = pattern(400, 500), similarity(1.2, 15, 150, 100)
-    out = put_back(image, paste(image, cut(image, matrix), matrix))
+    out = put_back(image, paste_crop(image, cut(image, matrix), matrix))
     assert np.abs(out.astype(int) - image).max() <= 3
 
 
@@ -209,7 +209,7 @@ def test_paste_draws_the_crop_within_the_mask() -> None:
     image, matrix = np.full((300, 300, 3), 120, np.uint8), similarity(1.5, 0, 50, 50)
     crop = cut(image, matrix)
     crop[80:100, 50:78] = (250, 20, 30)
-    out = put_back(image, paste(image, crop, matrix))
+    out = put_back(image, paste_crop(image, crop, matrix))
     y, x = np.rint(apply(matrix, np.array([64, 90]))[::-1]).astype(int)
     assert np.abs(out[y, x].astype(int) - (250, 20, 30)).max() <= 2
     deep = cv2.erode(mouth_mask().astype(np.uint8), np.ones((2 * int(FEATHER) + 5,) * 2)).astype(bool)
@@ -219,7 +219,7 @@ def test_paste_draws_the_crop_within_the_mask() -> None:
 def test_paste_matches_the_colour_around_the_seam() -> None:
     image, matrix = pattern(400, 500), similarity(1.2, 0, 150, 100)
     tinted = np.clip(cut(image, matrix) + np.array([14, -9, 6]), 0, 255).astype(np.uint8)
-    out = put_back(image, paste(image, tinted, matrix))
+    out = put_back(image, paste_crop(image, tinted, matrix))
     assert np.abs(out.astype(int) - image).max() <= 4
 
 
@@ -227,7 +227,7 @@ def test_paste_of_no_weight_changes_nothing_and_of_half_weight_half() -> None:
     image, matrix = pattern(400, 500), similarity(1.2, 8, 150, 100)
     crop = cut(image, matrix)
     crop[75:105, 45:83] = 255
-    frames = [put_back(image, paste(image, crop, matrix, weight)).astype(int) for weight in (0.0, 0.5, 1.0)]
+    frames = [put_back(image, paste_crop(image, crop, matrix, weight)).astype(int) for weight in (0.0, 0.5, 1.0)]
     assert np.array_equal(frames[0], image)
     assert np.abs(frames[1] - (frames[0] + frames[2]) / 2).max() <= 1
     assert np.abs(frames[2] - image).max() > 50
@@ -239,7 +239,7 @@ def test_paste_at_the_frames_borders(subtests) -> None:
             image, matrix = pattern(300, 400), similarity(2, turn, x, y)
             crop = cut(image, matrix)
             crop[60:125, 24:104] = 255
-            patch = paste(image, crop, matrix)
+            patch = paste_crop(image, crop, matrix)
             assert patch.rgb.shape[0] + patch.y <= 300
             assert patch.rgb.shape[1] + patch.x <= 400
             out = put_back(image, patch)
@@ -252,14 +252,14 @@ def test_paste_at_the_frames_borders(subtests) -> None:
 def test_paste_of_a_face_wholly_out_of_the_frame_changes_nothing() -> None:
     image = pattern(300, 400)
     for matrix in (similarity(1, 0, 600, 50), similarity(1, 0, 50, -500), similarity(1, 0, -400, 900)):
-        patch = paste(image, np.full((S, S, 3), 255, np.uint8), matrix)
+        patch = paste_crop(image, np.full((S, S, 3), 255, np.uint8), matrix)
         assert np.array_equal(put_back(image, patch), image)
 
 
 def test_paste_onto_a_small_face_does_not_alias() -> None:
     image, matrix = np.full((200, 200, 3), 127, np.uint8), similarity(0.3, 2, 60, 60)
     crop = np.repeat((np.indices((S, S)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, 2)
-    out = put_back(image, paste(image, crop, matrix))
+    out = put_back(image, paste_crop(image, crop, matrix))
     assert np.abs(out.astype(float) - 127).max() < 8
 
 
@@ -269,7 +269,7 @@ def test_a_head_comes_back_as_it_was() -> None:
     paste_head(image, head[0], 300, 100, 2)
     (track,) = finished(track_faces([image]))
     matrix = align(track, TIMES[:1])[0]
-    out = put_back(image, paste(image, cut(image, matrix), matrix))
+    out = put_back(image, paste_crop(image, cut(image, matrix), matrix))
     outside = ~mask_in_frame(matrix, image.shape, grow=1)
     assert np.array_equal(out[outside], image[outside])
     changed = np.abs(out.astype(float) - image)[~outside]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from syncdiff.conditioning import FaceClip, FramePlan
-from syncdiff.generator import Paste
+from syncdiff.generator import FilmScalePaste
 from syncdiff.geometry.crops import WINDOW, S
 from syncdiff.geometry.mouth_shape import GAINS, MET, SHAPE, SpeakerScale
 from syncdiff.media import Patch
@@ -118,13 +118,13 @@ def test_a_drawing_that_equals_the_reference_leaves_it_bit_for_bit() -> None:
     plan = FramePlan(face, np.zeros(5, int), np.arange(5) / 25, np.arange(5) / 25, np.ones(5, np.float32))
     inputs = face.inputs(0, mouths, 2)
     image = film.frame(0)
-    patch = Paste(plan, mouths, 2, inputs.reference[WINDOW])(image, inputs.reference)
+    patch = FilmScalePaste(plan, mouths, 2, inputs.reference[WINDOW])(image, inputs.reference)
     alone = face.reference(face.in_film(0, image), 0, mouths, 2).pixels
     assert isinstance(patch, Patch)
     assert np.array_equal(patch.rgb, alone)
     brighter = inputs.reference.copy()
     brighter[80:90, 55:75] += 20
-    assert (Paste(plan, mouths, 2, inputs.reference[WINDOW])(image, brighter).rgb != alone).any()
+    assert (FilmScalePaste(plan, mouths, 2, inputs.reference[WINDOW])(image, brighter).rgb != alone).any()
 
 
 def test_half_the_weight_is_half_the_change() -> None:
@@ -135,7 +135,7 @@ def test_half_the_weight_is_half_the_change() -> None:
     reference = face.inputs(0, mouths, 0).reference
     for weight in (1.0, 0.5):
         plan = FramePlan(face, np.zeros(1, int), np.zeros(1), np.zeros(1), np.full(1, weight, np.float32))
-        whole[weight] = Paste(plan, mouths, 0, reference[WINDOW])(image, reference).rgb.astype(int)
+        whole[weight] = FilmScalePaste(plan, mouths, 0, reference[WINDOW])(image, reference).rgb.astype(int)
     own = image[face.in_film(0, image).box].astype(int)
     assert np.abs((whole[1.0] + own) / 2 - whole[0.5]).max() <= 1
 

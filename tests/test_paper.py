@@ -38,9 +38,8 @@ from syncdiff.paper.denoiser import (
     to_latents,
     to_pixels,
 )
-from syncdiff.paper.frames import SIDE, masked, place_frames, to_square
+from syncdiff.paper.frames import SIDE, masked, paste_square, place_frames, to_square
 from syncdiff.paper.frames import cut as cut_frame
-from syncdiff.paper.frames import paste as paste_frame
 from syncdiff.paper.generator import FaceFrames, PaperGenerator
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.provenance.verify import verify
@@ -203,7 +202,7 @@ def test_a_square_frame_is_taken_whole_and_another_is_cut_around_the_face_and_me
     image = np.random.default_rng(0).integers(0, 256, (160, 160, 3), dtype=np.uint8)
     assert (whole == np.array([[160 / SIDE, 0, 0], [0, 160 / SIDE, 0]], np.float32)).all()
     assert cut_frame(image, whole[0]).shape == (SIDE, SIDE, 3)
-    patch = paste_frame(image, np.full((SIDE, SIDE, 3), 7, np.uint8), whole[0])
+    patch = paste_square(image, np.full((SIDE, SIDE, 3), 7, np.uint8), whole[0])
     assert (patch.y, patch.x, patch.rgb.shape) == (0, 0, (160, 160, 3))
     assert (patch.rgb == 7).all()  # the whole frame is the generated one
 
@@ -218,7 +217,7 @@ def test_a_square_frame_is_taken_whole_and_another_is_cut_around_the_face_and_me
 
     image = np.full((360, 640, 3), 50, np.uint8)
     matrix = np.array([[1, 0, 100], [0, 1, 0]], np.float32)
-    rgb = paste_frame(image, np.full((SIDE, SIDE, 3), 200, np.uint8), matrix).rgb.astype(int)
+    rgb = paste_square(image, np.full((SIDE, SIDE, 3), 200, np.uint8), matrix).rgb.astype(int)
     assert (rgb[:100, 30:-30] == 200).all()  # up to the frame's own edge above
     assert rgb[128, 0].max() < 60
     assert rgb[-1, 128].max() < 60

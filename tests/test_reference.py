@@ -17,7 +17,7 @@ from syncdiff.geometry.reference import (
     softness,
     with_difference,
 )
-from syncdiff.geometry.warp import WINDOW_SIZE, anchor_of, lip_line, lip_mask
+from syncdiff.geometry.warp import WINDOW_SIZE, lip_line, lip_mask, mouth_pose
 from tests.mouths import MIDDLE, crop, landmarks
 
 
@@ -153,7 +153,7 @@ def test_teeth_stand_where_they_are_put() -> None:
     wanted = rest.copy()
     wanted[0] = 12
     made = reference_mouth(closed, [(closed, 1.0)], wanted, (inside, 1.0))
-    resting_line = anchor_of(closed.points)[1] + lip_line(rest)
+    resting_line = mouth_pose(closed.points)[1] + lip_line(rest)
     assert resting_line == pytest.approx(MIDDLE[1], abs=0.1)
     upper, lower = inside.edges(made.contours)
     assert upper == pytest.approx(resting_line + UPPER_EDGE * 58)

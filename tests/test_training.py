@@ -18,7 +18,7 @@ from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.evaluation import ablate
 from syncdiff.evaluation.baselines import SourceClip
 from syncdiff.geometry.crops import WINDOW
-from syncdiff.geometry.warp import anchor_of
+from syncdiff.geometry.warp import mouth_pose
 from syncdiff.models import pixel_codec, speech_encoder
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
@@ -93,7 +93,7 @@ def test_training_and_sampling_build_equal_conditioning(prepared, monkeypatch):
     crops, points = np.stack([v.image for v in views]), np.stack([v.points for v in views])
     still = np.tile(np.eye(2, 3, dtype=np.float32), (4, 1, 1))
     face = FaceClip(crops, still, points, np.zeros(4), np.ones(4, bool), np.zeros(4, int))
-    vars(face).update(open_frame=3, anchors=np.stack([anchor_of(v.points) for v in views]))
+    vars(face).update(open_frame=3, mouth_poses=np.stack([mouth_pose(v.points) for v in views]))
     shares = np.float32([[share for _, share in mouths]])
     plan = MouthPlan(lip_shapes[:1], np.array([[1, 2, 3]]), shares, lip_shapes[1:], np.zeros(1))
     used = condition([face.inputs(0, plan, 0).windowed()], trained.previous, torch.from_numpy(speech)[None])

@@ -10,9 +10,9 @@ from syncdiff.geometry.warp import (
     NECK,
     WINDOW_GRID,
     WINDOW_ORIGIN,
-    anchor_of,
     lip_mask,
     mixed_contours,
+    mouth_pose,
     shaped_contours,
     warp_field,
 )
@@ -22,7 +22,7 @@ SHAPES = [(0, 6, 7, 34, 30), (14, 4, 6, 30, 26), (3, 7, 7, 24, 14), (8, 4, 5, 44
 
 
 def contours_at(points: np.ndarray, wanted: np.ndarray):
-    return shaped_contours(points, wanted, anchor_of(points))
+    return shaped_contours(points, wanted, mouth_pose(points))
 
 
 def test_the_present_shape_moves_nothing(subtests) -> None:
@@ -92,14 +92,14 @@ def test_an_anchor_does_not_depend_on_the_shape() -> None:
             moved[index, 1] = line
         moved[[78, 308], 0] = MIDDLE[0] + np.array([-0.5, 0.5]) * wanted[4]
         moved[[61, 291], 1] = contours.at(moved[[61, 291], 0], 0)
-        assert anchor_of(moved)[:3] == pytest.approx(anchor_of(points)[:3], abs=0.1)
-        assert anchor_of(moved)[3] == pytest.approx(anchor_of(points)[3], abs=0.5)  # lines are smoothed at the corners
+        assert mouth_pose(moved)[:3] == pytest.approx(mouth_pose(points)[:3], abs=0.1)
+        assert mouth_pose(moved)[3] == pytest.approx(mouth_pose(points)[3], abs=0.5)  # corners are smoothed
 
 
 def test_a_mouth_hangs_as_the_face_does_that_it_is_set_into() -> None:
     points, wanted = landmarks(), lip_shape(landmarks())
-    anchor = anchor_of(points) + np.float32([1, 2, 0.1, 3])
-    moved = shaped_contours(points, wanted, anchor).lines - contours_at(points, wanted).lines
+    pose = mouth_pose(points) + np.float32([1, 2, 0.1, 3])
+    moved = shaped_contours(points, wanted, pose).lines - contours_at(points, wanted).lines
     assert moved[:, 48] == pytest.approx(2, abs=0.3)
     assert moved[1, [30, 66]] == pytest.approx([2 + 3 - 1.8, 2 + 3 + 1.8], abs=1.2)  # near the corners
     edge, line = moved[0], moved[1]

@@ -22,7 +22,7 @@ import numpy as np
 
 from syncdiff.errors import InputError
 from syncdiff.faces import OK, choose, track_faces
-from syncdiff.geometry.crops import align, cut, paste
+from syncdiff.geometry.crops import align, cut, paste_crop
 from syncdiff.media import Clip, ClipWriter, Speech, open_clip, timeline
 from syncdiff.progress import finished
 from syncdiff.provenance.label import label
@@ -55,7 +55,7 @@ def written(clip: Clip, out: Path, mark: Watermark, seconds: float = np.inf) -> 
             if track.state[i] == OK:
                 image = frame.rgb()
                 drawn = mark.mark(cut(image, to_frame[i]), line.times[i])
-                patch = paste(image, drawn, to_frame[i])
+                patch = paste_crop(image, drawn, to_frame[i])
             writer.write(frame, line.times[i], patch, plate)
     return float(np.nanmedian(np.hypot(to_frame[:, 0, 0], to_frame[:, 1, 0])))
 

@@ -22,7 +22,7 @@ from syncdiff.conditioning import BuildInputs, FaceClip, FramePlan, warped_input
 from syncdiff.evaluation.metrics import read_lips
 from syncdiff.faces.head_pose import yaw_of
 from syncdiff.generator import CHUNK, CompactGenerator
-from syncdiff.geometry.crops import paste
+from syncdiff.geometry.crops import paste_crop
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import speech_features
 from syncdiff.options import SampleOptions
@@ -99,7 +99,7 @@ def draw(
     for start in range(0, len(out), CHUNK):
         for step in generator.generate(plan, speech, start, steps=steps, seed=seed):
             for i, frame in (step.finished or {}).items():
-                patch = paste(out[i], frame.crop, UPRIGHT) if whole else frame.paste(clip.crops[i], frame.crop)
+                patch = paste_crop(out[i], frame.crop, UPRIGHT) if whole else frame.patch(clip.crops[i], frame.crop)
                 patch.apply(out[i])
     return out
 
@@ -138,7 +138,7 @@ def left_alone(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:
 def frozen(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:
     """[T, S, S, 3] with the mouth of one frame held, whatever the sound."""
     who = clip.crops[clip.plan.face.open_frame]
-    return pasted(np.broadcast_to(who, clip.crops.shape), clip.crops)
+    return pasted_crops(np.broadcast_to(who, clip.crops.shape), clip.crops)
 
 
 def nearest_by(pipe: SyncDiffPipeline) -> Method:
@@ -147,7 +147,7 @@ def nearest_by(pipe: SyncDiffPipeline) -> Method:
     def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
         times = clip.plan.middles
         own, new = (_windows(pipe, s, times) for s in (clip.sound, sound))
-        return pasted(clip.crops[most_alike(own, new, min(APART, len(times) // 3))], clip.crops)
+        return pasted_crops(clip.crops[most_alike(own, new, min(APART, len(times) // 3))], clip.crops)
 
     return make
 
@@ -181,9 +181,9 @@ def _windows(pipe: SyncDiffPipeline, sound: np.ndarray, times: np.ndarray) -> np
     return speech_features(pipe.speech, sound).window(torch.from_numpy(times), 5).flatten(1).numpy()
 
 
-def pasted(made: np.ndarray, around: np.ndarray) -> np.ndarray:
+def pasted_crops(made: np.ndarray, around: np.ndarray) -> np.ndarray:
     """Mouths [T, S, S, 3] in the crops around them, by the product's own paste: feathered, in the skin's colour."""
     out = around.copy()
     for image, crop in zip(out, made, strict=True):
-        paste(image, crop, UPRIGHT).apply(image)
+        paste_crop(image, crop, UPRIGHT).apply(image)
     return out

@@ -146,7 +146,7 @@ def redrawn(
     for start in range(0, len(out), CHUNK):
         for step in generator.generate(plan, speech, start, steps=options.steps, seed=options.seed):
             for i, drawn in (step.finished or {}).items():
-                drawn.paste(film.frames[i], drawn.crop).apply(out[i])
+                drawn.patch(film.frames[i], drawn.crop).apply(out[i])
     return out
 
 

@@ -22,7 +22,7 @@ from syncdiff.errors import InputError
 from syncdiff.job import Job
 from syncdiff.options import SampleOptions
 from syncdiff.paper.denoiser import Priors, to_latents, to_pixels
-from syncdiff.paper.frames import paste as paste_frame
+from syncdiff.paper.frames import paste_square
 from syncdiff.paper.generator import FaceFrames, PaperGenerator
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.results import Result
@@ -73,7 +73,7 @@ def draw_together(pipe: SyncDiffPipeline, tasks: Sequence[Task], options: Sample
     sources = (film.images[: len(plan)] for (_, film, _), plan in zip(ready, plans, strict=True))
     made = [[image.copy() for image in images] for images in sources]
     for n, i, square in generator.generate_together(plans, speech, steps=options.steps, seed=options.seed):
-        paste_frame(made[n][i], square, plans[n].matrix(i), float(plans[n].weight[i])).apply(made[n][i])
+        paste_square(made[n][i], square, plans[n].matrix(i), float(plans[n].weight[i])).apply(made[n][i])
     for (task, _, sound), plan, images in zip(ready, plans, made, strict=True):
         _keep(task, plan.to_redraw, lambda path, i=images, s=sound: write_film(path, i, s))
     return failed

@@ -20,7 +20,7 @@ from syncdiff.evaluation.paper_results import TALKLIP_PSNR, TALKLIP_SSIM
 from syncdiff.evaluation.perceptual_metrics import load_inception, load_lpips
 from syncdiff.faces import track_faces
 from syncdiff.paper.denoiser import to_latents, to_pixels
-from syncdiff.paper.frames import paste as paste_frame
+from syncdiff.paper.frames import paste_square
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
 from syncdiff.sync import syncnet_v2
@@ -194,7 +194,7 @@ class Scorer:
             whole = image.copy()
             with autocast(self.pipe.vae.device):
                 again = to_pixels(self.pipe.vae, to_latents(self.pipe.vae, square[None]))[0]
-            paste_frame(image, again, matrix).apply(whole)
+            paste_square(image, again, matrix).apply(whole)
             made.append(whole)
         return made
 

@@ -1,4 +1,4 @@
-"""Face crops and the way back: cut() and paste(), and the mask between them.
+"""Face crops and the way back: cut() and paste_crop(), and the mask between them.
 
 The crop is upright and steady: a similarity transform fitted to the eyes and the nose, which the mouth does not move,
 and smoothed over time. Everything the model may redraw lies inside one fixed shape in crop space, so that neither the
@@ -20,7 +20,7 @@ S = 128  # crop side, px
 # Where the steady points of the mean FaceMesh stand in the crop: measured over 80 frontal faces of the training corpus,
 # in units of the distance between the outer eye corners, from their middle. Low weights where speech moves the skin.
 _EYE_DISTANCE, _EYE_ROW = 58.0, 22.0
-_ANCHORS = np.array([
+_STEADY_POINTS = np.array([
     # FaceMesh index, x, y, weight
     (33, -0.500, 0.000, 1.0), (263, 0.500, 0.000, 1.0), (133, -0.195, 0.018, 1.0), (362, 0.197, 0.021, 1.0),
     (168, 0.0, -0.034, 1.0), (6, 0.0, 0.054, 1.0), (197, 0.0, 0.137, 1.0), (195, 0.0, 0.213, 1.0),
@@ -31,7 +31,7 @@ _ANCHORS = np.array([
 _AMONG_68 = {33: 36, 263: 45, 133: 39, 362: 42, 168: 27, 4: 30, 2: 33, 98: 31, 327: 35}
 
 SMOOTHING = 0.05  # s, standard deviation of the Gaussian over time: below it FaceMesh jitters by about half a pixel
-FEATHER = 7.0  # crop px over which paste() fades in from the mask's edge
+FEATHER = 7.0  # crop px over which paste_crop() fades in from the mask's edge
 LIP_BOX = (slice(58, 112), slice(34, 94))  # crop px: where lips, teeth and their motion are
 WINDOW = (slice(48, 128), slice(16, 112))  # the part of the crop that the network sees: mask plus a margin
 # The mouth mask, crop px (fractions too): a rounded rectangle inside WINDOW, hidden from the network. The shipped
@@ -41,9 +41,9 @@ MASK_CENTRE_X, MASK_CENTRE_Y, MASK_HALF_WIDTH, MASK_HALF_HEIGHT = 64, 91, 40, 34
 
 
 @cache
-def _anchors(points: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+def _steady_points(points: int) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Of landmarks that are 478 or 68: which are steady [P], where they stand in the crop [P, 2] px, their weights."""
-    rows = [row for row in _ANCHORS if points == 478 or row[0] in _AMONG_68]
+    rows = [row for row in _STEADY_POINTS if points == 478 or row[0] in _AMONG_68]
     index = [int(row[0]) if points == 478 else _AMONG_68[int(row[0])] for row in rows]
     kept = np.stack(rows)
     return index, kept[:, 1:3] * _EYE_DISTANCE + (S / 2, _EYE_ROW), kept[:, 3] / kept[:, 3].sum()
@@ -73,7 +73,7 @@ def align(track: FaceTrack, times: np.ndarray) -> np.ndarray:
 
     Weighted least squares (Umeyama 1991 without reflection), then a Gaussian over time that does not reach across gaps.
     """
-    index, template, weight = _anchors(track.points.shape[1])
+    index, template, weight = _steady_points(track.points.shape[1])
     points = track.points[:, index].astype(np.float64)
     mean, origin = np.einsum("p,tpc->tc", weight, points), weight @ template
     source = template - origin
@@ -83,7 +83,7 @@ def align(track: FaceTrack, times: np.ndarray) -> np.ndarray:
     norm = (weight[:, None] * source**2).sum()
     params = np.stack(
         [a / norm, b / norm, *(mean.T)], axis=1
-    )  # [T, 4]: scale*cos, scale*sin, x, y of the anchor centre
+    )  # [T, 4]: scale*cos, scale*sin, x, y of their middle
     params = smoothed(params, times, track.run, SMOOTHING)
     c, s, x, y = params.T
     shift = np.stack([x - c * origin[0] + s * origin[1], y - s * origin[0] - c * origin[1]], axis=1)
@@ -152,7 +152,7 @@ def within(to_frame: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def paste(image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: float = 1.0) -> Patch:
+def paste_crop(image: np.ndarray, crop: np.ndarray, to_frame: np.ndarray, weight: float = 1.0) -> Patch:
     """The way back: the frame's rectangle around the mask with `crop` [S, S, 3] uint8 blended in, outside it untouched.
 
     `weight` 0..1 fades the whole patch (soft ends of a gap). The seam is feathered inside the mask, and the crop's

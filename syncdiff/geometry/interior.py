@@ -64,7 +64,7 @@ class Interior:
     """One person's, the same for a whole film: teeth that change are seen at once."""
 
     unit: float  # crop px between the outer eye corners, were the face not turned
-    line: float  # crop px from a mouth's anchor down to its resting lip line
+    line: float  # crop px from the y of a mouth's pose down to its resting lip line
     view: int  # degrees: the rendered yaw
     teeth: np.ndarray  # [3] gain of the layers' linear RGB
     tongue: np.ndarray  # [3] the same
@@ -92,7 +92,7 @@ class Interior:
 
     def edges(self, contours: LipContours) -> tuple[float, float]:
         """y of the upper and of the lower incisal edge in the middle, crop px."""
-        upper = float(contours.anchor[1]) + self.line + UPPER_EDGE * self.unit
+        upper = float(contours.pose[1]) + self.line + UPPER_EDGE * self.unit
         return upper, upper + max(OVERBITE * self.unit, HINGE * (float(contours.shape[0]) - SHUT * self.unit))
 
     def draw(
@@ -120,7 +120,7 @@ class Interior:
 
         def layer(kind: str, down: float, gain: np.ndarray | float, depth: float = 0.0) -> np.ndarray:
             image, anchor, per_unit = _layer(kind, self.view, max(8, 8 * round(self.unit * scale / 8)))
-            at = np.array([float(contours.anchor[0]) + aside * depth, down])
+            at = np.array([float(contours.pose[0]) + aside * depth, down])
             to_crop = np.diag(self.unit / per_unit * (narrow, 1.0))
             turn = to_image[:, :2] @ to_crop
             shift = to_image[:, :2] @ (at - to_crop @ anchor) + to_image[:, 2] - start
@@ -145,7 +145,7 @@ class Interior:
         shade = (0.42 + 0.58 * np.clip(under / (0.055 * self.unit), 0, 1)) * (
             0.5 + 0.5 * np.clip(over / (0.04 * self.unit), 0, 1)
         )
-        across = np.clip(np.abs(x - contours.anchor[0]) / contours.half, 0, 1)
+        across = np.clip(np.abs(x - contours.pose[0]) / contours.half, 0, 1)
         shade *= (1 - 0.85 * across**2.3) * (0.75 + 0.41 * min(gap / 0.2, 1))
         colour = linear_to_srgb(inside * shade[..., None] ** np.array([0.85, 1.0, 1.05], np.float32)) * 255
         if self.blur * scale > 0.6:  # the layers' own edges are about half a pixel wide

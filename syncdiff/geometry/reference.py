@@ -1,4 +1,4 @@
-"""The reference mouth: moments of this person, warped to a wanted shape and set into the frame at hand.
+"""The reference mouth: moments of this person, warped to a target shape and set into the frame at hand.
 
 At whatever scale the pictures have: of crops for the network, of the film for the result. Every pixel is sampled once,
 from the picture that it comes from, so what does not move stays bit for bit.
@@ -22,10 +22,10 @@ from syncdiff.geometry.warp import (
     WINDOW_ORIGIN,
     WINDOW_SIZE,
     LipContours,
-    anchor_of,
     lip_line,
     lip_mask,
     mixed_contours,
+    mouth_pose,
     shaped_contours,
     warp_field,
 )
@@ -49,7 +49,7 @@ class FaceView:
     to_image: np.ndarray  # [2, 3] crop px -> px of the image
     points: np.ndarray  # [478, 2] crop px; only `warp.READ_POINTS` are read
     yaw: float = 0.0  # degrees
-    anchor: np.ndarray | None = None  # [4]: how its mouth is hung, if not as `anchor_of` finds it
+    smoothed_pose: np.ndarray | None = None  # [4], where it was smoothed over time
     lips: tuple[np.ndarray, np.ndarray] | None = None  # a picture of its lips alone, and crop px -> px of it
 
     @cached_property
@@ -58,9 +58,9 @@ class FaceView:
         return float(np.hypot(*self.to_image[:, 0]))
 
     @cached_property
-    def hook(self) -> np.ndarray:
-        """The anchor [4]."""
-        return anchor_of(self.points) if self.anchor is None else self.anchor
+    def pose(self) -> np.ndarray:
+        """Of its mouth, [4] (see `warp.mouth_pose`)."""
+        return mouth_pose(self.points) if self.smoothed_pose is None else self.smoothed_pose
 
     @cached_property
     def box(self) -> tuple[slice, slice]:
@@ -96,7 +96,7 @@ class FaceView:
 
 @dataclass(frozen=True)
 class MouthWarps:
-    """How a frame and its moments are warped to one wanted shape, in crop px: the same at every scale."""
+    """How a frame and its moments are warped to one target shape, in crop px: the same at every scale."""
 
     contours: LipContours  # where the lips are to stand
     mask: np.ndarray  # [80, 96] float32: where they lie
@@ -104,10 +104,10 @@ class MouthWarps:
     lips: tuple[np.ndarray, ...]  # [80, 96, 2] fields of the moments
 
     @classmethod
-    def of(cls, frame: FaceView, mouths: Sequence[tuple[FaceView, float]], wanted: np.ndarray) -> MouthWarps:
-        """Of moments that take part, with their shares; wanted [SHAPE] px."""
+    def of(cls, frame: FaceView, mouths: Sequence[tuple[FaceView, float]], target: np.ndarray) -> MouthWarps:
+        """Of moments that take part, with their shares; target [SHAPE] px."""
         views, shares = zip(*mouths, strict=True)
-        contours = mixed_contours([shaped_contours(v.points, wanted, frame.hook) for v in views], shares)
+        contours = mixed_contours([shaped_contours(v.points, target, frame.pose) for v in views], shares)
         lips = tuple(warp_field(view.points, contours, whole=False) for view in views)
         return cls(contours, lip_mask(contours), warp_field(frame.points, contours, whole=True), lips)
 
@@ -179,16 +179,16 @@ class _Place:
 def reference_mouth(
     frame: FaceView,
     mouths: Sequence[tuple[FaceView, float]],
-    wanted: np.ndarray,
+    target: np.ndarray,
     interior: tuple[Interior, float] | None = None,
     warps: MouthWarps | None = None,
 ) -> Reference:
-    """The frame's `box` with a mouth of the wanted shape.
+    """The frame's `box` with a mouth of the target shape.
 
     Args:
         frame: all but the lips comes from it.
         mouths: moments that the lips come from, and their shares, which sum to 1.
-        wanted: [SHAPE] px.
+        target: [SHAPE] px.
         interior: what is drawn between the lips, and how much of it, 0..1, over what the moments show there.
         warps: those of the same reference at another scale, where it was made before.
     """
@@ -196,7 +196,7 @@ def reference_mouth(
     total = sum(share for _, share in mouths)
     mouths = [(view, share / total) for view, share in mouths]
     if warps is None:
-        warps = MouthWarps.of(frame, mouths, wanted)
+        warps = MouthWarps.of(frame, mouths, target)
     place, around = _Place(frame), frame.image[frame.box].copy()
     if part := place.part(warps.around.any(-1)):
         at = place.grid(part) + place.enlarged(warps.around @ frame.to_image[:, :2].T.astype(np.float32), part)
@@ -310,7 +310,7 @@ def _with_detail(mixture: np.ndarray, shares: Sequence[float], scale: float) -> 
 
 def tones(view: FaceView) -> tuple[np.ndarray, np.ndarray]:
     """Linear RGB [3] of the skin around a mouth, and of its lips: medians."""
-    contours = shaped_contours(view.points, lip_shape(view.points), view.hook)
+    contours = shaped_contours(view.points, lip_shape(view.points), view.pose)
     to_image = view.to_image.astype(np.float64).copy()
     to_image[:, 2] += to_image[:, :2] @ WINDOW_ORIGIN
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

@@ -1,4 +1,4 @@
-"""The warp of a mouth: from where its lips stand in a crop to where a wanted shape has them.
+"""The warp of a mouth: from where its lips stand in a crop to where a target shape has them.
 
 Column by column the four contours of the lips and the chin are moved, and what lies between them is stretched: the map
 is monotone along both axes, so it cannot fold, and lips that meet can be parted. It covers the crop's WINDOW, is given
@@ -51,21 +51,21 @@ WINDOW_SIZE = (len(_COLUMNS), len(_ROWS))  # width, height
 WINDOW_GRID = np.stack(np.broadcast_arrays(_COLUMNS, _ROWS), axis=-1)  # [80, 96, 2] crop px
 
 
-def anchor_of(points: np.ndarray) -> np.ndarray:
+def mouth_pose(points: np.ndarray) -> np.ndarray:
     """Position and slope of the mouth less the effect of its shape: points [..., 478, 2] -> [..., 4].
 
     x of the middle between the corners and y of the top of the upper lip, crop px; the slope from corner to corner; and
-    how far the corners hang below the top of the lip, crop px. The two heights are those of a shape of zeros.
+    how far the corners lie below the top of the lip, crop px. The two heights are those of a shape of zeros.
     """
     corners, shape = points[..., _CORNERS, :], lip_shape(points)
     top, across = points[..., _TOP_OF_LIP, 1], corners[..., 1, :] - corners[..., 0, :]
-    hang = corners[..., 1].mean(-1) - top - shape @ (_CORNER - _TOP)
+    drop = corners[..., 1].mean(-1) - top - shape @ (_CORNER - _TOP)
     slope = across[..., 1] / np.maximum(across[..., 0], 1.0)
-    return np.stack([corners[..., 0].mean(-1), top - shape @ _TOP, slope, hang], axis=-1).astype(np.float32)
+    return np.stack([corners[..., 0].mean(-1), top - shape @ _TOP, slope, drop], axis=-1).astype(np.float32)
 
 
 def lip_line(shape: np.ndarray) -> float:
-    """How far below its anchor the inner contour of the upper lip stands in a shape [SHAPE] px."""
+    """y of the inner contour of the upper lip in a shape [SHAPE] px, below the y of the mouth's pose."""
     return float(shape @ _TOP + shape[1])
 
 
@@ -74,7 +74,7 @@ class LipContours:
     """The contours of one mouth over the columns of the window."""
 
     shape: np.ndarray  # [SHAPE] px
-    anchor: np.ndarray  # [4] (see `anchor_of`)
+    pose: np.ndarray  # [4] (see `mouth_pose`)
     lines: np.ndarray  # [4, 96] y, crop px: upper lip's outer and inner contour, lower lip's inner and outer
 
     @property
@@ -87,13 +87,13 @@ class LipContours:
         return np.interp(x, _COLUMNS, self.lines[line]).astype(np.float32)
 
 
-def shaped_contours(points: np.ndarray, shape: np.ndarray, anchor: np.ndarray) -> LipContours:
-    """The contours that the mouth of `points` [478, 2] has in another shape [SHAPE] px, hung at an anchor [4]."""
+def shaped_contours(points: np.ndarray, shape: np.ndarray, pose: np.ndarray) -> LipContours:
+    """The contours that the mouth of `points` [478, 2] has in another shape [SHAPE] px and pose [4]."""
     now = lip_shape(points)
     change = shape - now
     half = max(3.0, float(shape[3]) / 2)
     inner = float(np.clip(shape[4] / 2, 2.0, half))
-    centre, apart = points[_CORNERS, 0].mean(), _COLUMNS - anchor[0]
+    centre, apart = points[_CORNERS, 0].mean(), _COLUMNS - pose[0]
     outer = _contours(points, centre + apart * now[3] / (2 * half))
     gap = np.subtract(*_contours(points, centre + apart * now[4] / (2 * inner))[[2, 1]])
     if change[0] >= 0:
@@ -104,19 +104,19 @@ def shaped_contours(points: np.ndarray, shape: np.ndarray, anchor: np.ndarray) -
     upper, lower = (np.maximum(outer[k + 1] - outer[k] + change[1 + k // 2] * arch, 0) for k in (0, 2))
     flat = 1 - np.minimum(np.abs(apart / half), 1) ** 10
     lower += float(np.clip(_FULLER * change[0], -0.5, 1)) * (lower.max() * flat - lower)
-    _, _, slope, hang = anchor - anchor_of(points)
-    sunk, tilt = (change @ (_CORNER - _TOP) + hang) * (1 - arch), slope * np.clip(apart, -half, half)
+    _, _, slope, drop = pose - mouth_pose(points)
+    sunk, tilt = (change @ (_CORNER - _TOP) + drop) * (1 - arch), slope * np.clip(apart, -half, half)
     firm = (_FIRM[0] * sunk + _FIRM[1] * tilt) * flat  # that much of what the corners do the edge of the lip does not
-    top = outer[0] - points[_TOP_OF_LIP, 1] + anchor[1] + shape @ _TOP + sunk + tilt - firm
+    top = outer[0] - points[_TOP_OF_LIP, 1] + pose[1] + shape @ _TOP + sunk + tilt - firm
     upper = np.maximum(upper + firm, 0)
     lines = np.cumsum(np.stack([top, upper, gap, lower]), axis=0)
-    return LipContours(np.asarray(shape, np.float32), np.asarray(anchor, np.float32), lines.astype(np.float32))
+    return LipContours(np.asarray(shape, np.float32), np.asarray(pose, np.float32), lines.astype(np.float32))
 
 
 def mixed_contours(contours: Sequence[LipContours], shares: Sequence[float]) -> LipContours:
-    """The mean of contours of one shape at one anchor; shares sum to 1."""
+    """The mean of contours of one shape and pose; shares sum to 1."""
     lines = sum(share * each.lines for each, share in zip(contours, shares, strict=True))
-    return LipContours(contours[0].shape, contours[0].anchor, np.asarray(lines, np.float32))
+    return LipContours(contours[0].shape, contours[0].pose, np.asarray(lines, np.float32))
 
 
 def warp_field(points: np.ndarray, contours: LipContours, *, whole: bool) -> np.ndarray:
@@ -131,9 +131,9 @@ def warp_field(points: np.ndarray, contours: LipContours, *, whole: bool) -> np.
         [80, 96, 2] float32, x and y in crop px.
     """
     now, half = lip_shape(points), contours.half
-    centre, apart = points[_CORNERS, 0].mean(), _COLUMNS - contours.anchor[0]
+    centre, apart = points[_CORNERS, 0].mean(), _COLUMNS - contours.pose[0]
     u, narrower = apart / half, now[3] / (2 * half) - 1
-    shift = centre - contours.anchor[0] + apart * narrower
+    shift = centre - contours.pose[0] + apart * narrower
     if whole:
         edge = _ease(((WINDOW_SIZE[0] - 1) / 2 - np.abs(_COLUMNS - _COLUMNS.mean())) / 10)
         near = np.exp(-((np.maximum(np.abs(u) - 1, 0) / _CHEEK) ** 2)) * edge
@@ -172,7 +172,7 @@ def warp_field(points: np.ndarray, contours: LipContours, *, whole: bool) -> np.
 
 def lip_mask(contours: LipContours, grown: float = 1.5, soft: float = 5.0) -> np.ndarray:
     """Where lips of these contours lie: [80, 96] float32, 1 on and `grown` px around them, 0 from `soft` px more on."""
-    inside = np.abs(_COLUMNS - contours.anchor[0]) <= contours.half
+    inside = np.abs(_COLUMNS - contours.pose[0]) <= contours.half
     above, below = (np.stack([_COLUMNS, contours.lines[k]], axis=1)[inside] for k in (0, 3))
     ring = np.concatenate([above, below[::-1]]) - WINDOW_ORIGIN
     outside = np.ones(WINDOW_SIZE[::-1], np.uint8)

@@ -66,7 +66,7 @@ def cut(image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
     return cv2.resize(image[y : y + side, x : x + side], (SIDE, SIDE), interpolation=smaller)
 
 
-def paste(image: np.ndarray, square: np.ndarray, to_frame: np.ndarray, weight: float = 1.0) -> Patch:
+def paste_square(image: np.ndarray, square: np.ndarray, to_frame: np.ndarray, weight: float = 1.0) -> Patch:
     """The way back: the whole square is the generated one; where it ends inside the frame it fades in.
 
     Args:

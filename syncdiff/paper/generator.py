@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from syncdiff.devices import autocast
 from syncdiff.faces import OK, FaceTrack
 from syncdiff.faces.tracker import Backend
 from syncdiff.generator import CHUNK, DrawnFrame, GeneratorStep
-from syncdiff.media import Clip, Patch
+from syncdiff.media import Clip
 from syncdiff.models.speech_encoder import token_window
 from syncdiff.paper import frames
 from syncdiff.paper.avhubert import AVHubert
@@ -93,7 +94,8 @@ class PaperGenerator:
                     yield GeneratorStep((i,))
                 else:
                     (square,) = self._finished([film], i, latents)
-                    yield GeneratorStep((i,), square, {i: DrawnFrame(square, self._paste(plan, i))})
+                    patch = partial(frames.paste_square, to_frame=plan.matrix(i), weight=plan.weight[i])
+                    yield GeneratorStep((i,), square, {i: DrawnFrame(square, patch)})
 
     @torch.inference_mode()
     def generate_together(
@@ -166,13 +168,6 @@ class PaperGenerator:
         for film, made in zip(films, again.split(1), strict=True):
             film.made[i] = made
         return squares
-
-    @staticmethod
-    def _paste(plan: FramePlan, i: int):
-        def paste(image: np.ndarray, square: np.ndarray) -> Patch:
-            return frames.paste(image, square, plan.matrix(i), plan.weight[i])
-
-        return paste
 
     def _encoded(self, square: np.ndarray) -> Tensor:
         with torch.inference_mode(), autocast(self.vae.device):
