@@ -286,10 +286,24 @@ def test_a_webcam_beside_slides_is_one_person() -> None:
     assert (moved.state == OK).all()
 
 
+def test_a_mirrored_shot_and_a_light_that_goes_out_are_the_same_person() -> None:
+    half_lit = np.full((6, 6, 3), 100, np.float32)
+    half_lit[:, 3:] += 12
+    shots = np.stack([half_lit, half_lit[:, ::-1]])
+    for away in (0, 400):
+        (track,) = shot_change(lambda t: shots[int(t >= 20)].ravel(), away)
+        assert (track.state == OK).all()
+        assert track.cuts == (20,)
+    dark = changed((slice(None), slice(None)), -60)
+    (track,) = shot_change(dark, away=0.5)
+    assert (track.state == OK).all()
+    assert len(shot_change(dark, away=5)) == 2
+
+
 def test_another_person_in_the_same_place_is_another_person_and_named_so() -> None:
     slide, head = changed((slice(0, 1), slice(None)), 80), changed((slice(1, None), slice(1, 5)), 4.5)
     assert len(shot_change(lambda t: slide(t) + head(t) - 100, away=400)) == 2
-    tracks = shot_change(changed((slice(1, None), slice(1, 5)), 9))
+    tracks = shot_change(changed((slice(1, None), slice(1, 5)), 9), away=5)
     assert len(tracks) == 2
     assert [gap.reason for gap in choose(tracks).gaps(np.arange(40) / 25)] == ["only another person is in view"]
     assert [gap.reason for gap in tracks[0].gaps(np.arange(40) / 25)] == ["no face"]

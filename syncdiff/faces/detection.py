@@ -15,6 +15,10 @@ SAME_PERSON, OTHER_PERSON = 5.0, 12.5
 # The inner part of an appearance differs by less: the same person in front of another background. Of two people 0.4 %,
 # of one person at two moments 97 %, as with SAME_PERSON for the whole (0.5 % and 97 %).
 SAME_INNER = 3.5
+# Landmarks differ by less, in face sizes: the same face a moment later, however the light has changed. Measured on 40
+# people: the same frame at a quarter of its light differs by .011 in the median (99 % by less than .023), two people
+# laid over each other by .050 (99.5 % by more than .020).
+SAME_POSE = 0.02
 
 # Places of the outer eye corners and the base of the nose in the 32 x 32 picture that appearance_of() reads.
 _PLACES = np.array([9 + 13j, 23 + 13j, 16 + 20.7j])
@@ -63,9 +67,22 @@ def appearance_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sqrt(np.mean((a - b) ** 2)))
 
 
-def distance_in_a_new_place(a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of two appearances whose backgrounds may differ, on the scale of SAME_PERSON."""
-    return min(appearance_distance(a, b), inner_appearance_distance(a, b) * SAME_PERSON / SAME_INNER)
+def distance_in_another_shot(a: np.ndarray, b: np.ndarray, *, stayed: bool) -> float:
+    """Distance of two appearances whose backgrounds may differ, either mirrored, on the scale of SAME_PERSON.
+
+    Mirrored shots of one person: 97 % below SAME_PERSON, 38 % without a look at the mirrored one; of two people 2 %.
+
+    Args:
+        stayed: whether the face has kept its place and size, which makes it likelier that it is the same.
+    """
+    scale = 1.0 if stayed else SAME_PERSON / SAME_INNER
+    looks = b, b.reshape(6, 6, 3)[:, ::-1].ravel()
+    return min(min(appearance_distance(a, look), scale * inner_appearance_distance(a, look)) for look in looks)
+
+
+def same_pose(a: Detection, b: Detection) -> bool:
+    """Whether two faces have their landmarks in the same places of the picture, whatever the light."""
+    return float(np.sqrt(np.square(a.points - b.points).sum(1).mean())) < SAME_POSE * a.size
 
 
 def inner_appearance_distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -16,8 +16,8 @@ from syncdiff.faces.detection import (
     SAME_PERSON,
     Detection,
     appearance_distance,
-    distance_in_a_new_place,
-    inner_appearance_distance,
+    distance_in_another_shot,
+    same_pose,
 )
 from syncdiff.faces.track import MAX_BRIDGED_FRAMES, FaceTrack, make_track
 
@@ -217,11 +217,11 @@ def _cost(t: int, person: Person, detection: Detection, *, cut: bool) -> float |
     difference = appearance_distance(person.appearance, detection.appearance)
     away = t - person.end - 1  # frames out of view: the longer, the wider the limits
     distance, growth = person.distance(t, detection), abs(np.log(detection.size / person.last.size))
-    if cut:  # another shot, where places mean nothing; or the same place with another background, or a jump cut
-        if distance < SAME_PLACE and growth < SAME_SIZE:
-            difference = min(difference, inner_appearance_distance(person.appearance, detection.appearance))
-        else:
-            difference = distance_in_a_new_place(person.appearance, detection.appearance)
+    if cut:  # another shot, where places mean nothing; or another background, another light, or a jump cut
+        if same_pose(person.last, detection):
+            return 0.0
+        stayed = distance < SAME_PLACE and growth < SAME_SIZE
+        difference = distance_in_another_shot(person.appearance, detection.appearance, stayed=stayed)
         return difference / OTHER_PERSON if difference < SAME_PERSON else None
     if distance > min(1 + 0.1 * away, 2.5) or growth > min(0.35 + 0.03 * away, 0.7):
         return None
@@ -250,11 +250,10 @@ def _merge_cost(person: Person, later: Person, cuts: Sequence[int]) -> float | N
     difference = appearance_distance(person.appearance, later.appearance)
     distance = float(np.hypot(*(later.first.centre - person.last.centre))) / person.last.size
     growth = abs(np.log(later.first.size / person.last.size))
-    if distance < SAME_PLACE and growth < SAME_SIZE:
-        difference = min(difference, inner_appearance_distance(person.appearance, later.appearance))
-    elif _cut_between(person.end, start, cuts):
-        difference = distance_in_a_new_place(person.appearance, later.appearance)
-    near = distance < 2.5 and growth < 0.5 and not _cut_between(person.end, start, cuts)
+    stayed, cut = distance < SAME_PLACE and growth < SAME_SIZE, _cut_between(person.end, start, cuts)
+    if stayed or cut:
+        difference = distance_in_another_shot(person.appearance, later.appearance, stayed=stayed)
+    near = distance < 2.5 and growth < 0.5 and not cut
     return difference if difference < (OTHER_PERSON if near else SAME_PERSON) else None
 
 
