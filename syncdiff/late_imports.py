@@ -73,7 +73,7 @@ def _no_packages_listed() -> Iterator[None]:
 
 def load_diffusers() -> None:
     """Load the parts of diffusers that are used; call it before any other import of diffusers."""
-    with without_compiler(), put_off("scipy.stats", "scipy.integrate"), _no_packages_listed():
+    with without_compiler(), put_off("scipy.stats", "scipy.integrate", "requests"), _no_packages_listed():
         from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel, VQModel  # noqa: F401
 
 

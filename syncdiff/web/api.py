@@ -41,7 +41,7 @@ def add_endpoints(desk: JobService) -> None:
     ) -> Iterator[tuple[Any, Any]]:
         """Lip synchronisation: redraw the mouth in a video (or photo) of a face so that it speaks a given voice.
 
-        Use it to dub or re-voice a talking head. Takes about 3 s for each second of video on two CPU cores. Everything
+        Use it to dub or re-voice a talking head. Takes longer than the video lasts on two CPU cores. Everything
         outside the mouth, the frame rate and the size stay as they are. Returns the finished mp4 and a report: frames
         redrawn, spans left as they were and why, sync scores before and after, seconds for each stage.
 
