@@ -30,8 +30,12 @@ from tests.fakes import FakePipeline
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     fake = FakePipeline()
-    fake.source_copy = False
-    monkeypatch.setattr(job.Job, "ready", lambda *_, **__: fake)
+
+    def ready(*_, source_copy: bool = True) -> FakePipeline:
+        fake.source_copy = source_copy
+        return fake
+
+    monkeypatch.setattr(job.Job, "ready", ready)
     return fake
 
 
@@ -105,7 +109,7 @@ def test_a_folder_that_will_refuse_the_result_is_said_before_the_work(old, mode,
     work = f"""
 import os
 from pathlib import Path
-from syncdiff.cli import checked_out
+from syncdiff.cli.paths import checked_out
 if os.getuid() == 0:
     os.setuid(65534)
 checked_out(Path({str(out)!r}), ())

@@ -11,7 +11,8 @@ from syncdiff.media import LIMITS
 from syncdiff.options import SampleOptions
 from syncdiff.results import Progress
 from syncdiff.sync.scoring import Scores
-from syncdiff.web import build, view_state, wrap_zero_gpu
+from syncdiff.web import view_state, wrap_zero_gpu
+from syncdiff.web.costs import presets, seconds_of
 from syncdiff.web.eta import Clock, Pace, in_words
 from syncdiff.web.jobs import JobService
 from syncdiff.web.launch import gpu_seconds
@@ -70,18 +71,18 @@ def test_the_pace_learns_from_what_runs_really_take(tmp_path) -> None:
 
 
 def test_the_presets_say_what_each_costs_for_these_files() -> None:
-    desk = JobService(FakePipeline(), FakeLook())
+    jobs = JobService(FakePipeline(), FakeLook())
 
     def costs(video, photo, sound, **options) -> list[str]:
         return [
-            item["cost"] for item in build.presets(desk, [video, photo, sound, None], SampleOptions(**options))["items"]
+            item["cost"] for item in presets(jobs, [video, photo, sound, None], SampleOptions(**options))["items"]
         ]
 
     assert len(set(costs(20.0, None, 20.0))) == len(PRESETS)
     assert costs(600.0, None, 4.0) == costs(600.0, None, 600.0) != costs(4.0, None, 600.0)
     assert costs(600.0, None, 4.0, tail="trim") != costs(600.0, None, 4.0)
     assert costs(None, 0, 60.0) == costs(None, 0, 60.0)
-    assert build.seconds_of(["x", None, -3, 1e99]) == (None, LIMITS.seconds)  # from no page of ours
+    assert seconds_of(["x", None, -3, 1e99]) == (None, LIMITS.seconds)  # from no page of ours
 
 
 def test_time_in_words(subtests) -> None:

@@ -6,17 +6,25 @@ shares (`anna.mp4`, `anna.wav`) is one film; `--voice FILE` gives all of its vid
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from syncdiff.cli.paths import checked_out
+from syncdiff.cli.terminal import last
 from syncdiff.errors import InputError
+from syncdiff.server_tmpdir import command_tmpdir
+
+if TYPE_CHECKING:
+    from syncdiff.results import Result
 
 COLUMNS = ("face", "voice", "out")
 PICTURES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".jpg", ".jpeg", ".png", ".webp"}
@@ -30,6 +38,25 @@ class Film:
     face: Path
     voice: Path
     out: Path
+
+
+@command_tmpdir()
+def run_batch(arguments: argparse.Namespace) -> int:
+    """Redraw the films of a list or a folder; exit code 2 where one failed. Raises InputError for the list."""
+    from syncdiff.job import Job
+    from syncdiff.options import SampleOptions
+
+    films = shard_of(films_of(arguments.listed, arguments.out, arguments.voice), arguments.shard)
+    given = {"steps": arguments.steps, "seed": arguments.seed}
+    options = SampleOptions(**{name: value for name, value in given.items() if value is not None})
+    job = Job.ready(source_copy=False)
+
+    def make(film: Film) -> Result:
+        out = checked_out(film.out, (film.face, film.voice))
+        with closing(job(film.face, film.voice, out, options)) as items:
+            return last(items, quiet=True)
+
+    return 2 if run(films, make, partial(print, flush=True)) else 0
 
 
 def films_of(listed: Path, out: Path | None, voice: Path | None) -> list[Film]:
@@ -92,7 +119,7 @@ def shard_of(films: Sequence[Film], shard: str) -> list[Film]:
     return list(films[int(match[1]) - 1 :: int(match[2])])
 
 
-def run(films: Sequence[Film], make: Callable[[Film], Any], tell: Callable[[str], None]) -> int:
+def run(films: Sequence[Film], make: Callable[[Film], Result], tell: Callable[[str], None]) -> int:
     """Make every film that is not there yet; one line a film, one summary. Returns how many failed.
 
     Args:

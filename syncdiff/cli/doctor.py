@@ -6,6 +6,7 @@ inside them, since it may be what is missing.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -21,7 +22,7 @@ PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors"
             "face-alignment")  # fmt: skip
 
 
-def doctor() -> int:
+def run_doctor(_: argparse.Namespace) -> int:
     """Print one line a fact, the verdict last. Returns the exit code: 0 for ready, 1 for not."""
     problems: list[str] = []
     for find in (python, packages, cores, device, weights, syncnet, webcam, temp):

@@ -16,7 +16,7 @@ from syncdiff.web.view_state import public_report
 PROGRESS = gr.Progress()  # gradio looks for one among a function's defaults
 
 
-def add_endpoints(desk: JobService) -> None:
+def add_endpoints(jobs: JobService) -> None:
     """`gradio_client.Client(url).predict(face=..., voice=..., consent=True, api_name="/sync")` and its like.
 
     Of a docstring's argument gradio tells programs the first line only.
@@ -59,7 +59,7 @@ def add_endpoints(desk: JobService) -> None:
         yield gr.skip(), gr.skip()
         options = {"steps": steps, "seed": seed, "tail": tail, "correct_offset": correct, "label": label}
         asked = JobRequest(face, voice, consent, options | {"face": which})
-        with closing(desk.run(asked, visitor_of(request))) as items:
+        with closing(jobs.run(asked, visitor_of(request))) as items:
             for item in items:
                 if isinstance(item, Result):
                     if item.source is not None:  # nobody is handed it, so nobody would sweep it up

@@ -1,0 +1,83 @@
+"""`python -m syncdiff score`: how well lips and sound of a video, or of the videos in a folder, agree."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from syncdiff.cli.paths import refuse_address
+from syncdiff.cli.terminal import STEPS_PER_FRAME, in_words, last
+from syncdiff.errors import InputError
+from syncdiff.server_tmpdir import command_tmpdir
+
+if TYPE_CHECKING:
+    from syncdiff.sync.syncnet_v2 import SyncNet
+
+
+@command_tmpdir()
+def run_score(arguments: argparse.Namespace) -> int:
+    """Score a video, or every video of a folder. Raises InputError."""
+    from syncdiff.sync import syncnet_v2
+    from syncdiff.weights import ask_on_terminal
+
+    refuse_address(arguments.video)
+    fetched = syncnet_v2.fetch_weights(ask_on_terminal) if arguments.fetch else None
+    net = syncnet_v2.load(arguments.syncnet or fetched)
+    return (score_folder if arguments.video.is_dir() else score_video)(arguments, net)
+
+
+def score_video(arguments: argparse.Namespace, net: SyncNet | None) -> int:
+    """The judge's score of one video, and LSE where SyncNet is there."""
+    from syncdiff.job import Job
+    from syncdiff.sync import syncnet_v2
+
+    with closing(Job.ready().score(arguments.video)) as items:
+        scores = last(items, quiet=arguments.quiet, steps_per_frame=STEPS_PER_FRAME)
+    found, needed = (), syncnet_v2.how_to_get()
+    if net is not None:
+        try:
+            steps = as_progress(syncnet_v2.score_video(arguments.video, net, arguments.lse or "tracks"))
+            found = last(steps, quiet=arguments.quiet)
+        except InputError as sentence:  # the face detector's files are missing: the judge's score stands
+            needed = str(sentence)
+    if arguments.json:
+        report = {"lse": [asdict(face) for face in found]} if found else {"lse": None, "lse_needs": needed}
+        print(json.dumps(asdict(scores) | report))
+    else:
+        print(in_words(scores))
+        print("\n".join(map(in_words, found)) or needed)
+    return 0
+
+
+def score_folder(arguments: argparse.Namespace, net: SyncNet | None) -> int:
+    """LSE of every video, and their mean."""
+    from syncdiff.sync import syncnet_v2
+
+    if net is None:
+        raise InputError(f"{arguments.video} is a folder, which only LSE scores. {syncnet_v2.how_to_get()}")
+    steps = as_progress(syncnet_v2.score_folder(arguments.video, net, arguments.lse or "frame"))
+    rows = last(steps, quiet=arguments.quiet)
+    mean = syncnet_v2.mean(rows)
+    if arguments.json:
+        report = [{"video": str(row.video), "faces": [asdict(face) for face in row.scores]} for row in rows]
+        print(json.dumps({"videos": report, "mean": mean and asdict(mean)}))
+        return 0
+    for row in rows:
+        for face in row.scores:
+            print(f"{row.video.relative_to(arguments.video)}: {in_words(face)}")
+    faces = [face.scorable for row in rows for face in row.scores]
+    means = f": LSE-C {mean.confidence:.3f}, LSE-D {mean.distance:.3f} ({mean.judge})" if mean else ""
+    print(f"mean of {sum(faces)} scored of {len(faces)}{means}")
+    return 0
+
+
+def as_progress(steps: Generator[float, None, Any]) -> Iterator[Any]:
+    """Fractions 0..1 as Progress, then what the generator returns."""
+    from syncdiff.progress import adapted
+    from syncdiff.results import Progress
+
+    yield (yield from adapted(steps, lambda done: Progress("scoring", round(100 * done), 100)))

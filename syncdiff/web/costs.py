@@ -1,0 +1,66 @@
+"""What each preset of the page costs, for the files in the form."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import gradio as gr
+
+from syncdiff.media import LIMITS
+from syncdiff.options import SampleOptions
+from syncdiff.web.components import PAGE, Form
+from syncdiff.web.eta import RATE, USUAL, in_words
+from syncdiff.web.events import AGAIN, BROWSER, NEWEST, NOW, answer
+from syncdiff.web.jobs import JobService
+from syncdiff.web.share_links import PRESETS
+
+
+def show_costs(form: Form, jobs: JobService, lengths: gr.JSON, runs: list) -> None:
+    """On the presets stands what a run should take. The browser measures its files: nothing is opened here."""
+
+    def tell(lengths: list[float | None], tail: Literal["keep", "trim"], correct: bool) -> dict[str, Any]:
+        row = presets(jobs, lengths, SampleOptions(tail=tail, correct_offset=correct))
+        return row | {"of": [lengths, tail, correct]}
+
+    costs = gr.JSON(visible=False)
+    measured = gr.on(
+        [part.change for part in form.files], None, form.files, lengths, js=(PAGE / "lengths.js").read_text(),
+        **NEWEST, **BROWSER,
+    )  # fmt: skip
+    turned = [form.tail, form.correct]
+    for happens in (measured.then, *(part.change for part in turned), *(run.then for run in runs)):
+        told = happens(tell, [lengths, *turned], costs, **AGAIN, **NOW)
+        told.then(
+            None, [costs, form.presets, form.steps, lengths, *turned], form.presets, js=answer("costs"), **AGAIN,
+            **BROWSER,
+        )  # fmt: skip
+    form.steps.change(None, [form.presets, form.steps], form.presets, js=answer("marks"), **BROWSER)
+
+
+def presets(jobs: JobService, lengths: list[float | None], options: SampleOptions) -> dict[str, Any]:
+    """The row of presets: what each costs for files of these seconds (video, photo, sound, film)."""
+    video, voice = seconds_of(lengths)
+    shown = voice if voice and options.tail == "trim" else max(voice or USUAL, video or 0.0)
+    items = [
+        {
+            "key": str(steps),
+            "label": name,
+            "hint": f"{steps} step{'' if steps == 1 else 's'}",
+            "cost": in_words(jobs.pace.seconds(RATE * (video or 0.0), RATE * shown, replace(options, steps=steps))),
+        }
+        for name, steps in PRESETS.items()
+    ]
+    of = f"{shown:.0f} s of video" if voice else f"{USUAL:.0f} s of voice"
+    return {
+        "label": "Quality",
+        "note": f"Time for {of}. More steps: no better, as measured.",
+        "items": items,
+        "chosen": str(options.steps),
+    }
+
+
+def seconds_of(lengths: list[float | None]) -> tuple[float | None, float | None]:
+    """(video, photo, sound, film) as a browser measured them -> seconds of face and voice; a photo is 0."""
+    video, photo, sound, film = (
+        min(float(one), LIMITS.seconds) if isinstance(one, int | float) and one >= 0 else None for one in lengths
+    )
+    return (0.0 if photo is not None else video), sound or film
