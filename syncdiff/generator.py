@@ -75,6 +75,15 @@ class FaceGenerator(Protocol):
         ...
 
 
+def drawn_frames(
+    generator: FaceGenerator, plan: FramePlan, speech: Any, *, steps: int, seed: int
+) -> Iterator[tuple[int, DrawnFrame]]:
+    """Every redrawn frame of a plan by its number, chunk by chunk."""
+    for start in range(0, len(plan), CHUNK):
+        for step in generator.generate(plan, speech, start, steps=steps, seed=seed):
+            yield from (step.finished or {}).items()
+
+
 class CompactGenerator:
     """Generates any chunk of a job on its own, lanes of frames side by side (`diffusion.sampler`)."""
 

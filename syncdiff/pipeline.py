@@ -20,7 +20,7 @@ from diffusers.utils import BaseOutput
 from syncdiff.conditioning import FramePlan
 from syncdiff.devices import autocast, limit_threads
 from syncdiff.errors import InputError
-from syncdiff.generator import CHUNK, CompactGenerator, FaceGenerator
+from syncdiff.generator import CompactGenerator, FaceGenerator, drawn_frames
 from syncdiff.late_imports import without_compiler
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
@@ -154,8 +154,6 @@ class SyncDiffPipeline(DiffusionPipeline):
         generator = self.generator()
         speech = generator.encode(audio)
         crops = np.stack([plan.face.crops[i] for i in plan.indices])
-        for start in range(0, len(plan), CHUNK):
-            for step in generator.generate(plan, speech, start, steps=steps, seed=seed):
-                for i, frame in (step.finished or {}).items():
-                    crops[i] = frame.crop
+        for i, frame in drawn_frames(generator, plan, speech, steps=steps, seed=seed):
+            crops[i] = frame.crop
         return SyncDiffOutput(crops=crops)

@@ -15,7 +15,8 @@ from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, read_upright, track_faces
 from syncdiff.faces.track import REASONS
-from syncdiff.geometry.crops import WINDOW, S, align, cut
+from syncdiff.generator import drawn_frames
+from syncdiff.geometry.crops import WINDOW, S, align, cut_all
 from syncdiff.media import Clip, open_speech
 from syncdiff.models.occlusion import mark_covered
 from syncdiff.models.speech_encoder import SpeechFeatures, speech_features
@@ -104,7 +105,7 @@ class PreviewClip:
         return Face(_head(image, points), Spot(float(self.times[best]), float(x), float(y)), trouble)
 
     def drawn(
-        self, pipe: SyncDiffPipeline, heard: SpeechFeatures, second: float, options: SampleOptions, at: float
+        self, pipe: SyncDiffPipeline, features: SpeechFeatures, second: float, options: SampleOptions, at: float
     ) -> Trial:
         """One frame as it speaks `second` of the voice: of those that can be redrawn the one nearest to second `at`."""
         wanted = options.face
@@ -112,20 +113,15 @@ class PreviewClip:
             wanted = at_spot(self.tracks, wanted, self.times, (self.images[0].shape[0], self.images[0].shape[1]))
         track = choose(self.tracks, wanted)
         to_frame = align(track, self.times)
-        crops = np.stack([
-            np.zeros((S, S, 3), np.uint8) if np.isnan(matrix).any() else cut(image, matrix)
-            for image, matrix in zip(self.images, to_frame, strict=True)
-        ])  # fmt: skip
+        crops = cut_all(self.images, to_frame, np.isfinite(to_frame[:, 0, 0]))
         track = mark_covered(track, crops, consecutive=False)  # pyright: ignore[reportArgumentType]
         usable = np.flatnonzero(track.state == OK)
         chosen = int(usable[np.abs(self.times[usable] - at).argmin()])
         one = np.array([chosen])
         face = FaceClip.of(track, to_frame, crops, film=lambda frames: (self.images[i] for i in frames))
         plan = FramePlan(face, one, np.zeros(1), np.array([second]), np.ones(1, np.float32))
-        *_, last = pipe.generator().generate(plan, heard, 0, steps=options.steps, seed=options.seed)
+        ((_, drawn),) = drawn_frames(pipe.generator(), plan, features, steps=options.steps, seed=options.seed)
         before, after = self.images[chosen], self.images[chosen].copy()
-        assert last.finished is not None  # the last step of a chunk
-        drawn = last.finished[0]
         drawn.patch(before, drawn.crop).apply(after)
         return Trial(before, after, _moved(_SQUARE, to_frame[chosen]), _moved(_outline(), to_frame[chosen]), second)
 

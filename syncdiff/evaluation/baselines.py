@@ -2,8 +2,8 @@
 
 A method takes a filmed clip and a sound and returns the clip's crops speaking it. Beside our model: the video left as
 it was, one mouth held all the time, the clip's own mouth from the moment that sounds most alike, the mouth that our
-model is shown (warped to the forecast, no network), and a regressor of Wav2Lip's shape where its weights are given. All
-that is drawn is pasted as the product pastes it (without the invisible mark).
+model is shown (warped to the forecast, no network). All that is drawn is pasted as the product pastes it (without the
+invisible mark).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import BuildInputs, FaceClip, FramePlan, warped_inputs
 from syncdiff.evaluation.metrics import read_lips
 from syncdiff.faces.head_pose import yaw_of
-from syncdiff.generator import CHUNK, CompactGenerator
+from syncdiff.generator import CompactGenerator, drawn_frames
 from syncdiff.geometry.crops import paste_crop
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import speech_features
@@ -96,11 +96,9 @@ def draw(
     `whole`: else that warp would show the lips that this network did not draw.
     """
     plan, speech, out = clip.plan_for(generator), generator.encode(sound), clip.crops.copy()
-    for start in range(0, len(out), CHUNK):
-        for step in generator.generate(plan, speech, start, steps=steps, seed=seed):
-            for i, frame in (step.finished or {}).items():
-                patch = paste_crop(out[i], frame.crop, UPRIGHT) if whole else frame.patch(clip.crops[i], frame.crop)
-                patch.apply(out[i])
+    for i, frame in drawn_frames(generator, plan, speech, steps=steps, seed=seed):
+        patch = paste_crop(out[i], frame.crop, UPRIGHT) if whole else frame.patch(clip.crops[i], frame.crop)
+        patch.apply(out[i])
     return out
 
 
@@ -119,15 +117,6 @@ class Regressor(nn.Module):
         """As `Denoiser`: [B, C, h, w], of whose noise nothing is used."""
         nothing = torch.zeros_like(noisy)
         return self.denoiser(nothing, timestep, replace(condition, previous=nothing))
-
-
-def regressed_by(pipe: SyncDiffPipeline, folder: Path) -> Method:
-    """One evaluation at the schedule's last timestep, with the pipeline's speech encoder and references."""
-    if not (folder / "config.json").exists():
-        raise SystemExit(f"{folder} holds no weights (config.json): --regressor takes the folder that train wrote.")
-    net = Regressor(Denoiser.from_pretrained(folder).to(pipe.device).eval())  # pyright: ignore[reportArgumentType]
-    generator = CompactGenerator(cast(Denoiser, net), pipe.speech, pipe.scheduler)
-    return lambda clip, sound: draw(generator, clip, sound, steps=1)
 
 
 def left_alone(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Lip sync of redrawn clips by landmarks, on people that no network was trained on.
 
     python -m syncdiff.evaluation.evaluate DATA [SET ...] [--weights assets/weights] [--steps N] [--limit N]
-                                           [--csv FILE] [--regressor FOLDER]
+                                           [--csv FILE]
 
 For every prepared clip of the sets (see `prepare`) the mouth is redrawn three times - to its own voice, to another
 person's, to silence - and mediapipe reads the lips of the result. r is the correlation of lip opening: with the clip's
@@ -129,7 +129,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="as the weights' profile has it")
     parser.add_argument("--limit", type=int, help="clips per set")
     parser.add_argument("--alone", action="store_true", help="our model only, without the baselines")
-    parser.add_argument("--regressor", type=Path, metavar="FOLDER", help="weights of the L1 baseline: see Regressor")
     parser.add_argument("--csv", type=Path)
     ours = parser.add_argument_group("protocol", "the paper's own evaluation: see syncdiff/evaluation/protocol.py")
     ours.add_argument("--protocol", choices=("paper",), help="DATA is a folder of syncdiff.training.prepare_lrs")
@@ -148,8 +147,6 @@ def main() -> None:
     pipe = SyncDiffPipeline.ready(args.weights)
     options = SampleOptions(steps=args.steps or SampleOptions.steps)
     methods = {"syncdiff": baselines.drawn_by(pipe, options)}
-    if args.regressor:
-        methods["L1 regressor"] = baselines.regressed_by(pipe, args.regressor)
     if not args.alone:
         methods |= {
             "warped mouth": baselines.warped_by(pipe),

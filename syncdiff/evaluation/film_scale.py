@@ -30,8 +30,8 @@ from syncdiff.errors import InputError
 from syncdiff.evaluation.metrics import SSIM, jitter, lip_distance, psnr, read_landmarks
 from syncdiff.evaluation.reports import shown, table, write_csv
 from syncdiff.faces import OK, FaceTrack, choose, track_faces
-from syncdiff.generator import CHUNK, CompactGenerator
-from syncdiff.geometry.crops import LIP_BOX, WINDOW, S, align, cut
+from syncdiff.generator import CompactGenerator, drawn_frames
+from syncdiff.geometry.crops import LIP_BOX, WINDOW, align, cut_all
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
@@ -82,10 +82,7 @@ class Film:
 
     def plan(self, generator: CompactGenerator) -> FramePlan:
         """Every frame in which the face is seen, to be redrawn; articulation learnt from the clip's own sound."""
-        crops = np.stack([
-            cut(image, matrix) if ok else np.zeros((S, S, 3), np.uint8)
-            for image, matrix, ok in zip(self.frames, self.to_frame, self.track.state == OK, strict=True)
-        ])  # fmt: skip
+        crops = cut_all(self.frames, self.to_frame, self.track.state == OK)
         middles = self.times + 0.5 / FPS
         face = FaceClip.of(
             self.track,
@@ -143,10 +140,8 @@ def redrawn(
             view = plan.face.in_film(int(i), film.frames[i])
             out[i][view.box] = plan.face.reference(view, int(i), mouths, int(i)).pixels
         return out
-    for start in range(0, len(out), CHUNK):
-        for step in generator.generate(plan, speech, start, steps=options.steps, seed=options.seed):
-            for i, drawn in (step.finished or {}).items():
-                drawn.patch(film.frames[i], drawn.crop).apply(out[i])
+    for i, drawn in drawn_frames(generator, plan, speech, steps=options.steps, seed=options.seed):
+        drawn.patch(film.frames[i], drawn.crop).apply(out[i])
     return out
 
 

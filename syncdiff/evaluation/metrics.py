@@ -6,13 +6,12 @@ Where nothing else is said, crops are uint8 [T, S, S, 3], and landmarks (points)
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 
 import cv2
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from syncdiff.geometry.crops import FEATHER, LIP_BOX, WINDOW, mouth_mask
+from syncdiff.geometry.crops import LIP_BOX, WINDOW
 from syncdiff.training.prepare import OUTER_LIPS
 
 # Wang et al. 2004: a Gaussian of sigma 1.5 over 11 px.
@@ -46,41 +45,6 @@ def sharpness(crops: np.ndarray) -> float:
     """Root mean energy of the Laplacian in the mouth box."""
     boxes = crops[:, LIP_BOX[0], LIP_BOX[1]]
     return float(np.mean([cv2.Laplacian(cv2.cvtColor(b, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var() for b in boxes]) ** 0.5)
-
-
-def colour_shift(drawn: np.ndarray, filmed: np.ndarray) -> float:
-    """Levels (mean of RGB) between the mean colours of two films of a face, in the mask's skin around the lips."""
-    return float(np.abs(drawn[:, _skin()].mean((0, 1)) - filmed[:, _skin()].mean((0, 1))).mean())
-
-
-def seam(drawn: np.ndarray, filmed: np.ndarray) -> float:
-    """Mean absolute difference, levels, in the rim of the mask over which the product's paste fades in."""
-    return float(np.mean([cv2.absdiff(a, b)[_rim()].mean() for a, b in zip(drawn, filmed, strict=True)]))
-
-
-def joint(drawn: np.ndarray, begins: np.ndarray) -> float | None:
-    """Mean change in the mouth box from the frame before, at frames that begin a chain over that at all others.
-
-    Args:
-        begins: [T] bool; the first frame has none before it. None where no other frame changes, or none begins one.
-    """
-    boxes = drawn[:, LIP_BOX[0], LIP_BOX[1]]
-    change = np.array([cv2.absdiff(a, b).mean() for a, b in zip(boxes[1:], boxes[:-1], strict=True)])
-    here = begins[1:]
-    return float(change[here].mean() / change[~here].mean()) if here.any() and change[~here].any() else None
-
-
-@cache
-def _skin() -> np.ndarray:
-    skin = mouth_mask().copy()
-    skin[LIP_BOX] = False
-    return skin
-
-
-@cache
-def _rim() -> np.ndarray:
-    inside = cv2.distanceTransform(mouth_mask().astype(np.uint8), cv2.DIST_L2, 5) - 1
-    return (inside > 0) & (inside <= FEATHER)
 
 
 def jitter(points: np.ndarray) -> float:

@@ -7,6 +7,7 @@ mask nor the alignment can tell the network how the lips stood (the leak that Di
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import cv2
@@ -135,6 +136,12 @@ def cut(image: np.ndarray, to_frame: np.ndarray, part: tuple[slice, slice] | Non
         to_part = to_frame - np.array([[0, 0, x], [0, 0, y]], np.float32)
         return _warp(around, to_part, (S, S))
     return _warp(image, to_frame, (S, S))
+
+
+def cut_all(images: Iterable[np.ndarray], to_frame: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """T frames -> crops [T, S, S, 3] uint8, black where they are not usable [T] bool; to_frame [T, 2, 3]."""
+    black = np.zeros((S, S, 3), np.uint8)
+    return np.stack([cut(image, m) if ok else black for image, m, ok in zip(images, to_frame, usable, strict=True)])
 
 
 def _blurred(image: np.ndarray, spread: float) -> np.ndarray:

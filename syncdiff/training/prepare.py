@@ -24,7 +24,7 @@ import numpy as np
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.errors import InputError
 from syncdiff.faces import OK, choose, track_faces
-from syncdiff.geometry.crops import S, align, cut
+from syncdiff.geometry.crops import S, align, cut_all
 from syncdiff.progress import finished
 
 FPS = 25
@@ -107,12 +107,7 @@ def _write_clip(path: Path, target: Path, curves: Path) -> int:
         raise InputError(f"a usable face in only {good.mean():.0%} of the frames")
     times = np.arange(len(images)) / FPS
     to_frame = align(track, times)
-    crops = np.stack(
-        [
-            cut(image, m) if ok else np.zeros((S, S, 3), np.uint8)
-            for image, m, ok in zip(images, to_frame, good, strict=True)
-        ]
-    )
+    crops = cut_all(images, to_frame, good)
     points = _to_crop(track.points[:, KEPT], to_frame)
     sound = read_sound(path)
     if sound is None:
