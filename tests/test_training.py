@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -104,6 +105,7 @@ def test_training_and_sampling_build_equal_conditioning(prepared, monkeypatch):
 def test_batches_made_in_processes_are_those_made_here(prepared, tmp_path):
     hear = train.cached_features(SpeechEncoder(width=32, layers=1).eval(), 8, 2, tmp_path)
     make = partial(data.TalkingFaces(prepared, {"heads": 1.0}, hear).mixed, 3, 1, 0)
+    assert len(pickle.dumps(make)) < 10_000  # large ones are waited for: 16 processes took four minutes to start
     here, there = (list(data.load_batches(make, range(2, 5), workers)) for workers in (0, 2))
     assert len(here) == len(there) == 3
     for a, b in zip(here, there, strict=True):

@@ -202,7 +202,7 @@ class TalkingFaces:
         gap: int = 15,
         build: BuildInputs = warped_inputs,
     ) -> None:
-        self.root, self.gap, self.rows, self.build = root, gap, {}, build
+        self.root, self.gap, self.rows, self.build, self.split = root, gap, {}, build, split
         self.share = share
         for name in share:
             records = load_set(root, name)
@@ -220,6 +220,11 @@ class TalkingFaces:
             for i in kept:
                 people.setdefault(records[i].identity, []).append(i)
             self.rows[name] = (records, crops, starts, list(people.values()), hear(records))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy in another process reads the records itself: processes that wait for 100 MB start one by one."""
+        known = {name: row[-1] for name, row in self.rows.items()}
+        return _again, (self.root, self.share, known, {"split": self.split, "gap": self.gap, "build": self.build})
 
     def batch(self, size: int, rng: np.random.Generator) -> FaceBatch:
         """Frames from anywhere."""
@@ -288,6 +293,10 @@ class TalkingFaces:
             landmarks = np.stack([windows.shape[2] - 1 - landmarks[:, 0], landmarks[:, 1]], 1)[_MIRROR]
         lip_shapes = inputs.lip_shapes / np.sqrt(np.linalg.det(matrix[:, :2]))
         return *windows, landmarks.astype(np.float32), lip_shapes.astype(np.float32), blend_mask, tokens(clip, t, rng)
+
+
+def _again(root: Path, share: dict[str, float], known: dict[str, Any], given: dict[str, Any]) -> TalkingFaces:
+    return TalkingFaces(root, share, lambda records: known[records[0].set], **given)
 
 
 class _Numbered(Dataset):
