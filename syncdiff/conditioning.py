@@ -45,10 +45,10 @@ from syncdiff.models.denoiser import Conditioning
 from syncdiff.sync.film_offset import FilmOffset
 
 FADE_OUT_SECONDS = 0.2  # over which redrawing fades where a shorter voice ends
-MARGIN = 8.0  # crop px around a moment's window that are kept of its frame
-COVERED = 30.0  # levels, mean over the lip box at 9 x 8 px, from the median of a shot: a hand, a microphone
+MOMENT_MARGIN_PX = 8.0  # crop px around a moment's window that are kept of its frame
+COVERED_LEVELS = 30.0  # levels, mean over the lip box at 9 x 8 px, from the median of a shot: a hand, a microphone
 LIP_ENDS = (0, 17, 61, 291)  # top, bottom and corners of the lips
-COMPARED = 24  # frames of a shot that the median is of
+COMPARED_FRAMES = 24  # frames of a shot that the median is of
 STRETCHED = 1.8  # times its widest gap, and STRETCHED_PX more, that a mouth may be opened before its inside is drawn
 STRETCHED_PX = 1.5
 INSIDE_FADE = 1.5  # px of gap over which the drawn inside comes in
@@ -215,7 +215,7 @@ class FaceClip(BaseFaceClip):
         found = {}
         for shot in np.unique(self.shots[self.usable]):
             here = self.usable & (self.shots == shot)
-            some = np.flatnonzero(here)[:: max(1, int(here.sum()) // COMPARED)]
+            some = np.flatnonzero(here)[:: max(1, int(here.sum()) // COMPARED_FRAMES)]
             usual = np.median([_thumbnail(self.crops[i]) for i in some], axis=0)
             found[int(shot)] = choose_moments(self.shapes, self.yaw, here, lambda i, u=usual: self._sharpness(i, u))
         return found
@@ -226,7 +226,7 @@ class FaceClip(BaseFaceClip):
         if self.picture and ((lips < 2) | (lips > np.array(self.picture[::-1]) - 3)).any():
             return -np.inf
         crop = self.crops[frame]
-        if np.abs(_thumbnail(crop) - usual).mean() > COVERED:
+        if np.abs(_thumbnail(crop) - usual).mean() > COVERED_LEVELS:
             return -np.inf
         return float(cv2.Laplacian(cv2.cvtColor(crop[LIP_BOX], cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
 
@@ -322,7 +322,7 @@ class FaceClip(BaseFaceClip):
                     views = {int(i): self.face(int(i)) for i in frames}
                 else:
                     pictures = zip(frames.tolist(), self.film(frames), strict=True)
-                    views = {i: self.in_film(i, image).part(MARGIN).with_lips() for i, image in pictures}
+                    views = {i: self.in_film(i, image).part(MOMENT_MARGIN_PX).with_lips() for i, image in pictures}
                 while len(self._film_views) > 1:
                     self._film_views.pop(next(iter(self._film_views)))
                 self._film_views[shot] = views

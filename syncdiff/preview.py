@@ -24,10 +24,10 @@ from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
 
-FIRST = 3.0  # seconds of the face that are looked at
-LATEST = 60.0  # second of the last frame that can be tried: all before it is decoded
-GLIMPSES = 12  # frames of them
-HEARD = 8.0  # seconds of the voice, of which the loudest moment is drawn
+LOOKED_SECONDS = 3.0  # seconds of the face that are looked at
+MAX_TRIAL_SECOND = 60.0  # second of the last frame that can be tried: all before it is decoded
+SAMPLED_FRAMES = 12  # frames of them
+VOICE_SECONDS = 8.0  # seconds of the voice, of which the loudest moment is drawn
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Preview:
     def trial(self, face: str | Path, voice: str | Path, options: SampleOptions, at: float | None = None) -> Trial:
         """Redraw one frame of `face` as it speaks the loudest moment of the first seconds of `voice`.
 
-        at: the second of that frame, up to LATEST; by default the frame of the first seconds that is nearest to the
-        moment of the voice. Raises InputError."""
+        at: the second of that frame, up to MAX_TRIAL_SECOND; by default the frame of the first seconds that is nearest
+        to the moment of the voice. Raises InputError."""
         with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
             speech = open_speech(voice, Path(name))
             glimpse = PreviewClip.of(face, Path(name), at)
-            samples = speech.samples()[: round(HEARD * SAMPLE_RATE)]
+            samples = speech.samples()[: round(VOICE_SECONDS * SAMPLE_RATE)]
             features, second = speech_features(self.pipe.speech, samples), _loudest(samples)
             return glimpse.drawn(self.pipe, features, second, options, second if at is None else at)
 
@@ -86,11 +86,11 @@ class PreviewClip:
 
     @classmethod
     def of(cls, path: str | Path, folder: Path, at: float | None = None) -> PreviewClip:
-        """The first FIRST seconds, or those up to the second `at`."""
-        until = max(FIRST, min(at or 0.0, LATEST) + 0.1)
+        """The first LOOKED_SECONDS seconds, or those up to the second `at`."""
+        until = max(LOOKED_SECONDS, min(at or 0.0, MAX_TRIAL_SECOND) + 0.1)
         clip = finished(read_upright(path, folder, until=until))
-        first, exactly = np.searchsorted(clip.times, (until - FIRST, at or 0.0)).clip(0, len(clip) - 1)
-        indices = np.unique([*np.linspace(first, len(clip) - 1, GLIMPSES).round().astype(int), exactly])
+        first, exactly = np.searchsorted(clip.times, (until - LOOKED_SECONDS, at or 0.0)).clip(0, len(clip) - 1)
+        indices = np.unique([*np.linspace(first, len(clip) - 1, SAMPLED_FRAMES).round().astype(int), exactly])
         images = [frame.rgb() for frame in clip.frames(indices)]
         return cls(clip, images, clip.times[indices], finished(track_faces(iter(images))))
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from syncdiff import web
-from tests.fakes import FakeLook, FakePipeline, write_video
+from tests.fakes import FakePipeline, FakePreview, write_video
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
@@ -52,8 +52,8 @@ def serve() -> Iterator[Callable[..., str]]:
     """Opens the page over a pipeline, as app.py does, and gives its address."""
     opened: list[gr.Blocks] = []
 
-    def start(pipe: FakePipeline, look: FakeLook | None = None, **options) -> str:
-        blocks = web.build_page(pipe, look or FakeLook())
+    def start(pipe: FakePipeline, look: FakePreview | None = None, **options) -> str:
+        blocks = web.build_page(pipe, look or FakePreview())
         opened.append(blocks)
         told = web.launch_options() | {"server_port": None} | options
         return blocks.launch(prevent_thread_lock=True, quiet=True, **told)[1]

@@ -134,7 +134,7 @@ class FakePipeline:
         )
 
 
-class FakeLook:
+class FakePreview:
     """Finds `people` faces side by side and redraws a frame in another colour; raises `error` instead."""
 
     def __init__(self, people: int = 1, error: Exception | None = None) -> None:

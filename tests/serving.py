@@ -27,14 +27,14 @@ ROOT = Path(__file__).resolve().parent.parent
 FACE = ROOT / "assets" / "examples" / "ines.mp4"
 SIDE, FRAMES = 320, 12  # px, and the fewest frames of a clip
 VOICE_RATE, VOICE_SECONDS = 16_000, 0.45
-PATIENCE = 600.0  # seconds to wait for anything at all: this is no stopwatch, and machines are busy
+WAIT_SECONDS = 600.0  # seconds to wait for anything at all: this is no stopwatch, and machines are busy
 
 
 def wait_until(condition: Callable[[], Any], what: str, every: float = 0.05) -> float:
     """Seconds until the condition held. Raises TimeoutError, saying what did not happen."""
     began = time.monotonic()
     while not condition():
-        if time.monotonic() - began > PATIENCE:
+        if time.monotonic() - began > WAIT_SECONDS:
             raise TimeoutError(what)
         time.sleep(every)
     return time.monotonic() - began
@@ -137,7 +137,7 @@ class Server:
 
     def functions(self) -> dict[str, int]:
         """Named endpoints, by gradio's number."""
-        config = httpx.get(f"{self.url}/config", timeout=PATIENCE).json()
+        config = httpx.get(f"{self.url}/config", timeout=WAIT_SECONDS).json()
         return {one["api_name"]: one["id"] for one in config["dependencies"] if one["api_visibility"] == "public"}
 
     def called(self) -> list[str]:
@@ -168,7 +168,7 @@ class Server:
     def stop(self) -> None:
         """As a container does it."""
         self.process.terminate()
-        self.process.wait(PATIENCE)
+        self.process.wait(WAIT_SECONDS)
 
     def end(self) -> None:
         """In any case."""
@@ -183,7 +183,7 @@ class Server:
         self.process.wait()
         for one in workers:
             if one.is_running():
-                one.wait(PATIENCE)  # they notice by themselves
+                one.wait(WAIT_SECONDS)  # they notice by themselves
 
 
 # ---- who comes
@@ -195,7 +195,7 @@ class Guest:
     def __init__(self, server: Server, number: int, address: str = "") -> None:
         self.number, self.session = number, f"guest{number}x{os.urandom(4).hex()}"
         address = address or f"198.51.100.{number}"  # addresses for documentation (RFC 5737)
-        self.http = httpx.Client(base_url=server.url, headers={"X-Forwarded-For": address}, timeout=PATIENCE)
+        self.http = httpx.Client(base_url=server.url, headers={"X-Forwarded-For": address}, timeout=WAIT_SECONDS)
         self.functions = server.functions()
 
     def upload(self, path: Path, name: str | None = None) -> dict[str, Any]:

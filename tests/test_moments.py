@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from syncdiff.geometry.moments import STAY, choose_moments, moment_costs, plan_moments
+from syncdiff.geometry.moments import CHANGE_COST, choose_moments, moment_costs, plan_moments
 
 KINDS = np.array([[0, 5, 7, 34, 30], [4, 4, 6, 36, 32], [10, 4, 6, 34, 30], [5, 6, 7, 26, 18.0]])
 
@@ -68,10 +68,10 @@ def test_between_closed_lips_moments_change_at_once() -> None:
 def test_a_passing_advantage_changes_nothing() -> None:
     costs = np.zeros((40, 2))
     costs[:, 1] = 1.0
-    costs[20, 0] = 1.0 + STAY  # one frame in which the other would do better, by less than going there and back costs
+    costs[20, 0] = 1.0 + CHANGE_COST  # a frame in which the other would do better, by less than there and back costs
     parted = np.full(40, 5.0)
     assert plan_moments(costs, parted)[:, 0].min() == 1
-    costs[20:26, 0] = 1.0 + STAY
+    costs[20:26, 0] = 1.0 + CHANGE_COST
     assert plan_moments(costs, parted)[22, 1] == 1
 
 

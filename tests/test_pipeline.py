@@ -23,7 +23,7 @@ from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.options import SampleOptions
 from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.provenance.label import ALIKE, label_likeness
+from syncdiff.provenance.label import SEEN_CORRELATION, label_likeness
 from syncdiff.provenance.manifest import read_manifest
 from syncdiff.results import Progress, Result, correction_note
 from syncdiff.sync.judge import JudgeNet
@@ -100,7 +100,7 @@ def test_the_journey(journey, short):
     assert json.loads(json.dumps(result.report()))["frames"] == 60
     note = read_manifest(result.video)
     assert (note.state, note.ours, note.labelled) == ("self-signed", True, True)
-    assert label_likeness(pixels(result.video)[::20]) > ALIKE
+    assert label_likeness(pixels(result.video)[::20]) > SEEN_CORRELATION
     before, after = pixels(short[0]), pixels(result.video)
     assert before.shape == after.shape
     changed = np.abs(before.astype(int) - after).mean((0, 3)) > 25

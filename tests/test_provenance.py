@@ -22,7 +22,7 @@ from syncdiff.geometry.crops import S, mouth_mask
 from syncdiff.media import read_clip
 from syncdiff.progress import finished
 from syncdiff.provenance import manifest, watermark
-from syncdiff.provenance.label import ALIKE, label, label_likeness
+from syncdiff.provenance.label import SEEN_CORRELATION, label, label_likeness
 from syncdiff.provenance.manifest import credentials, read_manifest, sign
 from syncdiff.provenance.verify import verify
 from syncdiff.provenance.watermark import Watermark
@@ -290,10 +290,10 @@ def test_the_label_scales_and_is_seen_on_any_ground(subtests) -> None:
                 assert plate.y + h <= height / 4
                 assert h >= 0.03 * min(width, height)
                 image = np.full((height, width, 3), ground, np.uint8)
-                assert label_likeness([image]) < ALIKE
+                assert label_likeness([image]) < SEEN_CORRELATION
                 image[plate.y : plate.y + h, plate.x : plate.x + w] = plate.rgb
                 assert label_likeness([image]) > 0.95
-                assert label_likeness([image[::2, ::2]]) > ALIKE
+                assert label_likeness([image[::2, ::2]]) > SEEN_CORRELATION
 
 
 def test_no_label_where_it_would_fill_the_frame() -> None:
@@ -307,4 +307,4 @@ def test_other_corners_are_not_taken_for_the_label() -> None:
     with av.open(str(EXAMPLES / "tomas.mp4")) as container:
         head = next(container.decode(video=0)).to_ndarray(format="rgb24")
     for image in (rng.integers(0, 256, (480, 640, 3), np.uint8), np.asarray(other), head):
-        assert label_likeness([image]) < ALIKE - 0.1
+        assert label_likeness([image]) < SEEN_CORRELATION - 0.1

@@ -29,7 +29,7 @@ from tests.browsing import (  # noqa: F401 -- fixtures
     wait_for,
     write_voice,
 )  # fmt: skip
-from tests.fakes import FakeLook, FakePipeline, write_recording, write_video
+from tests.fakes import FakePipeline, FakePreview, write_recording, write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 # Calls of requestAnimationFrame within three frames, after the player was told ten times that it begins.
@@ -197,7 +197,7 @@ def test_errors_are_sentences(serve, visit, files, private_temp, caplog) -> None
 @pytest.mark.browser
 def test_all_is_in_sight_whatever_was_given_and_a_face_can_be_trimmed(serve, visit, files, tmp_path) -> None:
     pipe = FakePipeline()
-    url = serve(pipe, FakeLook(people=3))
+    url = serve(pipe, FakePreview(people=3))
     tab = visit(url, motion="no-preference")
     clips = "[...document.querySelectorAll('.offered video')].map((v) => v.muted && !v.paused && v.currentTime > 0)"
     assert wait_for(lambda: tab.evaluate(clips) == [True] * 3)  # before any click
@@ -351,7 +351,7 @@ def test_a_finished_result_outlives_a_cancelled_run_and_a_reload(serve, visit) -
 
 @pytest.mark.browser
 def test_what_was_chosen_last_stays_however_late_an_answer_comes(serve, visit, files, tmp_path) -> None:
-    pipe, look, held = FakePipeline(), FakeLook(people=3), []
+    pipe, look, held = FakePipeline(), FakePreview(people=3), []
     visit.expected += ["Failed to load resource: the server responded with a status of 404 (Not Found)", "Response"]
     tab = visit(serve(pipe, look))
     # a face chosen while the file is looked at again, as after every upload of gradio's
@@ -500,7 +500,7 @@ def test_lips_that_come_late_are_corrected_with_one_click(serve, visit) -> None:
 def test_when_gradio_itself_is_full_the_page_says_so_and_goes_on_and_a_slow_trial_takes_nothing_away(
     serve, visit
 ) -> None:
-    pipe, look = FakePipeline(), FakeLook()
+    pipe, look = FakePipeline(), FakePreview()
     tab = visit(serve(pipe, look))
     visit.expected.append("Failed to load resource: the server responded with a status of 503 (Service Unavailable)")
     serve.opened[-1]._queue.max_size = 0  # as if as many as it can hold were there

@@ -5,7 +5,7 @@ from importlib.resources import files as resources
 import pytest
 
 from tests.browsing import SHOWN, browser, files, fill, press, serve, sideways, visit, wait_for  # noqa: F401 -- fixtures
-from tests.fakes import FakeLook, FakePipeline
+from tests.fakes import FakePipeline, FakePreview
 
 AXE = resources("axe_playwright_python") / "axe.min.js"
 # Gradio's own parts, which cannot be mended from here; everything else on the page is looked at.
@@ -28,7 +28,7 @@ def troubles(tab) -> list[str]:
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_axe_finds_nothing_serious_in_any_state(serve, visit, files, width, scheme) -> None:
-    tab = visit(serve(FakePipeline(), FakeLook(people=2)) + f"?__theme={scheme}", width=width, scheme=scheme)
+    tab = visit(serve(FakePipeline(), FakePreview(people=2)) + f"?__theme={scheme}", width=width, scheme=scheme)
     assert troubles(tab) == []
     fill(tab, files)
     tab.wait_for_selector("[aria-pressed]:has-text('Face 2')")
@@ -93,7 +93,7 @@ def test_the_keyboard_alone_leads_to_a_video_and_the_end_is_announced(serve, vis
 
 @pytest.mark.browser
 def test_several_faces_are_offered_and_the_chosen_one_is_redrawn(serve, visit, files) -> None:
-    pipe, look = FakePipeline(), FakeLook(people=3)
+    pipe, look = FakePipeline(), FakePreview(people=3)
     tab = visit(serve(pipe, look))
     fill(tab, files)
     tab.wait_for_selector("[aria-pressed=true]:has-text('Face 1')")

@@ -21,7 +21,7 @@ from syncdiff.options import SampleOptions
 from syncdiff.web import components
 from syncdiff.weights.folders import COMPACT
 from tests.browsing import files, serve, wait_for  # noqa: F401 -- fixtures
-from tests.fakes import FakeLook, FakePipeline
+from tests.fakes import FakePipeline, FakePreview
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,7 +42,7 @@ def test_a_program_can_cancel_in_the_first_step_too(serve, files) -> None:
 def test_whatever_yields_to_gradio_does_so_before_it_holds_anything(private_temp) -> None:
     """Else gradio cannot close it when it is cancelled in its first step (see `api.add_endpoints`)."""
     pipe = FakePipeline()
-    handlers = [handler.fn for handler in web.build_page(pipe, FakeLook()).fns.values()]
+    handlers = [handler.fn for handler in web.build_page(pipe, FakePreview()).fns.values()]
     steps = [handler for handler in handlers if inspect.isgeneratorfunction(handler)]
     assert len(steps) >= 3
     for handler in steps:
@@ -124,9 +124,8 @@ def test_a_request_without_a_client_may_leave_out_what_keeps_its_default(serve, 
 def test_recordings_from_a_webcam_only_where_gradio_can_treat_them(monkeypatch) -> None:
     for tools, sources in ((("ffmpeg", "ffprobe"), ["upload", "webcam"]), (("ffmpeg",), ["upload"]), ((), ["upload"])):
         monkeypatch.setattr(components.shutil, "which", lambda name, tools=tools: name if name in tools else None)
-        videos = [
-            block for block in web.build_page(FakePipeline(), FakeLook()).blocks.values() if isinstance(block, gr.Video)
-        ]
+        blocks = web.build_page(FakePipeline(), FakePreview()).blocks.values()
+        videos = [block for block in blocks if isinstance(block, gr.Video)]
         assert [video.sources for video in videos] == [sources, ["upload"], ["upload"]]
         assert [video.format for video in videos] == [None] * 3  # else gradio's ffmpeg reads the raw upload first
 

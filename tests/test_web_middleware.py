@@ -67,7 +67,7 @@ def test_only_what_is_needed_is_there(subtests) -> None:
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read_or_while(monkeypatch) -> None:
-    monkeypatch.setattr(middleware, "BODY", 2**20)
+    monkeypatch.setattr(middleware, "MAX_BODY_BYTES", 2**20)
     reader = Reader()
     answer = asked(RequestLimits(reader), "POST", "/gradio_api/queue/join", content=bytes(2**20 + 1))
     assert answer.status_code == 413
@@ -97,7 +97,7 @@ def upload(app: RequestLimits, receive: Callable[[], Awaitable[dict]], address: 
 
 @pytest.mark.parametrize("way", ["stalls", "drips", "leaves"])
 def test_an_upload_that_stalls_drips_or_breaks_off_is_given_up_so_that_its_file_goes(way, monkeypatch) -> None:
-    monkeypatch.setattr(middleware, "PATIENCE", 0.05)
+    monkeypatch.setattr(middleware, "IDLE_SECONDS", 0.05)
     reader, never = Reader(), asyncio.Event()
     came = 0
 
@@ -118,7 +118,7 @@ def test_an_upload_that_stalls_drips_or_breaks_off_is_given_up_so_that_its_file_
 
 
 def test_one_address_sends_so_much_at_once_and_so_much_in_an_hour(monkeypatch) -> None:
-    monkeypatch.setattr(middleware, "HOURLY", 1000)
+    monkeypatch.setattr(middleware, "MAX_HOURLY_BYTES", 1000)
     app = RequestLimits(Reader())
     assert asked(app, "POST", "/gradio_api/upload", content=bytes(900)).text == "fine"
     answer = asked(app, "POST", "/gradio_api/upload", content=bytes(200))
@@ -126,14 +126,14 @@ def test_one_address_sends_so_much_at_once_and_so_much_in_an_hour(monkeypatch) -
     assert "within an hour" in answer.json()["detail"]
     assert asked(app, "POST", "/gradio_api/upload", content=bytes(50)).text == "fine"
     assert asked(app, "POST", "/gradio_api/upload", "198.51.100.1", content=bytes(200)).text == "fine"
-    monkeypatch.setattr(middleware, "KEPT", -1)  # the hour is over
+    monkeypatch.setattr(middleware, "KEPT_SECONDS", -1)  # the hour is over
     assert asked(app, "POST", "/gradio_api/upload", content=bytes(200)).text == "fine"
-    monkeypatch.setattr(middleware, "AT_ONCE", 0)
+    monkeypatch.setattr(middleware, "MAX_OPEN_UPLOADS", 0)
     assert asked(app, "POST", "/gradio_api/upload", content=b"x").status_code == 429
 
 
 def test_no_upload_where_the_disk_is_nearly_full(monkeypatch) -> None:
-    monkeypatch.setattr(middleware, "SPARE", 2**60)
+    monkeypatch.setattr(middleware, "MIN_FREE_BYTES", 2**60)
     answer = asked(RequestLimits(Reader()), "POST", "/gradio_api/upload", content=b"x")
     assert answer.status_code == 507
     assert "no room" in answer.json()["detail"]

@@ -18,7 +18,7 @@ from syncdiff.web.jobs import JobService
 from syncdiff.web.launch import gpu_seconds
 from syncdiff.web.share_links import PRESETS, Settings, query, restored
 from tests.browsing import write_voice
-from tests.fakes import FakeLook, FakePipeline, bad_input, write_video
+from tests.fakes import FakePipeline, FakePreview, bad_input, write_video
 
 
 def run_of(stages: dict[str, float], source: int, frames: int, steps: int) -> list[tuple[float, Progress]]:
@@ -71,7 +71,7 @@ def test_the_pace_learns_from_what_runs_really_take(tmp_path) -> None:
 
 
 def test_the_presets_say_what_each_costs_for_these_files() -> None:
-    jobs = JobService(FakePipeline(), FakeLook())
+    jobs = JobService(FakePipeline(), FakePreview())
 
     def costs(video, photo, sound, **options) -> list[str]:
         return [

@@ -22,7 +22,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it knows only its own folder
 from syncdiff.media import LIMITS
 from tests.media_fixtures import make_sound, make_video
-from tests.serving import PATIENCE, Guest, Server, belongs_to, clip_of, named, progress_of, wait_until
+from tests.serving import WAIT_SECONDS, Guest, Server, belongs_to, clip_of, named, progress_of, wait_until
 from tests.test_hostile_media import NAMES, SCRIPTS, png_bytes
 
 SECRET = "a-secret-of-this-machine"
@@ -299,7 +299,7 @@ def uploads(report: Report, folder: Path, *, short: bool) -> None:
         report.judge("uploads", "larger than said", http.post("/gradio_api/upload", content=too_large, headers=form))
         began = time.monotonic()
         with dripping(server, start) as wire:
-            wire.settimeout(PATIENCE)
+            wire.settimeout(WAIT_SECONDS)
             while wire.recv(4096):
                 pass
         report.answers["uploads"][f"a slow one given up after {time.monotonic() - began:.0f} s"] += 1

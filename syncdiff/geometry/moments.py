@@ -11,9 +11,9 @@ import numpy as np
 
 MOMENTS = 12  # 8, 12, 16 moments: 28.1, 28.3, 28.4 dB in the mouth box with the true shapes, five people
 CANDIDATES = 6  # frames nearest to a centre, of which the sharpest is taken
-STAY = 16.0  # px2, cost of changing to another moment; the distances of all frames that it serves must repay it
+CHANGE_COST = 16.0  # px2, cost of changing to another moment; the distances of all frames that it serves must repay it
 STAY_CLOSED = 4.0  # the same while lips are closed: nobody sees the teeth change
-PARTED = (1.0, 3.0)  # px of gap: up to the first lips count as closed, and moments change at once; from the second not
+PARTED_PX = (1.0, 3.0)  # px of gap: up to the first lips count as closed, moments change at once; from the second not
 HAND_OVER = (0.25, 0.5, 0.25)  # a change of moments, frame by frame: longer is softer, none jumps
 _WEIGHT = np.array([2, 1, 1, 0.35, 0.35], np.float32)  # of a shape's differences: teeth are in the gap, widths warp
 _CLOSING = 2.0  # more weight of a gap that must be closed: teeth pressed to a line are seen
@@ -63,9 +63,9 @@ def plan_moments(costs: np.ndarray, gap: np.ndarray) -> np.ndarray:
     The best moment serves; changes are few, between closed lips where they can be, and else short and smooth: the
     cheapest way through all frames where every change has its price (Viterbi 1967).
     """
-    parted = np.clip((gap - PARTED[0]) / (PARTED[1] - PARTED[0]), 0, 1)
+    parted = np.clip((gap - PARTED_PX[0]) / (PARTED_PX[1] - PARTED_PX[0]), 0, 1)
     best, came = costs[0], []
-    for row, price in zip(costs[1:], STAY_CLOSED + (STAY - STAY_CLOSED) * parted[1:], strict=True):
+    for row, price in zip(costs[1:], STAY_CLOSED + (CHANGE_COST - STAY_CLOSED) * parted[1:], strict=True):
         change = best.min() + price
         came.append(np.where(best <= change, np.arange(len(best)), best.argmin()))
         best = np.minimum(best, change) + row

@@ -31,13 +31,13 @@ from syncdiff.geometry.warp import (
 )
 
 UPRIGHT = np.eye(2, 3)
-LIGHT = 24  # px that the mask's width is reduced to where light is compared
-FINE = 1.5  # crop px, standard deviation: detail finer than this is what a mixture of pictures loses
-FADED = (0.1, 0.25)  # log of the ratio of two brightnesses: below, light is added; above, the mouth is scaled
+LIGHT_WIDTH_PX = 24  # px that the mask's width is reduced to where light is compared
+DETAIL_SIGMA_PX = 1.5  # crop px, standard deviation: detail finer than this is what a mixture of pictures loses
+FADE_LOG_RATIOS = (0.1, 0.25)  # log of the ratio of two brightnesses: below, light is added; above, the mouth is scaled
 LEAST_SPREAD = 4.0  # levels, standard deviation of skin over pixels and channels: plainer skin does not tell a fade
-SAMPLED = 2.0  # samples per crop px, at least, from which fields and masks are enlarged
+SAMPLES_PER_PX = 2.0  # samples per crop px, at least, from which fields and masks are enlarged
 
-BESIDE = 14.0  # crop px beside the corners of a mouth that it is sampled from, at the most
+BESIDE_PX = 14.0  # crop px beside the corners of a mouth that it is sampled from, at the most
 LEAST_SHARE = 0.02  # a moment that takes less part is left out
 
 
@@ -84,7 +84,7 @@ class FaceView:
     def with_lips(self) -> FaceView:
         """The same with its lips twice as large, by Lanczos's kernel: for a moment that lends them to many frames."""
         (x0, y0), (x1, y1) = (edge(self.points[list(READ_POINTS)], axis=0) for edge in (np.min, np.max))
-        corners = np.array([[x, y, 1] for x in (x0 - BESIDE, x1 + BESIDE) for y in (y0 - 4, y1 + 4)]) @ self.to_image.T
+        corners = [[x, y, 1] for x in (x0 - BESIDE_PX, x1 + BESIDE_PX) for y in (y0 - 4, y1 + 4)] @ self.to_image.T
         (x0, y0), (x1, y1) = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int) + 1
         x0, y0 = max(0, x0), max(0, y0)
         part = self.image[y0 : max(0, y1), x0 : max(0, x1)]
@@ -136,7 +136,7 @@ class _Place:
         to_part[:, 2] += to_part[:, :2] @ WINDOW_ORIGIN
         self._to_part, self._from_part = to_part, cv2.invertAffineTransform(to_part)
         self._same = self.shape == WINDOW_SIZE[::-1] and np.allclose(self._from_part, UPRIGHT, atol=1e-6)
-        self._step = max(1, int(view.scale / SAMPLED))
+        self._step = max(1, int(view.scale / SAMPLES_PER_PX))
 
     def part(self, values: np.ndarray) -> tuple[slice, slice] | None:
         """Rows and columns of the box around all that is not 0 in the window [80, 96]; None where nothing is."""
@@ -275,7 +275,7 @@ def _gain_and_light(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> 
         to add: levels [h, w, 3], smooth, the white among it.
     """
     height, width = ring.shape[:2]
-    small = (LIGHT, max(4, round(LIGHT * height / width)))
+    small = (LIGHT_WIDTH_PX, max(4, round(LIGHT_WIDTH_PX * height / width)))
     seen = [cv2.multiply(picture, ring, dtype=cv2.CV_32F) for picture in (around, mouth)]
     count = max(1.0, 3 * float(ring[..., 0].sum()))
     here, there = (sum(cv2.sumElems(picture)) / count + 1e-3 for picture in seen)
@@ -287,13 +287,16 @@ def _gain_and_light(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> 
         )
         if other > LEAST_SPREAD:
             contrast = np.clip(np.log(max(own, 0.1) / other), np.log((256 - here) / (256 - there)), apart)
-    low, high = FADED
+    low, high = FADE_LOG_RATIOS
     change = float(np.clip((abs(apart) - low) / (high - low), 0, 1))
     gain = float(np.exp(contrast * change))
     light = cv2.addWeighted(seen[0], 1.0, seen[1], -gain, 0)
     total, share = (
         cv2.GaussianBlur(
-            cv2.resize(x, small, interpolation=cv2.INTER_AREA), (0, 0), LIGHT / 6, borderType=cv2.BORDER_CONSTANT
+            cv2.resize(x, small, interpolation=cv2.INTER_AREA),
+            (0, 0),
+            LIGHT_WIDTH_PX / 6,
+            borderType=cv2.BORDER_CONSTANT,
         )
         for x in (light, ring)
     )
@@ -303,7 +306,7 @@ def _gain_and_light(around: np.ndarray, mouth: np.ndarray, ring: np.ndarray) -> 
 
 def _with_detail(mixture: np.ndarray, shares: Sequence[float], scale: float) -> np.ndarray:
     """A mixture of pictures with its detail as strong as that of each (variance-preserving: Heitz and Neyret 2018)."""
-    coarse = cv2.GaussianBlur(mixture, (0, 0), FINE * scale)
+    coarse = cv2.GaussianBlur(mixture, (0, 0), DETAIL_SIGMA_PX * scale)
     stronger = float(1 / np.sqrt(np.square(shares).sum()))
     return cv2.addWeighted(mixture, stronger, coarse, 1 - stronger, 0)
 

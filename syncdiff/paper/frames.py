@@ -14,8 +14,8 @@ from syncdiff.geometry.crops import smoothed
 from syncdiff.media import Patch
 
 SIDE = 256  # px, section 4.2
-AROUND = 2.0  # side of the square over the height of the face box; ours: about as LRS2 frames its faces
-STEADY = 0.4  # s, standard deviation of the Gaussian over the square's place; ours
+SIDE_OVER_FACE = 2.0  # side of the square over the height of the face box; ours: about as LRS2 frames its faces
+SMOOTHING = 0.4  # s, standard deviation of the Gaussian over the square's place; ours
 FEATHER = 0.04  # of the side, over which a square inside the frame fades into it; ours
 
 
@@ -35,10 +35,10 @@ def place_frames(boxes: np.ndarray, times: np.ndarray, width: int, height: int) 
     if width == height:
         return np.tile(_matrix(0, 0, width), (T, 1, 1))
     seen = np.flatnonzero(np.isfinite(boxes).all(1))
-    side = int(min(width, height, round(AROUND * float(np.median(boxes[seen, 3] - boxes[seen, 1])))))
+    side = int(min(width, height, round(SIDE_OVER_FACE * float(np.median(boxes[seen, 3] - boxes[seen, 1])))))
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     filled = np.stack([np.interp(np.arange(T), seen, centres[seen, axis]) for axis in (0, 1)], 1)
-    corner = smoothed(filled, times, np.zeros(T, int), STEADY) - side / 2  # one run: the square glides over gaps, too
+    corner = smoothed(filled, times, np.zeros(T, int), SMOOTHING) - side / 2  # one run: the square glides over gaps
     corner = np.clip(np.rint(corner), 0, (width - side, height - side)).astype(int)
     return np.stack([_matrix(x, y, side) for x, y in corner])
 

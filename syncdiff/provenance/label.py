@@ -16,9 +16,9 @@ from syncdiff.media import Patch
 TEXT = "Lips redrawn by AI"
 PLATE, INK = 28, 235  # grey levels
 SHARE, MIN_SIZE = 0.03, 11.0  # size of the type: of the frame's shorter side; px
-ALIKE = 0.6  # correlation with the label from which on it counts as seen; other pictures stay below 0.35 (tests)
+SEEN_CORRELATION = 0.6  # correlation with the label from which on it is seen; other pictures stay below 0.35 (tests)
 SCALES = (1.0, 2.0, 1.5, 4 / 3, 3.0, 4.0, 0.75, 0.5)  # size of the labelled original relative to a copy
-SLACK = 3  # px that the label of a copy may be off
+SLACK_PX = 3  # px that the label of a copy may be off
 
 
 @lru_cache(32)
@@ -55,7 +55,7 @@ def label_likeness(images: Iterable[np.ndarray]) -> float:
         w, h = (round(side / scale) for side in patch.rgb.shape[1::-1])
         plate = cv2.resize(patch.rgb[..., 0], (w, h), interpolation=cv2.INTER_AREA)
         y, x = round(patch.y / scale), round(patch.x / scale)
-        part = corner[max(0, y - SLACK) : y + h + SLACK, max(0, x - SLACK) : x + w + SLACK]
+        part = corner[max(0, y - SLACK_PX) : y + h + SLACK_PX, max(0, x - SLACK_PX) : x + w + SLACK_PX]
         if part.shape[0] >= h and part.shape[1] >= w and part.std() > 1:
             best = max(best, float(cv2.matchTemplate(part, plate, cv2.TM_CCOEFF_NORMED).max()))
     return best

@@ -13,9 +13,9 @@ import numpy as np
 from syncdiff.errors import InputError
 from syncdiff.media import read_clip
 from syncdiff.progress import finished, scaled
-from syncdiff.provenance.label import ALIKE, TEXT, label_likeness
+from syncdiff.provenance.label import SEEN_CORRELATION, TEXT, label_likeness
 from syncdiff.provenance.manifest import Manifest, read_manifest
-from syncdiff.provenance.watermark import FALSE_ALARMS, LEAST, WATCHED, WatermarkReading, reading
+from syncdiff.provenance.watermark import FALSE_ALARMS, MIN_SECONDS, READ_SECONDS, WatermarkReading, reading
 
 LABEL_FRAMES = 8  # frames in which the label is looked for, spread over the video
 Label = Literal["seen", "declared", "not seen", "not checked"]
@@ -29,7 +29,7 @@ class Verification:
     sentences: tuple[str, str, str]  # label, watermark, manifest
     ours: bool  # a watermark, a label or an intact manifest of this program is there
     label: Label  # "seen" in the pixels; "declared" by the manifest only: it may have been cut off
-    likeness: float  # -1..1: correlation with the label, seen from ALIKE on
+    likeness: float  # -1..1: correlation with the label, seen from SEEN_CORRELATION on
     watermark: WatermarkReading | None  # None where no picture could be read
     manifest: Manifest
 
@@ -66,7 +66,7 @@ def verifying(video: str | Path) -> Generator[float, None, Verification]:
 def _judged(likeness: float, mark: WatermarkReading | None, manifest: Manifest, trouble: str) -> Verification:
     intact = manifest.state in ("trusted", "self-signed")
     signed = intact and manifest.ours
-    label: Label = "seen" if likeness >= ALIKE else "not checked" if mark is None else "not seen"
+    label: Label = "seen" if likeness >= SEEN_CORRELATION else "not checked" if mark is None else "not seen"
     if label != "seen" and signed and manifest.labelled:
         label = "declared"
     found = mark is not None and mark.found
@@ -111,10 +111,10 @@ def _of_watermark(mark: WatermarkReading | None, trouble: str) -> str:
         chance = f"fewer than one of {1 / FALSE_ALARMS:,.0f} videos"
         return f"Invisible watermark: found in the mouth. Chance alone would show it in {chance}."
     if not mark.seconds:
-        return f"Invisible watermark: not checked, since no face looks at the camera for {LEAST} s at a time."
+        return f"Invisible watermark: not checked, since no face looks at the camera for {MIN_SECONDS} s at a time."
     return (
-        f"Invisible watermark: none was found in {mark.seconds:.1f} s of face (the first {WATCHED:.0f} s of a video "
-        "are read). It is lost where the picture is very small, very short or strongly compressed."
+        f"Invisible watermark: none was found in {mark.seconds:.1f} s of face (the first {READ_SECONDS:.0f} s of a "
+        "video are read). It is lost where the picture is very small, very short or strongly compressed."
     )
 
 

@@ -32,8 +32,8 @@ LONGEST = 80.0  # crop px: the face itself varies too much over longer waves
 BOX = (slice(57, 125), slice(24, 104))  # crop px: the mask's rectangle. Another one would read no older mark
 SHIFTS = 32  # alignments in time that are tried, PERIOD / SHIFTS s apart
 BLOCK = 1.6  # s that are fitted together; a head keeps still enough for that long
-LEAST = 0.8  # s: shorter runs of frames are not read
-WATCHED = 60.0  # s from the video's start that are read
+MIN_SECONDS = 0.8  # s: shorter runs of frames are not read
+READ_SECONDS = 60.0  # s from the video's start that are read
 FALSE_ALARMS = 1e-6  # share of videos without the watermark that may be taken for ours
 RADEMACHER = 1 / (4 * (1 - NormalDist().cdf(2**0.5)))  # 3.178, the least such constant: Bentkus and Dzindzalieta 2015
 TO_RGB = np.array([0.0, -0.25, 1.8], np.float32)  # one level of Cb, between the matrices of BT.601 and BT.709
@@ -83,13 +83,13 @@ class Watermark:
 
 
 def reading(clip: Clip) -> Generator[float, None, WatermarkReading]:
-    """Look for the watermark in the first WATCHED seconds of a clip, in every face; yields the fraction done, 0..1."""
+    """Look for the watermark in the first READ_SECONDS of a clip, in every face; yields the fraction done, 0..1."""
     return judge((yield from soft_chips_of(clip)))
 
 
 def soft_chips_of(clip: Clip) -> Generator[float, None, list[tuple[np.ndarray, float]]]:
     """Per face `soft_chips` and the seconds of face read; yields the fraction done, 0..1."""
-    times = clip.times[clip.times < WATCHED]
+    times = clip.times[clip.times < READ_SECONDS]
     frames = np.arange(len(times))
     steps = track_faces(frame.rgb() for frame in clip.frames(frames))
     tracks: list[FaceTrack] = yield from adapted(steps, lambda done: 0.9 * done / len(times))
@@ -173,11 +173,11 @@ def _add(image: np.ndarray, level: np.ndarray) -> np.ndarray:
 
 
 def _blocks(times: np.ndarray, run: np.ndarray) -> Iterator[np.ndarray]:
-    """Frame numbers of stretches of about BLOCK seconds, none across a gap or a cut, none below LEAST."""
+    """Frame numbers of stretches of about BLOCK seconds, none across a gap or a cut, none below MIN_SECONDS."""
     for number in np.unique(run[run >= 0]):
         frames = np.flatnonzero(run == number)
         for part in np.array_split(frames, max(1, round((times[frames[-1]] - times[frames[0]]) / BLOCK))):
-            if len(part) > 1 and (times[part[-1]] - times[part[0]]) * len(part) / (len(part) - 1) >= LEAST - 1e-6:
+            if len(part) > 1 and (times[part[-1]] - times[part[0]]) * len(part) / (len(part) - 1) >= MIN_SECONDS - 1e-6:
                 yield part
 
 

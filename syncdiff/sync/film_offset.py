@@ -13,8 +13,8 @@ import numpy as np
 from syncdiff.sync.scoring import FPS, correlation
 
 REACH = 5  # frames to either side
-SHORTEST = 2.4  # seconds of lips that are seen
-PARTS = 5  # stretches; the offset must stay whichever is left out
+MIN_SECONDS = 2.4  # seconds of lips that are seen
+STRETCHES = 5  # stretches; the offset must stay whichever is left out
 LOWEST_R, MOST_WANDER = 0.5, 1.0  # see FilmOffset.sure
 
 
@@ -46,18 +46,18 @@ def film_offset(
         opening: [T] lip opening seen in the frames, in any unit; NaN where the face is missing.
 
     Returns:
-        None where it cannot be estimated: less than SHORTEST seconds of lips seen, lips or forecast that do not move,
+        None where it cannot be estimated: less than MIN_SECONDS of lips seen, lips or forecast that do not move,
         or no peak within REACH.
     """
     seen = np.isfinite(opening)
     times, opening = times[seen], opening[seen]
-    if len(times) < 2 or len(times) * np.median(np.diff(times)) < SHORTEST:
+    if len(times) < 2 or len(times) * np.median(np.diff(times)) < MIN_SECONDS:
         return None
     shifted = np.stack([forecast(times + shift / FPS) for shift in range(-REACH, REACH + 1)])
     whole = _peak(shifted, opening)
     if whole is None:
         return None
-    parts = np.array_split(np.arange(len(opening)), PARTS)
+    parts = np.array_split(np.arange(len(opening)), STRETCHES)
     rests = [_peak(np.delete(shifted, part, 1), np.delete(opening, part)) for part in parts]
     wander = max(abs(rest[0] - whole[0]) if rest else np.inf for rest in rests)
     return FilmOffset(-whole[0], whole[1], float(wander))

@@ -15,8 +15,8 @@ FPS = 25  # the clock of every sync network here
 FRAME_SAMPLES = 640  # at 16 kHz
 WINDOW = 5  # frames an embedding covers: 0.2 s, as in SyncNet
 REACH = 15  # shifts to either side: 31 in all
-SHORTEST = 2.0  # seconds of picture, of sound and of visible face
-FEWEST_FRAMES = round(SHORTEST * FPS)
+MIN_SECONDS = 2.0  # seconds of picture, of sound and of visible face
+FEWEST_FRAMES = round(MIN_SECONDS * FPS)
 CURVE_SPAN = 25  # windows averaged into one point of the curve
 CURVE_STEP = 5  # windows from one point to the next
 SILENCE_DB = -55.0  # louder moments than this must exist, in dB of full scale
@@ -94,7 +94,7 @@ def score(
         states: [T] states of `FaceTrack` for the same frames; windows with a bad frame do not count.
 
     Returns:
-        Scores; with a reason instead of figures where less than SHORTEST seconds can be judged, or where the sound is
+        Scores; with a reason instead of figures where less than MIN_SECONDS can be judged, or where the sound is
         silent or no speech.
 
     Raises:
@@ -172,8 +172,8 @@ def curve(distances: np.ndarray, best: int) -> tuple[tuple[float, float], ...]:
 
 def _unfit_length(frames: int, samples: int) -> str | None:
     for what, seconds in (("picture", frames / FPS), ("sound", samples / FRAME_SAMPLES / FPS)):
-        if seconds < SHORTEST:
-            return f"there are {seconds:.1f} s of {what}, and at least {SHORTEST:g} s are needed"
+        if seconds < MIN_SECONDS:
+            return f"there are {seconds:.1f} s of {what}, and at least {MIN_SECONDS:g} s are needed"
     return None
 
 
@@ -183,12 +183,12 @@ def _good_windows(states: np.ndarray) -> np.ndarray:
 
 
 def _unfit_face(states: np.ndarray) -> str | None:
-    if _good_windows(states).sum() + WINDOW - 1 >= SHORTEST * FPS:
+    if _good_windows(states).sum() + WINDOW - 1 >= MIN_SECONDS * FPS:
         return None
     why = max(FACE_TROUBLES, key=lambda state: (states == state).sum())
     return (
         f"the face is {FACE_TROUBLES[why]} for {(states == why).sum() / FPS:.1f} s of {len(states) / FPS:.1f} s, "
-        f"and at least {SHORTEST:g} s of it must be seen well"
+        f"and at least {MIN_SECONDS:g} s of it must be seen well"
     )
 
 

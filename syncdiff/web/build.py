@@ -14,18 +14,18 @@ from syncdiff.web.components import PAGE, WHAT, build_form
 from syncdiff.web.costs import presets, show_costs
 from syncdiff.web.examples import ASSETS, DOCUMENTS, EXAMPLES, examples, poster
 from syncdiff.web.form_filling import fill_in, look_at_faces
-from syncdiff.web.jobs import KEPT, JobService, Runner
+from syncdiff.web.jobs import KEPT_SECONDS, JobService, Runner
 from syncdiff.web.middleware import Page
 from syncdiff.web.verify_tab import build_check
 
 SCRIPTS = ("player.js", "timeline.js", "history.js", "view.js")
 
 
-def build_page(run_job: Runner, look: Preview, syncnet: object = "") -> gr.Blocks:
+def build_page(run_job: Runner, preview: Preview, syncnet: object = "") -> gr.Blocks:
     """The page over one job runner. syncnet: its str() says at any moment why SyncNet's scores are missing."""
-    jobs = JobService(run_job, look)
+    jobs = JobService(run_job, preview)
     gr.set_static_paths(EXAMPLES)  # a slot may hold an example where it lies: see `components.as_file`
-    with Page(title="syncdiff", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
+    with Page(title="syncdiff", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as page:
         gr.HTML(f"<h1>syncdiff</h1><p>{WHAT}</p>", elem_id="head")
         with gr.Tabs(elem_id="rooms"):
             with gr.Tab("Make a video"), gr.Row(equal_height=False, elem_id="columns"):

@@ -19,7 +19,7 @@ from syncdiff.results import Result
 from syncdiff.web import view_state
 from syncdiff.web.components import Form
 from syncdiff.web.costs import seconds_of
-from syncdiff.web.events import AGAIN, ARRIVED, BROWSER, HIDDEN, LOOKS, RUNS, answer
+from syncdiff.web.events import AGAIN, ARRIVED, BROWSER, HIDDEN, PREVIEWS, RUNS, answer
 from syncdiff.web.examples import recognise
 from syncdiff.web.jobs import (
     JobRequest,
@@ -34,8 +34,8 @@ from syncdiff.web.jobs import (
 from syncdiff.web.queue import Visitor
 from syncdiff.web.share_links import Settings
 
-GONE = "This result is no longer on the server: results are deleted after about an hour."
-REFRESH = 0.25  # seconds between two messages to the browser
+RESULT_GONE = "This result is no longer on the server: results are deleted after about an hour."
+REFRESH_SECONDS = 0.25  # seconds between two messages to the browser
 IDLE = gr.update(visible=True), gr.update(visible=True), gr.update(visible=False)  # the buttons, as in answers.js
 
 
@@ -94,7 +94,7 @@ def try_one_frame(jobs: JobService, form: Form, view: gr.HTML, lengths: gr.JSON)
 
     looking = form.test.click(None, None, [view, ticket, at], js=answer("begin_trial"), **AGAIN, **BROWSER)
     here = looking.then(None, None, stale, js=ARRIVED, **AGAIN, **BROWSER)
-    trial = here.then(try_out, [stale, ticket, at, *asks(form, lengths)], tried, **LOOKS, **AGAIN, **HIDDEN)
+    trial = here.then(try_out, [stale, ticket, at, *asks(form, lengths)], tried, **PREVIEWS, **AGAIN, **HIDDEN)
     trial.success(None, [tried, view], view, js=answer("trial"), **AGAIN, **BROWSER)
     trial.failure(None, view, view, js=answer("failed_trial"), **AGAIN, **BROWSER)
 
@@ -107,7 +107,7 @@ def download_compared(view: gr.HTML) -> None:
         named = Path(str(event.path))
         result = cache_folder() / named.parent.name / "syncdiff.mp4"
         if not named.parent.name.startswith("result-") or not result.is_file():
-            return {"message": GONE}
+            return {"message": RESULT_GONE}
         made = result.with_name("compared.mp4")
         try:
             if not made.exists():
@@ -116,7 +116,7 @@ def download_compared(view: gr.HTML) -> None:
             return {"message": str(sentence)}
         return gr.FileData(path=str(made)).model_dump()
 
-    made = view.download(make, None, file, **LOOKS, **HIDDEN)
+    made = view.download(make, None, file, **PREVIEWS, **HIDDEN)
     made.then(None, file, None, js="(file) => window.compared(file)", **BROWSER)
 
 
@@ -166,8 +166,8 @@ def missing(asked: JobRequest) -> str | None:
 
 
 def watched(jobs: JobService, asked: JobRequest, visitor: Visitor, syncnet: object) -> Iterator[dict[str, Any]]:
-    """One run as the view shows it, not oftener than every REFRESH seconds."""
-    sent, preview = -REFRESH, None
+    """One run as the view shows it, not oftener than every REFRESH_SECONDS seconds."""
+    sent, preview = -REFRESH_SECONDS, None
     with closing(jobs.run(asked, visitor)) as items:
         for item in items:
             if isinstance(item, Result):
@@ -175,7 +175,7 @@ def watched(jobs: JobService, asked: JobRequest, visitor: Visitor, syncnet: obje
                 return
             if isinstance(item, Running) and item.progress.preview is not None:
                 preview = item.progress.preview
-            if time.monotonic() - sent >= REFRESH:
+            if time.monotonic() - sent >= REFRESH_SECONDS:
                 yield view_state.waiting(item) if isinstance(item, Waiting) else view_state.running(item, preview)
                 sent = time.monotonic()
 

@@ -8,7 +8,7 @@ import gradio as gr
 from syncdiff.media import LIMITS
 from syncdiff.options import SampleOptions
 from syncdiff.web.components import PAGE, Form
-from syncdiff.web.eta import RATE, USUAL, in_words
+from syncdiff.web.eta import DEFAULT_FPS, DEFAULT_SECONDS, in_words
 from syncdiff.web.events import AGAIN, BROWSER, NEWEST, NOW, answer
 from syncdiff.web.jobs import JobService
 from syncdiff.web.share_links import PRESETS
@@ -39,17 +39,18 @@ def show_costs(form: Form, jobs: JobService, lengths: gr.JSON, runs: list) -> No
 def presets(jobs: JobService, lengths: list[float | None], options: SampleOptions) -> dict[str, Any]:
     """The row of presets: what each costs for files of these seconds (video, photo, sound, film)."""
     video, voice = seconds_of(lengths)
-    shown = voice if voice and options.tail == "trim" else max(voice or USUAL, video or 0.0)
+    frames = DEFAULT_FPS * (video or 0.0)
+    shown = voice if voice and options.tail == "trim" else max(voice or DEFAULT_SECONDS, video or 0.0)
     items = [
         {
             "key": str(steps),
             "label": name,
             "hint": f"{steps} step{'' if steps == 1 else 's'}",
-            "cost": in_words(jobs.pace.seconds(RATE * (video or 0.0), RATE * shown, replace(options, steps=steps))),
+            "cost": in_words(jobs.pace.seconds(frames, DEFAULT_FPS * shown, replace(options, steps=steps))),
         }
         for name, steps in PRESETS.items()
     ]
-    of = f"{shown:.0f} s of video" if voice else f"{USUAL:.0f} s of voice"
+    of = f"{shown:.0f} s of video" if voice else f"{DEFAULT_SECONDS:.0f} s of voice"
     return {
         "label": "Quality",
         "note": f"Time for {of}. More steps: no better, as measured.",

@@ -9,15 +9,21 @@ from syncdiff.job import TEST_PASS_SECONDS
 from syncdiff.options import SampleOptions
 from syncdiff.results import Progress, Result
 
-RATE = 25.0  # frames a second, where nothing better is known
-USUAL = 4.0  # seconds of a file whose length is unknown
+DEFAULT_FPS = 25.0  # frames a second, where nothing better is known
+DEFAULT_SECONDS = 4.0  # seconds of a file whose length is unknown
 # Seconds a frame that `make bench ARGS=--short` measured for each stage (1280x720, two cores, 1 step). Of the drawing
 # an evaluation takes 6 ms, as the network was measured alone, and 2 of 18 frames are warm-up. Only where the page
 # begins: after every run, its own seconds count more.
-SECONDS = {"reading": 0.012, "finding the face": 0.013, "listening": 0.001, "drawing": 0.049, "scoring": 0.001}
-EVALUATION = 0.007
-START = 1.0  # seconds that every run takes, however short
-TRUST = 0.5  # weight of the newest run
+SECONDS_PER_FRAME = {
+    "reading": 0.012,
+    "finding the face": 0.013,
+    "listening": 0.001,
+    "drawing": 0.049,
+    "scoring": 0.001,
+}
+SECONDS_PER_EVALUATION = 0.007
+START_SECONDS = 1.0  # seconds that every run takes, however short
+NEWEST_WEIGHT = 0.5  # weight of the newest run
 
 
 class Pace:
@@ -27,7 +33,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._factor = dict.fromkeys(SECONDS, 1.0)  # this machine's seconds over those above
+        self._factor = dict.fromkeys(SECONDS_PER_FRAME, 1.0)  # this machine's seconds over those above
         self._recent: deque[float] = deque(maxlen=5)
 
     def stages(self, source: float, frames: float, options: SampleOptions) -> dict[str, float]:
@@ -36,7 +42,7 @@ class Pace:
             guess = {
                 stage: self._factor[stage] * took for stage, took in _first_guess(source, frames, options.steps).items()
             }
-            short = min(frames, RATE * TEST_PASS_SECONDS)
+            short = min(frames, DEFAULT_FPS * TEST_PASS_SECONDS)
             drawing = self._factor["drawing"] * _first_guess(short, short, 1)["drawing"]
         before = {stage: guess.pop(stage) for stage in ("reading", "finding the face", "listening")}
         before |= {"testing the offset": drawing} if options.correct_offset else {}  # at the most: nothing is pasted
@@ -57,14 +63,14 @@ class Pace:
         with self._lock:
             for stage, factor in self._factor.items():
                 seen = result.seconds.get(stage, 0.0) / guess[stage]
-                self._factor[stage] = (1 - TRUST) * factor + TRUST * seen
+                self._factor[stage] = (1 - NEWEST_WEIGHT) * factor + NEWEST_WEIGHT * seen
             self._recent.append(sum(result.seconds.values()))
 
 
 def _first_guess(source: float, frames: float, steps: int) -> dict[str, float]:
-    each = SECONDS | {"drawing": SECONDS["drawing"] + steps * EVALUATION}
+    each = SECONDS_PER_FRAME | {"drawing": SECONDS_PER_FRAME["drawing"] + steps * SECONDS_PER_EVALUATION}
     frames_of = dict.fromkeys(each, frames) | dict.fromkeys(("reading", "finding the face"), source)
-    return {stage: START / len(each) + frames_of[stage] * seconds for stage, seconds in each.items()}
+    return {stage: START_SECONDS / len(each) + frames_of[stage] * seconds for stage, seconds in each.items()}
 
 
 class Clock:
@@ -83,8 +89,8 @@ class Clock:
     ) -> None:
         """video, voice: seconds as far as known; a photo is 0."""
         self._pace, self._options, self._now = pace, options, now
-        self.source = RATE * (USUAL if video is None else video)  # frames
-        self._frames = max(self.source, RATE * (USUAL if voice is None else voice))
+        self.source = DEFAULT_FPS * (DEFAULT_SECONDS if video is None else video)  # frames
+        self._frames = max(self.source, DEFAULT_FPS * (DEFAULT_SECONDS if voice is None else voice))
         self._start = self._stage_start = now()
         self._stage, self._fraction = "", 0.0
 

@@ -10,7 +10,7 @@ from syncdiff.web.components import PAGE
 ANSWERS = (PAGE / "answers.js").read_text()
 ARRIVED = (PAGE / "arrived.js").read_text()
 RUNS = {"concurrency_id": "runs", "concurrency_limit": None}  # the lines are ours (see queue), not gradio's
-LOOKS = {"concurrency_id": "looks", "concurrency_limit": None}
+PREVIEWS = {"concurrency_id": "looks", "concurrency_limit": None}
 AGAIN = {"trigger_mode": "multiple"}  # gradio's "once" drops what is pressed before the last answer is all there
 NEWEST = {"trigger_mode": "always_last"}
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}

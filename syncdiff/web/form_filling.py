@@ -10,7 +10,7 @@ from syncdiff.errors import InputError
 from syncdiff.options import SampleOptions
 from syncdiff.web import view_state
 from syncdiff.web.components import MOST_STEPS, Form
-from syncdiff.web.events import AGAIN, ANSWERS, BROWSER, HIDDEN, LOOKS, NEWEST, NOW, answer
+from syncdiff.web.events import AGAIN, ANSWERS, BROWSER, HIDDEN, NEWEST, NOW, PREVIEWS, answer
 from syncdiff.web.examples import recognise
 from syncdiff.web.jobs import JobService, visitor_of
 from syncdiff.web.share_links import restored
@@ -91,5 +91,5 @@ def look_at_faces(jobs: JobService, form: Form) -> None:
     # An upload empties the other slot, which counts as a change too: the key changes once.
     key = gr.Textbox(visible="hidden", elem_id="face-key")
     gr.on(changed, None, files, key, js=answer("face_key"), **AGAIN, **BROWSER)
-    found = key.change(look, [*files, key], looked, **LOOKS, **NEWEST, **HIDDEN)
+    found = key.change(look, [*files, key], looked, **PREVIEWS, **NEWEST, **HIDDEN)
     found.then(None, shown, form.found, js=answer("faces"), **AGAIN, **BROWSER)

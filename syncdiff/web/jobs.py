@@ -25,9 +25,9 @@ from syncdiff.web.queue import Queue, Visitor, network
 
 OUR_FAULT = "Something went wrong on our side and was noted. Your files are untouched: please try once more."
 DISK_FULL = "There is no room on our disk just now. Your files are untouched: please try again in an hour."
-LOOK_AGAIN = 0.25  # seconds between two looks at the line
-KEPT = 3600  # seconds that an upload or a delivered result stays on disk
-ABSURD = 10**12  # a number beyond any range
+POLL_SECONDS = 0.25  # seconds between two looks at the line
+KEPT_SECONDS = 3600  # seconds that an upload or a delivered result stays on disk
+MAX_NUMBER = 10**12  # a number beyond any range
 SWITCHES = ("correct_offset", "label")
 NUMBERS = ("steps", "seed")
 Runner = Callable[[Path, Path, Path, SampleOptions], Generator[Progress | Result, None, None]]
@@ -69,7 +69,7 @@ class JobRequest:
         for name, value in self.options.items():
             if name in NUMBERS and value is not None and not _whole(value):
                 raise InputError(f"The value of {name} is no whole number: give one, such as 2.")
-            if isinstance(value, int | float) and abs(value) > ABSURD:  # before it stands in a sentence, digit by digit
+            if isinstance(value, int | float) and abs(value) > MAX_NUMBER:  # before all its digits stand in a sentence
                 raise InputError(f"The value of {name} is far out of range: give a small number.")
             if name in SWITCHES and value is not None and not isinstance(value, bool):  # "false" would count as a yes
                 raise InputError(f"The value of {name} is neither true nor false: give one of the two.")
@@ -109,19 +109,19 @@ def cache_folder() -> Path:
 class JobService:
     """One job runner, one line of visitors, one estimate of how long things take."""
 
-    def __init__(self, run_job: Runner, look: Preview) -> None:
-        self.run_job, self.look, self.pace = run_job, look, Pace()
-        self.queue, self.looks = Queue(), Queue(16, 4, 6, "files looked at")
+    def __init__(self, run_job: Runner, preview: Preview) -> None:
+        self.run_job, self.preview, self.pace = run_job, preview, Pace()
+        self.queue, self.preview_queue = Queue(), Queue(16, 4, 6, "files looked at")
 
     def trial(self, asked: JobRequest, visitor: Visitor) -> Trial:
         """One frame. Raises gr.Error only."""
-        with errors_as_sentences(), in_turn(self.looks, visitor):
-            return self.look.trial(*files_of(asked), asked.chosen(), asked.at)
+        with errors_as_sentences(), in_turn(self.preview_queue, visitor):
+            return self.preview.trial(*files_of(asked), asked.chosen(), asked.at)
 
     def faces(self, face: str, visitor: Visitor) -> list[Face]:
         """Who is in the first seconds. Raises gr.Error only."""
-        with errors_as_sentences(), in_turn(self.looks, visitor):
-            return self.look.faces(face)
+        with errors_as_sentences(), in_turn(self.preview_queue, visitor):
+            return self.preview.faces(face)
 
     def run(self, asked: JobRequest, visitor: Visitor) -> Generator[Waiting | Running | Result, None, None]:
         """One request in a fresh private folder, which is thrown away unless a Result comes of it.
@@ -138,7 +138,7 @@ class JobService:
                         usual = self.pace.usual()
                         yield Waiting(ahead, usual and usual * ahead)
                         keep(folder, face, voice)
-                        time.sleep(LOOK_AGAIN)
+                        time.sleep(POLL_SECONDS)
                     clock = Clock(self.pace, options, *asked.seconds)
                     with closing(self.run_job(face, voice, folder / "syncdiff.mp4", options)) as items:
                         for item in items:
@@ -155,7 +155,7 @@ class JobService:
 
 
 def visitor_of(request: gr.Request) -> Visitor:
-    """Who asks. The address is the client's own where a proxy that is trusted names it (FORWARDED in `launch`)."""
+    """Who asks. The address is the client's own where a trusted proxy names it (`launch.TRUSTED_PROXIES`)."""
     return Visitor(request.session_hash or "", network(request.client.host if request.client else ""))
 
 
@@ -164,12 +164,12 @@ def in_turn(queue: Queue, visitor: Visitor) -> Iterator[None]:
     """Wait for one's turn, for something short. Raises InputError where the line is full."""
     with queue.place(visitor) as place:
         while place.ahead:
-            time.sleep(LOOK_AGAIN)
+            time.sleep(POLL_SECONDS)
         yield
 
 
 def keep(*paths: Path) -> None:
-    """Put off the sweep of what is in use, here and by gradio's own timer: a long line may take longer than KEPT."""
+    """Put off the sweep of what is in use, here and by gradio's own timer: a long line may take longer."""
     for path in paths:
         if path.is_relative_to(cache_folder()):
             with suppress(OSError):
@@ -178,10 +178,10 @@ def keep(*paths: Path) -> None:
 
 
 def sweep(cache: Path) -> None:
-    """Remove whatever lies there for more than KEPT seconds: results, uploads, and what gradio's clients leave."""
+    """Remove whatever lies there for more than KEPT_SECONDS: results, uploads, and what gradio's clients leave."""
     for path in cache.iterdir():
         with suppress(OSError):  # another request was faster
-            if time.time() - path.stat().st_mtime <= KEPT:
+            if time.time() - path.stat().st_mtime <= KEPT_SECONDS:
                 continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -29,7 +29,7 @@ PICTURE = EXAMPLES / "preview.jpg"
 # Whose word about a visitor's address is taken on a Space: its proxies, which sit in private networks. Of the addresses
 # in X-Forwarded-For uvicorn takes the rightmost that is none of these; what a visitor writes there stands further left.
 # Elsewhere a host names its proxies in FORWARDED_ALLOW_IPS itself; without that, only one on this machine is believed.
-FORWARDED = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,::1,fc00::/7"
+TRUSTED_PROXIES = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,::1,fc00::/7"
 
 
 def theme() -> gr.themes.Base:
@@ -127,7 +127,7 @@ def launch_options() -> dict[str, Any]:
     set_link_preview()
     everyone = "0.0.0.0"  # noqa: S104 -- inside a Space's container
     if "SPACE_ID" in os.environ:
-        os.environ.setdefault("FORWARDED_ALLOW_IPS", FORWARDED)
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", TRUSTED_PROXIES)
     return {
         "server_name": os.environ.get("GRADIO_SERVER_NAME", everyone if "SPACE_ID" in os.environ else "127.0.0.1"),
         "server_port": int(os.environ.get("GRADIO_SERVER_PORT", "7860")),

@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncdiff.media import LIMITS
-from syncdiff.web.jobs import KEPT, OUR_FAULT, cache_folder, sweep
+from syncdiff.web.jobs import KEPT_SECONDS, OUR_FAULT, cache_folder, sweep
 from syncdiff.web.queue import network
 
 # What the page, its API and gradio's clients use of gradio's own routes. The others do not exist here.
@@ -36,14 +36,14 @@ ROUTES = re.compile(
     re.DOTALL,
 )
 LARGE = ("/gradio_api/upload", "/gradio_api/mcp")  # bodies that hold files; an MCP client may send them as base64
-BODY = 8 * 2**20  # bytes of any other body: the largest holds the two small pictures of a trial
-UPLOAD = LIMITS.bytes + 2**20  # bytes of an upload: one file, and a little around it
-PATIENCE = 30.0  # seconds without a byte
-SLOWEST = 8 * 2**10  # bytes a second on average, from PATIENCE on
-AT_ONCE = 8  # uploads from one address
-HOURLY = 20 * LIMITS.bytes  # bytes that one address may send while files are kept: a class of 30 sends a tenth of it
-SPARE = 10 * LIMITS.bytes  # bytes that stay free on the disk
-EVERY = 600.0  # seconds between two looks at what is old
+MAX_BODY_BYTES = 8 * 2**20  # bytes of any other body: the largest holds the two small pictures of a trial
+MAX_UPLOAD_BYTES = LIMITS.bytes + 2**20  # bytes of an upload: one file, and a little around it
+IDLE_SECONDS = 30.0  # seconds without a byte
+MIN_BYTES_PER_SECOND = 8 * 2**10  # bytes a second on average, from IDLE_SECONDS on
+MAX_OPEN_UPLOADS = 8  # uploads from one address
+MAX_HOURLY_BYTES = 20 * LIMITS.bytes  # of one address while files are kept: a class of 30 sends a tenth of it
+MIN_FREE_BYTES = 10 * LIMITS.bytes  # bytes that stay free on the disk
+SWEEP_SECONDS = 600.0  # seconds between two looks at what is old
 
 NOT_UNDERSTOOD = "This request cannot be understood: see the API page for what may be asked, and how."
 NOT_USABLE = "A value in this request cannot be used: upload files here first, and give each value as its own kind."
@@ -89,7 +89,8 @@ class RequestLimits:
             await self.app(scope, receive, send)
             return
         large = scope["path"].startswith(LARGE)
-        body = Body(receive, UPLOAD if large else BODY, broken=MultiPartException if large else HTTPException)
+        limit, broken = (MAX_UPLOAD_BYTES, MultiPartException) if large else (MAX_BODY_BYTES, HTTPException)
+        body = Body(receive, limit, broken)
         body.check(_announced(scope))
         if not large:
             await self.app(scope, body.read, send)
@@ -105,17 +106,19 @@ class RequestLimits:
             self._sent.setdefault(address, deque()).append((time.monotonic(), body.came))
 
     def _check_room(self, address: str, coming: int) -> None:
-        old = time.monotonic() - KEPT
+        old = time.monotonic() - KEPT_SECONDS
         for one, sent in [*self._sent.items()]:
             while sent and sent[0][0] < old:
                 sent.popleft()
             if not sent:
                 del self._sent[one]
-        if self._open[address] >= AT_ONCE:
-            raise HTTPException(429, f"{AT_ONCE} uploads are on their way from you, the most at a time: wait for one.")
-        if sum(size for _, size in self._sent.get(address, ())) + coming > HOURLY:
-            raise HTTPException(429, f"You have sent {HOURLY / 2**30:.1f} GiB within an hour, the most: try later.")
-        if shutil.disk_usage(cache_folder()).free < SPARE:
+        if self._open[address] >= MAX_OPEN_UPLOADS:
+            sentence = f"{MAX_OPEN_UPLOADS} uploads are on their way from you, the most at a time: wait for one."
+            raise HTTPException(429, sentence)
+        if sum(size for _, size in self._sent.get(address, ())) + coming > MAX_HOURLY_BYTES:
+            limit = f"{MAX_HOURLY_BYTES / 2**30:.1f} GiB"
+            raise HTTPException(429, f"You have sent {limit} within an hour, the most: try later.")
+        if shutil.disk_usage(cache_folder()).free < MIN_FREE_BYTES:
             raise HTTPException(507, "There is no room for files at the moment: try again in an hour.")
 
 
@@ -138,9 +141,9 @@ class Body:
         """As ASGI's receive. What it raises makes gradio's parser remove the file it was writing."""
         if self._ended:  # whoever asks now waits for the client to leave
             return await self._receive()
-        due = self._began + self.came / SLOWEST
+        due = self._began + self.came / MIN_BYTES_PER_SECOND
         try:
-            async with asyncio.timeout(max(0.0, min(PATIENCE, PATIENCE + due - time.monotonic()))):
+            async with asyncio.timeout(max(0.0, min(IDLE_SECONDS, IDLE_SECONDS + due - time.monotonic()))):
                 message = await self._receive()
         except TimeoutError:
             raise self._trouble(408, "The upload was too slow and was given up: try again.") from None
@@ -199,12 +202,12 @@ def _refuse_link(file: dict[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def sweeping(_app: FastAPI) -> AsyncIterator[None]:
-    """While the page is served, what is older than KEPT is removed, whether or not anybody comes."""
+    """While the page is served, what is older than KEPT_SECONDS is removed, whether or not anybody comes."""
 
     async def go_on() -> None:
         while True:
             await asyncio.to_thread(sweep, cache_folder())
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(SWEEP_SECONDS)
 
     task = asyncio.create_task(go_on())
     try:

@@ -5,7 +5,7 @@ A session is a number that the client makes up, so a limit on sessions alone sto
 counted too. A whole school may share one address, so its people are not counted as one visitor. Instead addresses take
 turns: however many runs one of them has in line, anybody else waits for one of those at most in every round. And no
 address may take the last places, so there is room for others at any time. Where a proxy hides all addresses behind its
-own (see FORWARDED in `launch`), what is left of this is plain: first come, first served, in fewer places.
+own (see TRUSTED_PROXIES in `launch`), what is left of this is plain: first come, first served, in fewer places.
 """
 
 import ipaddress

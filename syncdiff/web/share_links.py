@@ -13,7 +13,7 @@ from syncdiff.web.examples import examples
 PRESETS = {"Standard": SampleOptions().steps, "Slow": 4}
 FILES = ("face", "voice")
 SWITCHES = {"correct": "correct_offset", "label": "label"}  # in the address -> in SampleOptions
-LONGEST = 40  # letters of a value that are shown back
+MAX_SHOWN_LETTERS = 40  # letters of a value that are shown back
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _number(name: str, value: str) -> int:
 
 def _shown(value: str) -> str:
     letters = "".join(letter if letter.isprintable() else "?" for letter in value)
-    return f"'{letters if len(letters) <= LONGEST else letters[:LONGEST] + '...'}'"
+    return f"'{letters if len(letters) <= MAX_SHOWN_LETTERS else letters[:MAX_SHOWN_LETTERS] + '...'}'"
 
 
 def _either(names: Collection[str]) -> str:

@@ -12,14 +12,14 @@ from syncdiff.progress import adapted
 from syncdiff.provenance.verify import verify as verify_file
 from syncdiff.provenance.verify import verifying
 from syncdiff.web.components import PAGE, video_slot
-from syncdiff.web.jobs import LOOK_AGAIN, errors_as_sentences, in_turn, visitor_of
+from syncdiff.web.jobs import POLL_SECONDS, errors_as_sentences, in_turn, visitor_of
 from syncdiff.web.queue import Queue
 
 WHAT = (
     "Was a video's mouth redrawn here? Give any video to look for the visible label, the invisible mark in the mouth, "
     "and the signed note in the file."
 )
-LINE = Queue(12, 2, 4, "videos being checked")
+CHECK_QUEUE = Queue(12, 2, 4, "videos being checked")
 
 
 def build_check() -> None:
@@ -52,10 +52,10 @@ def watched(video: str | None, key: str | None, request: gr.Request) -> Iterator
     if video is None:
         return
     try:
-        with errors_as_sentences(), LINE.place(visitor_of(request)) as place:
+        with errors_as_sentences(), CHECK_QUEUE.place(visitor_of(request)) as place:
             while place.ahead:
                 yield card(key, "Others come first …")
-                time.sleep(LOOK_AGAIN)
+                time.sleep(POLL_SECONDS)
             steps = verifying(video)
             found = yield from adapted(steps, lambda part: card(key, f"Looking … {100 * part:.0f} %"))
         yield card(key, found.verdict, *found.sentences)
@@ -81,5 +81,5 @@ def verify(video: str, request: gr.Request) -> dict[str, Any]:
     with errors_as_sentences():
         if not video:
             raise InputError("There is no video yet: upload one.")
-        with in_turn(LINE, visitor_of(request)):
+        with in_turn(CHECK_QUEUE, visitor_of(request)):
             return verify_file(video).report()

@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from syncdiff.preview import FIRST, Face, Trial
+from syncdiff.preview import LOOKED_SECONDS, Face, Trial
 from syncdiff.results import NOTICED_OFFSET, Result
 from syncdiff.sync.scoring import FPS, Scores
 from syncdiff.web.eta import in_words
@@ -143,10 +143,10 @@ def faces(key: str, found: list[Face]) -> dict[str, Any]:
 def about_faces(found: list[Face]) -> str:
     """What the first look at the face has to say, if anything."""
     if not found:
-        return f"No face in the first {FIRST:.0f} seconds. The whole video is searched when you make it."
+        return f"No face in the first {LOOKED_SECONDS:.0f} seconds. The whole video is searched when you make it."
     if len(found) > 1:
         return WHICH
-    return f"In the first {FIRST:.0f} seconds {found[0].trouble}." if found[0].trouble else ""
+    return f"In the first {LOOKED_SECONDS:.0f} seconds {found[0].trouble}." if found[0].trouble else ""
 
 
 def tables(result: Result) -> list[dict[str, Any]]:

@@ -13,13 +13,13 @@ import numpy as np
 from syncdiff.sync.syncnet_v2.face_windows import SIDE
 
 DETECTED_AT = 0.25  # of the frame's size
-SURE = 0.9
+MIN_SCORE = 0.9
 OVERLAP = 0.1  # boxes in one frame that share more are one face
 SAME = 0.5  # boxes in two frames that share more are one face
-MISSED = 25  # frames from one detection of a face to the next, at the most
+MAX_MISSED_FRAMES = 25  # frames from one detection of a face to the next, at the most
 MIN_TRACK = 100  # detections; one more is needed: clips of 4 s give nothing
 MIN_FACE = 100  # px
-STEADY = 13  # frames of the median filter over place and size
+MEDIAN_FRAMES = 13  # frames of the median filter over place and size
 MARGIN = 0.4
 GREY = 110  # beyond the picture's edges
 
@@ -37,7 +37,7 @@ def detect(detector: Any, image: np.ndarray) -> list[np.ndarray]:
     small = cv2.resize(image, None, fx=DETECTED_AT, fy=DETECTED_AT)
     found = sorted(detector.detect_from_image(small), key=lambda box: -box[4])
     kept: list[np.ndarray] = []
-    for box in (np.asarray(box[:4]) / DETECTED_AT for box in found if box[4] > SURE):
+    for box in (np.asarray(box[:4]) / DETECTED_AT for box in found if box[4] > MIN_SCORE):
         if all(_shared(box, other) <= OVERLAP for other in kept):
             kept.append(box)
     return kept
@@ -68,7 +68,7 @@ def _one_track(left: list[list[np.ndarray]]) -> list[tuple[int, np.ndarray]]:
     """Take one face's boxes out of those that are left, from the first one on."""
     met: list[tuple[int, np.ndarray]] = []
     for t, boxes in enumerate(left):
-        if met and t - met[-1][0] > MISSED:
+        if met and t - met[-1][0] > MAX_MISSED_FRAMES:
             break
         for i, box in enumerate(boxes):
             if not met or _shared(box, met[-1][1]) > SAME:
@@ -90,8 +90,8 @@ def places(track: Track) -> np.ndarray:
     Zeros beyond the ends count, as in scipy's medfilt: the first frame gets the least of the first seven."""
     lower, upper = track.boxes[:, :2], track.boxes[:, 2:]
     boxes = np.concatenate([(lower + upper) / 2, (upper - lower).max(1, keepdims=True) / 2], 1)
-    padded = np.pad(boxes, ((STEADY // 2, STEADY // 2), (0, 0)))
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, STEADY, 0), -1)
+    padded = np.pad(boxes, ((MEDIAN_FRAMES // 2, MEDIAN_FRAMES // 2), (0, 0)))
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, MEDIAN_FRAMES, 0), -1)
 
 
 def crop(image: np.ndarray, x: float, y: float, s: float) -> np.ndarray:
