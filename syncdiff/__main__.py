@@ -1,7 +1,13 @@
 """`python -m syncdiff`: the command line."""
 
+import os
+import signal
 import sys
 
-from syncdiff.cli import main
+for stop in filter(None, (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))):
+    if signal.getsignal(stop) is not signal.SIG_IGN:  # until `main` catches it: nothing is there to be tidied up yet
+        signal.signal(stop, lambda number, _: os._exit(128 + number))
+
+from syncdiff.cli import main  # noqa: E402
 
 sys.exit(main())

@@ -178,6 +178,16 @@ def test_ctrl_c_a_stop_and_a_closed_terminal_tidy_up_alike(pipe, tmp_path, capsy
             assert {each: signal.getsignal(each) for each in before} == before
 
 
+def test_a_stop_before_the_command_has_begun_is_no_traceback() -> None:
+    work = """
+import os, runpy, signal, sys, types
+sys.modules["syncdiff.cli"] = types.SimpleNamespace(main=lambda: os.kill(os.getpid(), signal.SIGINT))
+runpy.run_module("syncdiff", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_torch_leaves_nothing_in_the_temporary_folder(tmp_path) -> None:
     """It makes a folder for compiled code as it is imported: in a process of its own, up to the first refusal."""
     command = [sys.executable, "-m", "syncdiff", "sync", "none.mp4", "none.wav", str(tmp_path / "out.txt")]

@@ -3,6 +3,7 @@
 import struct
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -14,6 +15,7 @@ from syncdiff.audio import SAMPLE_RATE
 from syncdiff.errors import InputError
 from syncdiff.media import open_clip, open_speech
 from syncdiff.media.filetype import sniff
+from syncdiff.media.timestamps import scan
 from tests.media_fixtures import click_at, click_sound, make_sound, make_video, number_in, numbered
 
 # ---- the clock
@@ -43,6 +45,26 @@ def test_the_second_take_of_a_joined_recording_is_heard(suffix: str, codec: str,
     assert speech.seconds == pytest.approx(2.0, abs=0.1)
     assert "jumps 1 time" in speech.notes[0]
     assert clicks_in(path, tmp_path, 2) == pytest.approx([0.3, 1.6], abs=0.06)
+
+
+def test_a_packet_that_claims_to_last_for_days_says_nothing() -> None:
+    """As ffmpeg reads joined Vorbis takes of one serial number: three of a second, the last packet of each so."""
+    packets = [
+        SimpleNamespace(stream_index=0, time_base=Fraction(1, 100), is_keyframe=True, pts=at, dts=at, duration=lasts)
+        for _ in range(3)
+        for at, lasts in ((0, 50), (50, 2**32))
+    ]
+    container = SimpleNamespace(format=SimpleNamespace(name="ogg"), demux=lambda *_: iter(packets))
+    found = scan(container, [SimpleNamespace(index=0, time_base=Fraction(1, 100))], lambda: None)
+    assert found.jumps == 2
+    assert [stretch.shift for stretch in found.clocks[0].stretches] == [0, 50, 100]
+    assert found.clocks[0].seconds == 1.5
+
+
+def test_a_picture_that_begins_after_the_sound_is_no_file_that_ends_early(tmp_path: Path) -> None:
+    clip = open_clip(make_video(tmp_path / "a.mkv", 25, ticks=range(10, 35), clicks=[0.6], sound_for=1.4), tmp_path)
+    assert clip.notes == ()
+    assert click_at(clip.speech.samples(), SAMPLE_RATE) == pytest.approx(0.2, abs=0.03)
 
 
 def transport_stream(path: Path, jump: float, takes: int = 2) -> Path:

@@ -93,7 +93,7 @@ def test_covered_frames_are_left_alone_and_named(subtests) -> None:
 def test_a_mouth_that_is_covered_throughout_is_one_sentence() -> None:
     track, crops, lips = example("ines")
     masked = [covered(np.random.default_rng(1), crop, at, crops, "mask") for crop, at in zip(crops, lips, strict=True)]
-    with pytest.raises(InputError, match=r"^Something covers the mouth in every frame\. Pick .*\.$"):
+    with pytest.raises(InputError, match=r"^In every frame something covers the mouth, .* Pick .*\.$"):
         mark_covered(track, np.stack(masked))
 
 
@@ -102,7 +102,7 @@ def test_made_up_covers_lie_on_the_mouth_and_clear_ones_beside_it() -> None:
     turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
     lips = np.stack([64 + 14 * np.cos(turn), 91 + 7 * np.sin(turn)], 1)
     others = np.random.default_rng(0).integers(0, 256, (4, S, S, 3), np.uint8)
-    for kind in set(COVERS) - {"mosaic"}:  # which looks the same on a plain picture
+    for kind in set(COVERS) - {"mosaic", "blur"}:  # which look the same on a plain picture
         for i in range(5):
             changed = np.abs(covered(np.random.default_rng(i), crop, lips, others, kind).astype(int) - 150).max(-1)
             assert (changed[86:96, 52:76] > 3).mean() > 0.2 or (changed[mouth_mask()] > 3).mean() > 0.15, kind

@@ -418,7 +418,7 @@ def test_interrupted_on_the_command_line_it_leaves_nothing(
     monkeypatch.setattr(Job, "ready", lambda *_, **__: Job(slow))
     given = ["--weights", str(tmp_path), "--profile", "paper", "--steps", "20"]
     assert main(["sync", *map(str, clip), str(tmp_path / "out.mp4"), *given]) == 130
-    assert "Interrupted: nothing was written." in capsys.readouterr().err
+    assert "Interrupted: no result is left half written." in capsys.readouterr().err
     assert set(tmp_path.iterdir()) == before
     assert not any(private_temp.iterdir())
 

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as stop:
         with suppress(OSError):  # a closed terminal takes no more words
-            print("Interrupted: nothing was written.", file=sys.stderr)
+            print("Interrupted: no result is left half written.", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ def stage_bar(first: Progress, steps_per_frame: int | None) -> Any:
     """tqdm's bar for one stage; its rate is in frames where the stage goes frame by frame."""
     from tqdm import tqdm
 
+    size = shutil.get_terminal_size()  # 80 x 24 where the terminal says 0 x 0, as under `docker run -t`
     rate = ", {rate_noinv_fmt}" if steps_per_frame else ""
     return tqdm(
         total=first.total,
@@ -59,7 +61,8 @@ def stage_bar(first: Progress, steps_per_frame: int | None) -> Any:
         bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left" + rate,
         leave=False,
         file=sys.stderr,
-        dynamic_ncols=True,
+        ncols=size.columns,
+        nrows=size.lines,
     )
 
 

@@ -111,6 +111,7 @@ def _face(job: Job, kind: str) -> dict[str, Any]:
         if job.until is not None:
             return {**facts, "sound": None}
         notes += _jump_note(found)
+        late = max(lost, start - (container.start_time or 0) / av.time_base)  # the sound may begin first
         with open_container(job, kind) as again:
             facts["extras"], lost_tracks = read_extras(again, picture.index, start)
         notes += lost_tracks
@@ -121,9 +122,8 @@ def _face(job: Job, kind: str) -> dict[str, Any]:
             return {**facts, "sound": sound}
         promised = float(picture.duration * (picture.time_base or 0)) if picture.duration else 0.0
         whole = _said_seconds(container, kind)
-        heard = (sound["heard"] if sound else 0.0) + lost
-        others = lost + last_cue_end(facts["extras"])  # a subtitle may end after the picture
-        if promised > lost + seconds + SLACK or (not promised and whole > max(lost + seconds, heard, others) + SLACK):
+        reached = late + max(seconds, sound["heard"] if sound else 0.0, last_cue_end(facts["extras"]))
+        if promised > lost + seconds + SLACK or (not promised and whole > reached + SLACK):
             notes.append(_ends_early("video", seconds, promised or whole))
     return {**facts, "sound": sound}
 

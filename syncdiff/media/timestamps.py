@@ -21,6 +21,7 @@ MAX_BACKWARD_SECONDS = 0.3  # decoding times that go back by more belong to anot
 MAX_COMMON_GAP_SECONDS = 1.0  # a longer gap in picture and sound at once is a jump of the clock
 MAX_LONE_GAP_SECONDS = 10.0  # a longer gap in the only stream is a jump; a shorter one is a still picture or silence
 MIN_COVERED = 0.5  # share of a gap in one stream that the other must fill for the gap to be real
+MAX_PACKET_SECONDS = 600.0  # a packet said to last longer says nothing: in joined Vorbis takes ffmpeg counts 2^32 ticks
 MAX_PACKETS = 1_000_000  # scanned; jumps behind them stay open. Ten minutes at 250 frames a second have 150,000
 
 
@@ -114,7 +115,8 @@ def scan(
         row, unit = rows[packet.stream_index], packet.time_base
         row.decoded.append(float((shown if packet.dts is None else packet.dts) * unit))
         row.shown.append(shown)
-        row.lasts.append(float((packet.duration or 0) * unit))
+        lasts = float((packet.duration or 0) * unit)
+        row.lasts.append(lasts if lasts <= MAX_PACKET_SECONDS else 0.0)
         clock = found.clocks[packet.stream_index]
         if clock.first_key is None and packet.is_keyframe:
             clock.first_key = shown

@@ -138,5 +138,7 @@ def mark_covered(track: FaceTrack, crops: Crops, *, consecutive: bool = True) ->
     covered = covered_frames(probability, track.run) if consecutive else probability > SURE
     state = np.where(covered, np.uint8(COVERED), track.state)
     if not (state == OK).any():
-        raise InputError("Something covers the mouth in every frame. Pick a clip where the lips can be seen.")
+        raise InputError(
+            "In every frame something covers the mouth, or the face is drawn. Pick a clip where filmed lips are seen."
+        )
     return replace(track, state=state)
