@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 
 from syncdiff.server_tmpdir import make_server_tmpdir
 
@@ -20,21 +21,23 @@ os.environ["GRADIO_TEMP_DIR"] = str(make_server_tmpdir() / "gradio")
 import spaces  # on a ZeroGPU Space it has to come before torch, and to decorate something
 
 from syncdiff.errors import InputError
-from syncdiff.job import Job
 from syncdiff.preview import Preview
 from syncdiff.provenance.manifest import credentials
-from syncdiff.web import build_page, launch_options, wrap_zero_gpu
-from syncdiff.web.syncnet_fetch import SyncNetFetch
+from syncdiff.web import LoadedJob, build_page, launch_options, wrap_zero_gpu
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # a stopped container tidies up as well
 try:
     credentials()
 except InputError as sentence:  # a key that cannot sign is said at once, and not after somebody's whole run
     sys.exit(f"app.py: {sentence}")
-job = Job.ready()
-syncnet = SyncNetFetch(job)
-if job.syncnet is None:
-    syncnet.start(offline="--offline" in sys.argv[1:])
-demo = build_page(wrap_zero_gpu(job, spaces.GPU), Preview(job.pipe), syncnet)
+job = LoadedJob()
+load = partial(job.load, offline="--offline" in sys.argv[1:])
+first = bool(os.environ.get("SPACES_ZERO_GPU"))  # there `launch` readies what is loaded for the processes to come
+if first:
+    load()
+demo = build_page(wrap_zero_gpu(job, spaces.GPU), Preview(lambda: job.pipe), job)
 if __name__ == "__main__":
-    demo.launch(**launch_options())
+    demo.launch(prevent_thread_lock=True, **launch_options())  # the page has answered when this returns
+    if not first:
+        load()
+    demo.block_thread()

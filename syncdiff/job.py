@@ -28,7 +28,7 @@ from syncdiff.generator import CompactGenerator, FaceGenerator
 from syncdiff.geometry import crops
 from syncdiff.media import LIMITS, Clip, ClipWriter, Speech, Timeline, read_speech, timeline
 from syncdiff.models.occlusion import mark_covered
-from syncdiff.options import OPTIONS, SampleOptions
+from syncdiff.options import OPTIONS, TEST_PASS_SECONDS, SampleOptions
 from syncdiff.pipeline import Attention, SyncDiffPipeline
 from syncdiff.progress import adapted, prefetched
 from syncdiff.provenance.label import label
@@ -49,7 +49,6 @@ NO_SYNCNET = (
     "then fetches them."
 )
 RESULT_LIMITS = replace(LIMITS, bytes=2**50, seconds=86_400.0)  # a result may be larger and longer than an upload
-TEST_PASS_SECONDS = 30.0  # at the most, drawn only to find the offset that is corrected
 
 Value = TypeVar("Value")
 

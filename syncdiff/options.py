@@ -10,6 +10,7 @@ from syncdiff.faces import Spot
 
 Profile = Literal["compact", "paper"]
 PAPER_STEPS = 200  # DDIM steps of the paper (section 4.3)
+TEST_PASS_SECONDS = 30.0  # at the most, drawn only to find the offset that is corrected
 FEW_STEPS = 20  # of the paper profile: fewer are spaced from the last timestep down; "leading" would miss the noise
 
 

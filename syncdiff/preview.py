@@ -6,23 +6,24 @@ Only the first seconds are read, and only every so many frames: this is a glimps
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from syncdiff.audio import SAMPLE_RATE
-from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.faces import OK, FaceTrack, Spot, at_spot, choose, read_upright, track_faces
 from syncdiff.faces.track import REASONS
-from syncdiff.generator import drawn_frames
 from syncdiff.geometry.crops import WINDOW, S, align, cut_all
 from syncdiff.media import Clip, open_speech
-from syncdiff.models.occlusion import mark_covered
-from syncdiff.models.speech_encoder import SpeechFeatures, speech_features
 from syncdiff.options import SampleOptions
-from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.progress import finished
+
+if TYPE_CHECKING:
+    from syncdiff.models.speech_encoder import SpeechFeatures
+    from syncdiff.pipeline import SyncDiffPipeline
 
 LOOKED_SECONDS = 3.0  # seconds of the face that are looked at
 MAX_TRIAL_SECOND = 60.0  # second of the last frame that can be tried: all before it is decoded
@@ -51,9 +52,9 @@ class Trial:
 
 
 class Preview:
-    """The first look, with one loaded pipeline."""
+    """The first look. pipe: gives the loaded pipeline; asked where a frame is redrawn, for faces are found without."""
 
-    def __init__(self, pipe: SyncDiffPipeline) -> None:
+    def __init__(self, pipe: Callable[[], SyncDiffPipeline]) -> None:
         self.pipe = pipe
 
     def faces(self, face: str | Path) -> list[Face]:
@@ -67,12 +68,15 @@ class Preview:
 
         at: the second of that frame, up to MAX_TRIAL_SECOND; by default the frame of the first seconds that is nearest
         to the moment of the voice. Raises InputError."""
+        pipe = self.pipe()
+        from syncdiff.models.speech_encoder import speech_features  # behind it, which may still be loading the same
+
         with tempfile.TemporaryDirectory(prefix="syncdiff-") as name:
             speech = open_speech(voice, Path(name))
             glimpse = PreviewClip.of(face, Path(name), at)
             samples = speech.samples()[: round(VOICE_SECONDS * SAMPLE_RATE)]
-            features, second = speech_features(self.pipe.speech, samples), _loudest(samples)
-            return glimpse.drawn(self.pipe, features, second, options, second if at is None else at)
+            features, second = speech_features(pipe.speech, samples), _loudest(samples)
+            return glimpse.drawn(pipe, features, second, options, second if at is None else at)
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,10 @@ class PreviewClip:
         self, pipe: SyncDiffPipeline, features: SpeechFeatures, second: float, options: SampleOptions, at: float
     ) -> Trial:
         """One frame as it speaks `second` of the voice: of those that can be redrawn the one nearest to second `at`."""
+        from syncdiff.conditioning import FaceClip, FramePlan
+        from syncdiff.generator import drawn_frames
+        from syncdiff.models.occlusion import mark_covered
+
         wanted = options.face
         if isinstance(wanted, Spot):
             wanted = at_spot(self.tracks, wanted, self.times, (self.images[0].shape[0], self.images[0].shape[1]))

@@ -49,7 +49,7 @@ def test_nobody_in_the_picture_is_an_empty_list(tmp_path) -> None:
 @pytest.mark.weights
 @pytest.mark.skipif(not (COMPACT / "model_index.json").exists(), reason="no shipped weights: no frame was tried out")
 def test_one_frame_is_redrawn_inside_the_mask_and_nowhere_else(tmp_path, private_temp) -> None:
-    look = Preview(SyncDiffPipeline.from_pretrained())
+    look = Preview(SyncDiffPipeline.from_pretrained)
     seen = look.trial(FACE, VOICE, SampleOptions(steps=1))
     changed = np.argwhere((seen.before != seen.after).any(-1))[:, ::-1]
     assert len(changed) > 1000

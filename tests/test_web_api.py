@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
@@ -138,6 +139,28 @@ def test_limits_stand_on_the_page_and_at_the_door() -> None:
     assert options["max_file_size"] == LIMITS.bytes
     assert not options["share"]
     assert not options["show_error"]
+
+
+def test_the_page_is_built_without_torch() -> None:
+    script = "import sys, app; print([m for m in ('torch', 'diffusers', 'mediapipe') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert ran.stdout == "[]\n", ran.stderr
+
+
+def test_whoever_comes_before_the_job_is_loaded_waits_and_a_broken_one_is_told_to_all(monkeypatch, tmp_path) -> None:
+    asked = (tmp_path / "face.mp4", tmp_path / "voice.wav", tmp_path / "out.mp4", SampleOptions())
+    loaded, pipe = FakePipeline(), web.LoadedJob()
+    loaded.syncnet = "a network"
+    monkeypatch.setattr("syncdiff.job.Job.ready", lambda: loaded)
+    with ThreadPoolExecutor() as visitors:
+        early = visitors.submit(lambda: [*pipe(*asked)][-1].video)
+        pipe.load()
+        assert early.result(60) == asked[2]
+    broken = web.LoadedJob()
+    monkeypatch.setattr("syncdiff.job.Job.ready", lambda: 1 / 0)
+    for use in (broken.load, lambda: next(broken(*asked)), lambda: broken.pipe):
+        with pytest.raises(ZeroDivisionError):
+            use()
 
 
 def test_gradio_is_loaded_without_pandas_and_writes_no_stub_files() -> None:

@@ -97,7 +97,7 @@ def _intake(
     job = {"source": str(source.resolve()), "name": name, "slot": slot, "folder": str(home)}
     job |= {"until": until, "clockwise": clockwise, "limits": asdict(limits)}
     environment = {key: os.environ[key] for key in KEPT_ENVIRONMENT if key in os.environ}
-    environment |= {"PYTHONPATH": str(PACKAGE_ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    environment |= {"PYTHONPATH": str(PACKAGE_ROOT), "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, "-P", "-m", "syncdiff.media.decode_worker", json.dumps(job)]
     whole = False
     try:

@@ -13,6 +13,7 @@ api            the same for programs: named endpoints, MCP
 syncnet_fetch  SyncNet's file, in the background
 middleware     what stands before gradio
 launch         how the page is served
+loading        the job behind it, loaded when the page answers
 
 What a run shows is drawn by assets/page/ from one dict.
 """
@@ -22,5 +23,6 @@ from syncdiff.late_imports import load_gradio
 load_gradio()
 from syncdiff.web.build import build_page  # noqa: E402 -- gradio is loaded first
 from syncdiff.web.launch import launch_options, wrap_zero_gpu  # noqa: E402
+from syncdiff.web.loading import LoadedJob  # noqa: E402
 
-__all__ = ["build_page", "launch_options", "wrap_zero_gpu"]
+__all__ = ["LoadedJob", "build_page", "launch_options", "wrap_zero_gpu"]

@@ -5,8 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from syncdiff.job import TEST_PASS_SECONDS
-from syncdiff.options import SampleOptions
+from syncdiff.options import TEST_PASS_SECONDS, SampleOptions
 from syncdiff.results import Progress, Result
 
 DEFAULT_FPS = 25.0  # frames a second, where nothing better is known

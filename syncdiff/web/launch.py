@@ -15,9 +15,8 @@ import jinja2
 from starlette.middleware import Middleware
 
 from syncdiff.errors import InputError
-from syncdiff.job import TEST_PASS_SECONDS
 from syncdiff.media import LIMITS, open_speech
-from syncdiff.options import SampleOptions
+from syncdiff.options import TEST_PASS_SECONDS, SampleOptions
 from syncdiff.results import Progress, Result
 from syncdiff.web.components import WHAT
 from syncdiff.web.examples import ASSETS, DOCUMENTS, EXAMPLES
