@@ -181,11 +181,11 @@ def test_ctrl_c_a_stop_and_a_closed_terminal_tidy_up_alike(pipe, tmp_path, capsy
 def test_a_stop_before_the_command_has_begun_is_no_traceback() -> None:
     work = """
 import os, runpy, signal, sys, types
-sys.modules["syncdiff.cli"] = types.SimpleNamespace(main=lambda: os.kill(os.getpid(), signal.SIGINT))
+sys.modules["syncdiff.cli"] = types.SimpleNamespace(main=lambda: os.kill(os.getpid(), signal.SIGTERM))
 runpy.run_module("syncdiff", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (130, "")
+    assert (done.returncode, done.stderr) == (143, "")
 
 
 def test_torch_leaves_nothing_in_the_temporary_folder(tmp_path) -> None:
