@@ -43,14 +43,21 @@ def seeds() -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:  # noqa: F821 -- too heavy for most tests
-    """The real app, started once for whoever attacks it or crowds it."""
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:  # noqa: F821 -- too heavy for most tests
+    """The real app, for whoever attacks it or crowds it."""
     from tests.serving import Server
 
     app = Server(tmp_path_factory.mktemp("server"))
-    app.start()
     yield app
     app.end()
+
+
+@pytest.fixture
+def server(app: "Server") -> "Server":  # noqa: F821
+    """The app, started unless it runs already."""
+    if not app.runs():
+        app.start()
+    return app
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

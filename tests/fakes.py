@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from threading import Event
 
@@ -27,8 +29,14 @@ def write_video(
     path: Path, seconds: float = 2.0, colour: tuple[int, int, int] = (200, 190, 180), tone: float = 220.0
 ) -> Path:
     """An mp4, 320x180 at 25 fps: a disc whose mouth opens and closes, a bar that grows with time, and a tone."""
-    frames = round(seconds * RATE)
-    with av.open(str(path), "w") as container:
+    path.write_bytes(_video(seconds, colour, tone))
+    return path
+
+
+@cache
+def _video(seconds: float, colour: tuple[int, int, int], tone: float) -> bytes:
+    frames, file = round(seconds * RATE), BytesIO()
+    with av.open(file, "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=RATE, width=320, height=180, pix_fmt="yuv420p")
         sound = container.add_stream("aac", rate=48000, layout="mono")
         for n in range(frames):
@@ -42,7 +50,7 @@ def write_video(
             container.mux(sound.encode(block))
         for stream in (video, sound):
             container.mux(stream.encode())
-    return path
+    return file.getvalue()
 
 
 def write_recording(path: Path, frames: int = 15) -> Path:

@@ -127,8 +127,11 @@ class Server:
             )
         return wait_until(self.answers, "app.py does not answer", 0.5)
 
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def answers(self) -> bool:
-        if self.process.poll() is not None:
+        if not self.runs():
             raise RuntimeError(f"app.py ended by itself:\n{self.log.read_text()[-3000:]}")
         try:
             return httpx.get(self.url, timeout=60.0).status_code == 200
@@ -172,7 +175,7 @@ class Server:
 
     def end(self) -> None:
         """In any case."""
-        if self.process and self.process.is_running():
+        if self.runs():
             self.process.kill()
             self.process.wait()
 

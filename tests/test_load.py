@@ -22,5 +22,4 @@ def test_a_power_cut_leaves_nothing_behind_and_neither_does_the_end(server, tmp_
     table = Table()
     power_cut(server, tmp_path, table)
     farewell(server, table)
-    server.start()  # for whoever comes next
     assert table.wrong == [], table

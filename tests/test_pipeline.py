@@ -63,6 +63,14 @@ def short(tmp_path_factory) -> tuple[Path, Path]:
     return folder / "face.mp4", folder / "voice.wav"
 
 
+def first_second(voice: Path, out: Path) -> Path:
+    import soundfile
+
+    samples, rate = soundfile.read(voice)
+    soundfile.write(out, samples[:rate], rate)
+    return out
+
+
 def run(job, face, voice, out, **options) -> tuple[list[Progress], Result]:
     *progress, result = job(face, voice, out, SampleOptions(**{"steps": 1} | options))
     return progress, result
@@ -124,11 +132,7 @@ def test_cancel_takes_effect_at_once_and_leaves_nothing(job, short, tmp_path, pr
 
 
 def test_a_shorter_voice_leaves_the_rest_as_it_was(job, short, tmp_path):
-    import soundfile
-
-    samples, rate = soundfile.read(short[1])
-    soundfile.write(tmp_path / "one.wav", samples[:rate], rate)
-    _, result = run(job, short[0], tmp_path / "one.wav", tmp_path / "out.mp4", label=False)
+    _, result = run(job, short[0], first_second(short[1], tmp_path / "one.wav"), tmp_path / "out.mp4", label=False)
     assert result.frames == 60
     assert not read_manifest(result.video).labelled
     (gap,) = result.passed_through
@@ -191,7 +195,8 @@ def test_a_corrected_offset_moves_the_sound_of_every_frame(job, short, tmp_path,
 
     monkeypatch.setattr(CompactGenerator, "generate", recorded)
     monkeypatch.setattr(job, "_score", lambda *given: next(found, None) or score(*given))
-    progress, result = run(job, *short, tmp_path / "out.mp4", correct_offset=True, seed=4)
+    voice = first_second(short[1], tmp_path / "one.wav")
+    progress, result = run(job, short[0], voice, tmp_path / "out.mp4", correct_offset=True, seed=4, tail="trim")
     assert "testing the offset" in {p.stage for p in progress}
     first, second = plans
     np.testing.assert_allclose(second - first, 5 / 25, atol=1e-9)

@@ -89,6 +89,14 @@ def plain(corpus, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def trained(corpus, data, nets, tmp_path_factory) -> Path:
+    """A run of three updates at one go."""
+    out = tmp_path_factory.mktemp("trained")
+    train(data, out, deepcopy(nets[0]), nets[1], TINY, listed=corpus / "train.txt")
+    return out
+
+
 def rows(folder: Path, preset: PaperPreset, own: range = range(2)) -> PaperRows:
     return PaperRows(lrs.prepared(folder).films, preset, own)
 
@@ -372,23 +380,23 @@ def sampled(net: nn.Module, z: Tensor, steps: int) -> Tensor:
 # --- runs
 
 
-def test_it_learns_one_clip_stops_and_goes_on(corpus, data, nets, tmp_path, capsys, monkeypatch):
+def test_it_learns_one_clip_stops_and_goes_on(corpus, data, nets, trained, tmp_path, capsys, monkeypatch):
     speech, vae = nets
-    monkeypatch.setattr(train_paper, "LOGGED", 20)
+    monkeypatch.setattr(train_paper, "LOGGED", 12)
     frozen, tuned = (speech.encoder.layers[i].fc1.weight.clone() for i in (0, 1))
-    out, whole = tmp_path / "out", tmp_path / "whole"
-    for folder, updates in ((out, 2), (out, 3), (whole, 3)):
+    out = tmp_path / "out"
+    for updates in (2, 3):
         learning = deepcopy(speech)  # as a new process would read it
-        train(data, folder, learning, vae, replace(TINY, updates=updates), listed=corpus / "train.txt")
-    cut_off, straight = (torch.load(folder / "state.pt", weights_only=True) for folder in (out, whole))
+        train(data, out, learning, vae, replace(TINY, updates=updates), listed=corpus / "train.txt")
+    cut_off, straight = (torch.load(folder / "state.pt", weights_only=True) for folder in (out, trained))
     assert (cut_off["update"], cut_off["samples"]) == (3, 6)
     for name, value in straight["networks"].items():
         assert torch.equal(value, cut_off["networks"][name]), name
-    pipe = train(data, out, speech, vae, replace(TINY, updates=20))
-    assert "Done: all 20 updates." in capsys.readouterr().out
+    pipe = train(data, out, speech, vae, replace(TINY, updates=12))
+    assert "Done: all 12 updates." in capsys.readouterr().out
     head, line = (out / "log.csv").read_text().splitlines()
     assert head == "update,samples,loss,seconds"
-    assert line.startswith("20,40,")
+    assert line.startswith("12,24,")
     assert pipe.profile == "paper"
     assert torch.equal(pipe.speech.encoder.layers[0].fc1.weight, frozen)
     assert not torch.equal(pipe.speech.encoder.layers[1].fc1.weight, tuned)
@@ -398,7 +406,7 @@ def test_it_learns_one_clip_stops_and_goes_on(corpus, data, nets, tmp_path, caps
     with torch.inference_mode():
         losses = [loss(**batch).item() for loss in (fresh, after)]
     assert losses[0] == pytest.approx(1, abs=0.05)  # a new network outputs zeros, and the noise has variance 1
-    assert losses[1] < 0.7
+    assert losses[1] < 0.8
 
 
 def test_a_run_ends_only_for_a_reason_that_it_prints(data, nets, tmp_path, capsys):
@@ -426,17 +434,16 @@ def test_the_scaler_of_half_precision_is_kept(data, nets, tmp_path):
     assert trainers[1].accelerator.scaler.get_scale() == 2.0**10
 
 
-def test_a_trained_pipeline_is_distilled_from_the_command_line(data, nets, tmp_path, monkeypatch, capsys):
-    train(data, tmp_path / "run", deepcopy(nets[0]), nets[1], TINY)
+def test_a_trained_pipeline_is_distilled_from_the_command_line(data, trained, tmp_path, monkeypatch, capsys):
     given = [str(data), str(tmp_path / "few"), "--preset", "paper-tiny-few", "--workers", "1", "--rows", "2"]
     monkeypatch.setattr(sys, "argv", ["train", *given])
     with pytest.raises(SystemExit, match="give its folder, a run's OUT/pipeline, as --teacher"):
         main()
-    monkeypatch.setattr(sys, "argv", ["train", *given, "--teacher", str(tmp_path / "run" / "pipeline")])
+    monkeypatch.setattr(sys, "argv", ["train", *given, "--teacher", str(trained / "pipeline")])
     monkeypatch.setitem(PAPER_PRESETS, "paper-tiny-few", replace(PAPER_PRESETS["paper-tiny-few"], updates=2))
     main()
     assert "2 passes of 2 rows in each" in capsys.readouterr().out
-    teacher, student = (SyncDiffPipeline.from_pretrained(tmp_path / run / "pipeline") for run in ("run", "few"))
+    teacher, student = (SyncDiffPipeline.from_pretrained(run / "pipeline") for run in (trained, tmp_path / "few"))
     for key, value in teacher.speech.state_dict().items():
         assert torch.equal(value, student.speech.state_dict()[key]), key
     assert isinstance(student.scheduler, LCMScheduler)

@@ -391,36 +391,7 @@ def test_what_was_chosen_last_stays_however_late_an_answer_comes(serve, visit, f
 
 
 @pytest.mark.browser
-def test_any_video_can_be_checked_and_no_verdict_stands_under_another(
-    serve, visit, files, tmp_path, monkeypatch
-) -> None:
-    tab = visit(serve(FakePipeline()))
-    tab.get_by_role("tab", name="Check a video").click()
-    tab.set_input_files("#suspect input[type=file]", str(files.face))
-    tab.wait_for_selector("#found li >> nth=2")
-    assert tab.locator("#found li").count() == 3  # label, mark, note
-    assert len(tab.inner_text("#found h2")) > 20
-    tab.click("#suspect [aria-label='Clear']")
-    assert wait_for(lambda: not tab.is_visible("#found h2"))
-    ended = threading.Event()
-
-    def endless(_video):
-        try:
-            while True:
-                yield 0.5
-                time.sleep(0.05)
-        finally:
-            ended.set()
-
-    monkeypatch.setattr("syncdiff.web.verify_tab.verifying", endless)
-    tab.set_input_files("#suspect input[type=file]", str(write_video(tmp_path / "other.mp4")))
-    tab.wait_for_selector("#found h2:has-text('Looking … 50 %')")
-    tab.close()
-    assert wait_for(ended.is_set)  # else its place in the line of checks would be lost
-
-
-@pytest.mark.browser
-def test_voice_from_the_microphone(serve, visit, files) -> None:
+def test_a_voice_from_the_microphone_and_lips_that_come_late_are_corrected_with_one_click(serve, visit, files) -> None:
     pipe = FakePipeline()
     tab = visit(serve(pipe))
     tab.set_input_files("#face input[type=file]", str(files.face))
@@ -434,6 +405,17 @@ def test_voice_from_the_microphone(serve, visit, files) -> None:
     recorded, rate = soundfile.read(pipe.calls[0][1])
     assert len(recorded) / rate > 0.5
     assert np.abs(recorded).max() > 0.01
+
+    pipe.offset = 4
+    press(tab, "#run")
+    assert "160 ms late" in tab.inner_text("[data-part=offset]")
+    press(tab, "[data-part=correct]")
+    assert "160 ms late" in tab.inner_text("[data-part=offset]")  # before it was corrected
+    assert [call[3].correct_offset for call in pipe.calls] == [False, False, True]
+    assert not tab.is_visible("[data-part=correct]")
+    assert tab.input_value("[data-part=link]").endswith("&correct=yes")
+    tab.click("#advanced button")
+    assert tab.is_checked("#correct input")  # and can be turned off again
 
 
 @pytest.mark.browser
@@ -481,24 +463,8 @@ def test_whoever_comes_second_is_told_so_and_is_next(serve, visit) -> None:
 
 
 @pytest.mark.browser
-def test_lips_that_come_late_are_corrected_with_one_click(serve, visit) -> None:
-    pipe = FakePipeline()
-    pipe.offset = 4
-    tab = visit(serve(pipe))
-    press(tab, ".offered button >> nth=0")
-    assert "160 ms late" in tab.inner_text("[data-part=offset]")
-    press(tab, "[data-part=correct]")
-    assert "160 ms late" in tab.inner_text("[data-part=offset]")  # before it was corrected
-    assert [call[3].correct_offset for call in pipe.calls] == [False, True]
-    assert not tab.is_visible("[data-part=correct]")
-    assert tab.input_value("[data-part=link]").endswith("&correct=yes")
-    tab.click("#advanced button")
-    assert tab.is_checked("#correct input")  # and can be turned off again
-
-
-@pytest.mark.browser
-def test_when_gradio_itself_is_full_the_page_says_so_and_goes_on_and_a_slow_trial_takes_nothing_away(
-    serve, visit
+def test_a_full_queue_is_said_a_slow_trial_takes_nothing_away_and_any_video_can_be_checked(
+    serve, visit, files, tmp_path, monkeypatch
 ) -> None:
     pipe, look = FakePipeline(), FakePreview()
     tab = visit(serve(pipe, look))
@@ -521,3 +487,27 @@ def test_when_gradio_itself_is_full_the_page_says_so_and_goes_on_and_a_slow_tria
     assert states[states.index("done") :] == ["done", "looking", "trial"]
     press(tab, ".past button")
     assert len(pipe.calls) == 1
+
+    # any video can be checked, and no verdict stands under another
+    tab.get_by_role("tab", name="Check a video").click()
+    tab.set_input_files("#suspect input[type=file]", str(files.face))
+    tab.wait_for_selector("#found li >> nth=2")
+    assert tab.locator("#found li").count() == 3  # label, mark, note
+    assert len(tab.inner_text("#found h2")) > 20
+    tab.click("#suspect [aria-label='Clear']")
+    assert wait_for(lambda: not tab.is_visible("#found h2"))
+    ended = threading.Event()
+
+    def endless(_video):
+        try:
+            while True:
+                yield 0.5
+                time.sleep(0.05)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr("syncdiff.web.verify_tab.verifying", endless)
+    tab.set_input_files("#suspect input[type=file]", str(write_video(tmp_path / "other.mp4")))
+    tab.wait_for_selector("#found h2:has-text('Looking … 50 %')")
+    tab.close()
+    assert wait_for(ended.is_set)  # else its place in the line of checks would be lost

@@ -3,8 +3,6 @@
 import gc
 import inspect
 import json
-import os
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,6 @@ from syncdiff.errors import InputError
 from syncdiff.media import LIMITS
 from syncdiff.options import SampleOptions
 from syncdiff.web import components
-from syncdiff.weights.folders import COMPACT
 from tests.browsing import files, serve, wait_for  # noqa: F401 -- fixtures
 from tests.fakes import FakePipeline, FakePreview
 
@@ -179,34 +176,6 @@ assert gradio.caching.pd.DataFrame({"a": [1]}).shape == (1, 1)  # whoever uses i
 """
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-
-
-@pytest.mark.weights
-@pytest.mark.skipif(not (COMPACT / "model_index.json").exists(), reason="no shipped weights: app.py was NOT started")
-def test_app_opens_the_page_and_takes_its_folder_with_it(private_temp) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
-    environment.pop("GRADIO_TEMP_DIR", None)
-    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
-    try:
-
-        def up() -> bool:
-            assert app.poll() is None, "app.py ended by itself"
-            try:
-                return httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        assert wait_for(up, 400.0)  # mostly imports, which a busy disk draws out
-        assert list(private_temp.glob("syncdiff-*"))
-        app.terminate()
-        app.wait(60)
-        assert not list(private_temp.glob("syncdiff-*"))
-    finally:
-        app.kill()
-        app.wait()
 
 
 @pytest.mark.parametrize(
