@@ -55,3 +55,5 @@ class PaperOptions(SampleOptions):
 
 
 OPTIONS: dict[Profile, type[SampleOptions]] = {"compact": SampleOptions, "paper": PaperOptions}
+# The page's presets: steps a frame. Their names in lower case stand in links; renaming one breaks those.
+PRESETS = {"Standard": SampleOptions.steps, "Slow": 4}

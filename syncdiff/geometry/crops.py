@@ -36,9 +36,9 @@ FEATHER = 7.0  # crop px over which paste_crop() fades in from the mask's edge
 LIP_BOX = (slice(58, 112), slice(34, 94))  # crop px: where lips, teeth and their motion are
 WINDOW = (slice(48, 128), slice(16, 112))  # the part of the crop that the network sees: mask plus a margin
 # The mouth mask, crop px (fractions too): a rounded rectangle inside WINDOW, hidden from the network. The shipped
-# denoiser and the cover check were trained with this one, and `provenance.watermark.BOX` is its rectangle. Its last row
-# is at most 126: `mask_alpha` fades towards pixels outside, and beyond row 127 there are none.
-MASK_CENTRE_X, MASK_CENTRE_Y, MASK_HALF_WIDTH, MASK_HALF_HEIGHT = 64, 91, 40, 34
+# denoiser and the cover check were trained with this one, and `provenance.watermark.BOX` is its rectangle. Its bottom
+# is at most 127: `mask_alpha` fades towards pixels outside, and beyond row 127 there are none.
+MASK_TOP, MASK_BOTTOM, MASK_LEFT, MASK_RIGHT = 57, 125, 24, 104
 
 
 @cache
@@ -58,7 +58,9 @@ def mouth_mask() -> np.ndarray:
     the lips.
     """
     y, x = np.mgrid[:S, :S] + 0.5
-    return ((x - MASK_CENTRE_X) / MASK_HALF_WIDTH) ** 4 + ((y - MASK_CENTRE_Y) / MASK_HALF_HEIGHT) ** 4 < 1
+    across = (2 * x - MASK_LEFT - MASK_RIGHT) / (MASK_RIGHT - MASK_LEFT)  # -1..1
+    down = (2 * y - MASK_TOP - MASK_BOTTOM) / (MASK_BOTTOM - MASK_TOP)
+    return across**4 + down**4 < 1
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import gradio as gr
 
 from syncdiff.media import LIMITS
-from syncdiff.options import SampleOptions
+from syncdiff.options import PRESETS, SampleOptions
 from syncdiff.provenance.label import TEXT
 from syncdiff.web.examples import ASSETS, examples, poster
 
@@ -20,7 +20,7 @@ CONSENT = "Everyone seen or heard in this video has agreed to it"
 LABEL = f"Label the video: “{TEXT}”"
 UNLABELLED = "No label: wherever I show the video I will say that its lips were redrawn by AI"
 CORRECT = "Correct lips that come early or late (adds a short test pass)"
-MOST_STEPS = 8  # on the slider; links and programs may ask for more
+MOST_STEPS = max(8, *PRESETS.values())  # on the slider; links and programs may ask for more
 TAILS = [("Keep the rest of the video as it is", "keep"), ("Cut the rest off", "trim")]
 
 

@@ -6,12 +6,11 @@ from typing import Any, Literal
 import gradio as gr
 
 from syncdiff.media import LIMITS
-from syncdiff.options import SampleOptions
+from syncdiff.options import PRESETS, SampleOptions
 from syncdiff.web.components import PAGE, Form
 from syncdiff.web.eta import DEFAULT_FPS, DEFAULT_SECONDS, in_words
 from syncdiff.web.events import AGAIN, BROWSER, NEWEST, NOW, answer
 from syncdiff.web.jobs import JobService
-from syncdiff.web.share_links import PRESETS
 
 
 def show_costs(form: Form, jobs: JobService, lengths: gr.JSON, runs: list) -> None:

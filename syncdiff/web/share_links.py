@@ -6,11 +6,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from syncdiff.errors import InputError
-from syncdiff.options import SampleOptions
+from syncdiff.options import PRESETS, SampleOptions
 from syncdiff.web.examples import examples
 
-# Steps a frame; more measured no better (docs/mouth.md). Lower-case names stand in links: renaming one breaks those.
-PRESETS = {"Standard": SampleOptions().steps, "Slow": 4}
 FILES = ("face", "voice")
 SWITCHES = {"correct": "correct_offset", "label": "label"}  # in the address -> in SampleOptions
 MAX_SHOWN_LETTERS = 40  # letters of a value that are shown back
