@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shutil
 import sys
@@ -56,7 +55,9 @@ def packages(problems: list[str]) -> str:
 
 def cores(_: list[str]) -> str:
     """How many cores this process may use."""
-    return str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    from syncdiff.devices import usable_cores
+
+    return str(usable_cores())
 
 
 def device(_: list[str]) -> str:

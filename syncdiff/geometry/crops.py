@@ -201,7 +201,7 @@ def _warp(image, matrix, size, interpolation=cv2.INTER_LINEAR, border=cv2.BORDER
     return cv2.warpAffine(image, matrix, size, flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=border)
 
 
-def _box(to_frame, shape, region=(0, 0, S, S), margin=0.0) -> tuple[int, int, int, int]:
+def _box(to_frame, shape, region=(0, 0, S, S), *, margin) -> tuple[int, int, int, int]:
     """y, x, height, width of the frame's rectangle around a crop region, clipped to the frame, never empty."""
     x0, y0, x1, y1 = region
     corners = np.array([[x0, y0, 1], [x1, y0, 1], [x0, y1, 1], [x1, y1, 1]]) @ np.asarray(to_frame, np.float64).T
