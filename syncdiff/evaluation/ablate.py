@@ -37,6 +37,7 @@ COLUMNS = (
     "matched_r",
     "best_r",
     "foreign_r",
+    "leak_r",
     "confidence",
     "foreign_confidence",
     "silence_move",

@@ -5,8 +5,8 @@
 
 For every prepared clip of the sets (see `prepare`) the mouth is redrawn three times - to its own voice, to another
 person's, to silence - and mediapipe reads the lips of the result. r is the correlation of lip opening: with the clip's
-own lips (matched), with the lips of the one who really spoke (foreign), with the clip's own lips again (silence, where
-it should be nothing). The model and the methods of `baselines` are measured alike.
+own lips (matched), with the lips of the one who really spoke (foreign), and with the clip's own lips under the other's
+voice (leak) and under silence, where it should be nothing. The model and the methods of `baselines` are measured alike.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def measure(make: Method, clip: SourceClip, record: ClipRecord, other: ClipRecor
         made, spoken = lip_opening(read_lips(crops)), other.opening[:n]
         lag = best_lag(made, spoken)
         row |= {"foreign_r": correlation(made, spoken), "foreign_best_r": lag and lag.r}
+        row["leak_r"] = correlation(made, opening[:n])
         if judge is not None:
             row["foreign_confidence"] = score(crops, foreign, judge).confidence
 
