@@ -188,21 +188,20 @@ runpy.run_module("syncdiff", run_name="__main__")
     assert (done.returncode, done.stderr) == (143, "")
 
 
-def test_torch_leaves_nothing_in_the_temporary_folder(tmp_path) -> None:
-    """It makes a folder for compiled code as it is imported: in a process of its own, up to the first refusal."""
-    command = [sys.executable, "-m", "syncdiff", "sync", "none.mp4", "none.wav", str(tmp_path / "out.txt")]
+def test_torch_leaves_nothing_in_the_temporary_folder_and_standard_error_may_be_closed(tmp_path) -> None:
+    """It makes a folder for compiled code as it is imported: in a process of its own, up to the missing face."""
+    command = f"{sys.executable} -m syncdiff sync none.mp4 none.wav {tmp_path}/out.mp4 2>&-"
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, list(tmp_path.iterdir())) == (2, []), done.stderr
 
 
 def test_odd_shells_are_no_traceback(tmp_path, subtests) -> None:
-    """Processes of their own: nobody reads the output, standard error is closed, the working folder is gone."""
+    """Processes of their own: nobody reads the output, the working folder is gone."""
     python = f"{sys.executable} -m syncdiff"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     for line, code, words in [
         (f"(sleep 0.2; {python} doctor) | true; exit ${{PIPESTATUS[0]}}", 141, ""),
-        (f"{python} sync none.mp4 none.wav {tmp_path}/out.txt 2>&-", 2, ""),
         (f"mkdir gone; cd gone; rmdir ../gone; {python} verify none.mp4", 2, "was deleted: change to one"),
     ]:
         with subtests.test(line):

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 @command_tmpdir()
 def run_score(arguments: argparse.Namespace) -> int:
     """Score a video, or every video of a folder. Raises InputError."""
+    refuse_address(arguments.video)
+
     from syncdiff.sync import syncnet_v2
     from syncdiff.weights import ask_on_terminal
 
-    refuse_address(arguments.video)
     fetched = syncnet_v2.fetch_weights(ask_on_terminal) if arguments.fetch else None
     net = syncnet_v2.load(arguments.syncnet or fetched)
     return (score_folder if arguments.video.is_dir() else score_video)(arguments, net)

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 @command_tmpdir()  # around the import of torch, which leaves an empty folder in the temporary one
 def run_sync(arguments: argparse.Namespace) -> int:
     """Redraw one film and print what came of it. Raises InputError."""
-    from syncdiff.job import Job
+    for path in (arguments.face, arguments.voice):
+        refuse_address(path)
+    out = checked_out(arguments.out, (arguments.face, arguments.voice))
+    compared = arguments.compare and checked_out(arguments.compare, (arguments.face, arguments.voice))
+    if compared and compared.resolve() == out.resolve():
+        raise InputError(f"The result and the comparison would both be {out.name}: name two files.")
+
+    from syncdiff.job import Job  # seconds of imports, which a wrong path is spared
     from syncdiff.media.side_by_side import side_by_side
     from syncdiff.options import OPTIONS
     from syncdiff.weights.folders import chosen
@@ -32,12 +39,6 @@ def run_sync(arguments: argparse.Namespace) -> int:
     given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index, "tail": tail}
     given["correct_offset"] = arguments.correct_offset
     options = OPTIONS[profile](**{name: value for name, value in given.items() if value is not None})
-    for path in (arguments.face, arguments.voice):
-        refuse_address(path)
-    out = checked_out(arguments.out, (arguments.face, arguments.voice))
-    compared = arguments.compare and checked_out(arguments.compare, (arguments.face, arguments.voice))
-    if compared and compared.resolve() == out.resolve():
-        raise InputError(f"The result and the comparison would both be {out.name}: name two files.")
     with locked_tmpdir(out.parent, RESULT_PREFIX) if compared else nullcontext() as beside:
         job = Job.ready(weights, arguments.attention, source_copy=compared is not None)
         made = beside / out.name if beside else out  # where the job's copy of the source meets no file of the visitor's
