@@ -26,7 +26,7 @@ WEIGHTS = COMPACT / "occlusion" / "occlusion.safetensors"
 INPUT_SIZE = (48, 40)  # px, width and height of the crop's window as the network sees it
 # Of the probability that a frame is covered, over THRESHOLD in all of a covered stretch and over SURE somewhere in it.
 # With SURE beards and wide open mouths raise fewer false alarms: see the rates that evaluation/occlusion.py prints.
-THRESHOLD, SURE = 0.5, 0.9
+THRESHOLD, SURE = 0.5, 0.98
 SPAN = 5  # frames, whose median decides: a single odd frame is no cover
 GROWN = 2  # frames to either side of a cover that count as covered: a hand comes in blurred
 

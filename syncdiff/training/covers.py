@@ -257,14 +257,19 @@ def _bar(rng: Rng, centre: np.ndarray, *_: np.ndarray) -> Paint:
 
 
 def _mosaic(rng: Rng, centre: np.ndarray, crop: np.ndarray, *_: np.ndarray) -> Paint:
-    """The mouth in blocks, or blurred beyond reading."""
-    opacity, side = _blank(), int(rng.integers(8, 17))
-    if rng.random() < 0.6:
-        small = cv2.resize(crop, (S // side, S // side), interpolation=cv2.INTER_AREA)
-        colours = cv2.resize(small, (S, S), interpolation=cv2.INTER_NEAREST)
-    else:
-        colours = cv2.GaussianBlur(crop, (0, 0), rng.uniform(9, 14))
-    half = rng.uniform(16, 40, 2)
+    """The mouth in blocks, as often of 4 to 8 px as of 8 to 16."""
+    cells = round(S / np.exp(rng.uniform(*np.log((4, 16)))))
+    small = cv2.resize(crop, (cells, cells), interpolation=cv2.INTER_AREA)
+    return _within_box(rng, centre, cv2.resize(small, (S, S), interpolation=cv2.INTER_NEAREST))
+
+
+def _blur(rng: Rng, centre: np.ndarray, crop: np.ndarray, *_: np.ndarray) -> Paint:
+    """The mouth blurred beyond reading."""
+    return _within_box(rng, centre, cv2.GaussianBlur(crop, (0, 0), rng.uniform(9, 14)))
+
+
+def _within_box(rng: Rng, centre: np.ndarray, colours: np.ndarray) -> Paint:
+    opacity, half = _blank(), rng.uniform(16, 40, 2)
     (x0, y0), (x1, y1) = np.rint(centre - half).astype(int).tolist(), np.rint(centre + half).astype(int).tolist()
     cv2.rectangle(opacity, (x0, y0), (x1, y1), OPAQUE, -1)
     return colours.astype(np.float32), opacity
@@ -287,5 +292,5 @@ def _patch(rng: Rng, centre: np.ndarray, _: np.ndarray, others: np.ndarray) -> P
 
 COVERS: dict[str, Callable[[Rng, np.ndarray, np.ndarray, np.ndarray], Paint]] = {
     "hand": _hand, "fist": _fist, "microphone": _microphone, "mask": _mask, "cup": _cup, "hair": _hair, "text": _text,
-    "caption": _caption, "bar": _bar, "mosaic": _mosaic, "patch": _patch,
+    "caption": _caption, "bar": _bar, "mosaic": _mosaic, "blur": _blur, "patch": _patch,
 }  # fmt: skip

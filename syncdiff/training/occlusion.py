@@ -23,7 +23,7 @@ from syncdiff.training.covers import augmented, clear, covered
 from syncdiff.training.data import load_set
 
 SETS = {"puppets": 3, "rendered": 3, "addresses": 60, "grid-more": 25, "grid-s1": 1}  # frames taken of every clip
-VERSIONS = 2  # of every frame with the mouth clear, and as many with it covered
+VERSIONS = 3  # of every frame with the mouth clear, and as many with it covered
 BATCH = 128
 
 
