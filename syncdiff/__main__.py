@@ -10,4 +10,6 @@ for stop in filter(None, (getattr(signal, name, None) for name in ("SIGINT", "SI
 
 from syncdiff.cli import main  # noqa: E402
 
+if sys.stdout is not None:
+    sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be no text  # pyright: ignore[reportAttributeAccessIssue]
 sys.exit(main())

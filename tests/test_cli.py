@@ -178,14 +178,22 @@ def test_ctrl_c_a_stop_and_a_closed_terminal_tidy_up_alike(pipe, tmp_path, capsy
             assert {each: signal.getsignal(each) for each in before} == before
 
 
+def module_around(main: str) -> subprocess.CompletedProcess[bytes]:
+    """`python -m syncdiff` with another `main`, in a process of its own whose output takes nothing but text."""
+    stub = f'sys.modules["syncdiff.cli"] = types.SimpleNamespace(main=lambda: {main})'
+    work = f'import os, runpy, signal, sys, types; {stub}; runpy.run_module("syncdiff", run_name="__main__")'
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    return subprocess.run([sys.executable, "-c", work], env=environment, capture_output=True, check=False)
+
+
 def test_a_stop_before_the_command_has_begun_is_no_traceback() -> None:
-    work = """
-import os, runpy, signal, sys, types
-sys.modules["syncdiff.cli"] = types.SimpleNamespace(main=lambda: os.kill(os.getpid(), signal.SIGTERM))
-runpy.run_module("syncdiff", run_name="__main__")
-"""
-    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (143, "")
+    done = module_around("os.kill(os.getpid(), signal.SIGTERM)")
+    assert (done.returncode, done.stderr) == (143, b"")
+
+
+def test_a_name_that_is_no_text_is_printed_as_it_is() -> None:
+    done = module_around('print(os.fsdecode(b"\\xff.mp4"))')
+    assert (done.returncode, done.stdout) == (0, b"\xff.mp4\n"), done.stderr
 
 
 def test_torch_leaves_nothing_in_the_temporary_folder_and_standard_error_may_be_closed(tmp_path) -> None:
@@ -280,7 +288,7 @@ def test_a_web_address_gets_its_own_sentence(pipe, capsys, subtests) -> None:
         with subtests.test(command=command):
             assert main(command) == 2
             printed = capsys.readouterr().err
-            assert printed == "talk.mp4 is a web address: download the file first, then give its path.\n"
+            assert printed == "talk.mp4 is an address: give the path of a file, downloaded where it is on the web.\n"
 
 
 def test_progress_is_a_bar_on_a_terminal_or_lines_or_nothing(pipe, tmp_path, capsys, monkeypatch) -> None:

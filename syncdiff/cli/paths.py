@@ -13,9 +13,9 @@ from syncdiff.server_tmpdir import try_to_replace
 
 
 def refuse_address(path: Path) -> None:
-    """Raise InputError for a web address: nothing is downloaded."""
+    """Raise InputError for an address: nothing is downloaded."""
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):  # Path joins the two slashes
-        raise InputError(f"{path.name} is a web address: download the file first, then give its path.")
+        raise InputError(f"{path.name} is an address: give the path of a file, downloaded where it is on the web.")
 
 
 def checked_out(out: Path, inputs: Sequence[Path]) -> Path:
