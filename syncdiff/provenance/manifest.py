@@ -19,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -41,6 +42,9 @@ MEMORY = 2 * 2**30  # bytes of address space of the process that reads it
 NOT_PROOF = {"signingCredential.untrusted", "signingCredential.expired", "claimSignature.outsideValidity"}
 STARTS = (b"jumdc2pa", bytes.fromhex("d8fec3d61b0e483c92975828877ec481"))  # of a manifest, in any file and in mp4
 SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+# By default c2pa holds a file twice while it signs it: 576 MiB for one of 262, with these 51. Above 16 MiB it works in
+# a temporary file, and the pictures are hashed in pieces of 1 MiB, which a Merkle tree holds together.
+SIGNING = SETTINGS | {"core": {"backing_store_memory_threshold_in_mb": 16, "merkle_tree_chunk_size_in_kb": 1024}}
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def sign(video: Path, *, labelled: bool) -> None:
             _embed(ours, "video/mp4", source, target, labelled=labelled)
         part.replace(video)
     except InputError:
-        raise_if_full(video.parent)
+        for folder in (video.parent, Path(tempfile.gettempdir())):
+            raise_if_full(folder)
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -134,7 +139,7 @@ def _embed(ours: Credentials, kind: str, source: BinaryIO, target: BinaryIO, *, 
     try:
         info = c2pa.C2paSignerInfo(ours.algorithm, ours.chain, ours.key, None)
         with (
-            c2pa.Context(c2pa.Settings.from_dict(SETTINGS)) as context,
+            c2pa.Context(c2pa.Settings.from_dict(SIGNING)) as context,
             c2pa.Signer.from_info(info) as signer,
             c2pa.Builder(manifest, context=context) as builder,
         ):
