@@ -47,6 +47,16 @@ def test_the_second_take_of_a_joined_recording_is_heard(suffix: str, codec: str,
     assert clicks_in(path, tmp_path, 2) == pytest.approx([0.3, 1.6], abs=0.06)
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("wav", "pcm_s16le"), ("m4a", "aac")])
+def test_a_second_file_behind_the_first_is_named(suffix: str, codec: str, tmp_path: Path) -> None:
+    """ffmpeg reads as far as the first says that it goes."""
+    take = make_sound(tmp_path / f"take.{suffix}", 1.0, [0.3], codec=codec)
+    speech = open_speech(join(tmp_path / f"joined.{suffix}", take, take), tmp_path)
+    assert speech.seconds == pytest.approx(1.0, abs=0.05)
+    assert [note for note in speech.notes if "second recording" in note]
+    assert not [note for note in open_speech(take, tmp_path).notes if "second recording" in note]
+
+
 def test_a_packet_that_claims_to_last_for_days_says_nothing() -> None:
     """As ffmpeg reads joined Vorbis takes of one serial number: three of a second, the last packet of each so."""
     packets = [

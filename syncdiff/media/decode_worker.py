@@ -31,7 +31,7 @@ from syncdiff.errors import InputError
 from syncdiff.media.audio import MAX_CHANNELS, check_voice, read_sound
 from syncdiff.media.clip import Limits
 from syncdiff.media.extras import TrackTags, last_cue_end, read_extras
-from syncdiff.media.filetype import CONTAINERS, HEAD, PICTURES, is_encrypted, sniff, wav_data_size
+from syncdiff.media.filetype import CONTAINERS, HEAD, PICTURES, holds_another, is_encrypted, sniff, wav_data_size
 from syncdiff.media.streams import choose_picture, default_stream, picture_streams, track_note
 from syncdiff.media.timestamps import Scan, StreamClock, scan
 from syncdiff.media.video import check_length, check_size, read_picture, read_video
@@ -110,7 +110,7 @@ def _face(job: Job, kind: str) -> dict[str, Any]:
         start, lost, seconds = facts.pop("start"), facts.pop("lost"), facts["seconds"]
         if job.until is not None:
             return {**facts, "sound": None}
-        notes += _jump_note(found)
+        notes += _jump_note(found) + _another_note(job, kind)
         late = max(lost, start - (container.start_time or 0) / av.time_base)  # the sound may begin first
         with open_container(job, kind) as again:
             facts["extras"], lost_tracks = read_extras(again, picture.index, start)
@@ -148,7 +148,7 @@ def _voice(job: Job, kind: str) -> dict[str, Any]:
         notes.append(f"Mixed, the sound channels lose the voice; the lips follow channel {sound['mono_channel'] + 1}.")
     if promised > sound["heard"] + SLACK and not found.jumps:
         notes.append(_ends_early("sound", sound["heard"], promised))
-    return {"sound": sound, "notes": notes + _jump_note(found)}
+    return {"sound": sound, "notes": notes + _jump_note(found) + _another_note(job, kind)}
 
 
 def _check_layout(stream: av.audio.AudioStream, name: str) -> None:
@@ -204,6 +204,12 @@ def _sound(job: Job, kind: str, found: Scan, index: int, begin: float, **span: A
 def _jump_note(found: Scan) -> list[str]:
     times = f"{found.jumps} time{'s' * (found.jumps > 1)}"
     return [f"The clock of the file jumps {times}, as where recordings were joined; it was closed."] * bool(found.jumps)
+
+
+def _another_note(job: Job, kind: str) -> list[str]:
+    return ["A second recording stands behind the first in this file; it was not read."] * holds_another(
+        Path(job.source), kind
+    )
 
 
 def reporter(job: Job, expected: float, begin: float, end: float) -> Callable[[float], None]:

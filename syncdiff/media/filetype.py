@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -99,18 +100,33 @@ def is_encrypted(path: Path, kind: str) -> bool:
     return False
 
 
-def _indices(file: BinaryIO) -> Iterator[bytes]:
-    """The index boxes (moov, moof) of an ISO media file."""
+def holds_another(path: Path, kind: str) -> bool:
+    """Whether a second file was put behind a wav or mov file, end to end: ffmpeg reads as far as the first goes."""
+    with path.open("rb") as file:
+        if kind == "wav":
+            file.seek(8 + int.from_bytes(file.read(8)[4:], "little"))
+            return file.read(4) == b"RIFF"
+        names = [name for name, _ in _boxes(file)] if kind == "mov" else []
+        return names.count(b"ftyp") > 1 and b"moof" not in names  # fragments are read whatever stands between them
+
+
+def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Name and size of every box of an ISO media file; the file stands where its content begins."""
     for _ in range(10_000):
         header = file.read(8)
         if len(header) < 8:
             return
-        size, kind, length = int.from_bytes(header[:4], "big"), header[4:], 8
+        size, length = int.from_bytes(header[:4], "big"), 8
         if size == 1:
             size, length = int.from_bytes(file.read(8), "big"), 16
-        if kind in (b"moov", b"moof"):
-            yield file.read(min(size - length, 1 << 24) if size else 1 << 24)
-            return
+        end = file.tell() + size - length
+        yield header[4:], size - length if size else 1 << 24
         if size < length:  # 0: up to the end of the file
             return
-        file.seek(size - length, 1)
+        file.seek(end)
+
+
+def _indices(file: BinaryIO) -> Iterator[bytes]:
+    """The first index box (moov, moof) of an ISO media file."""
+    sizes = (size for name, size in _boxes(file) if name in (b"moov", b"moof"))
+    return (file.read(min(size, 1 << 24)) for size in islice(sizes, 1))
