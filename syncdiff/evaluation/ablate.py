@@ -36,6 +36,7 @@ CLIPS = 2  # of each set, that the rows are judged on
 COLUMNS = (
     "matched_r",
     "best_r",
+    "opening_ratio",
     "foreign_r",
     "leak_r",
     "confidence",

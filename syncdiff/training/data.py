@@ -314,10 +314,7 @@ def _one_thread(_worker: int) -> None:
 
 
 def load_batches(make: Callable[[int], FaceBatch], numbers: range, workers: int) -> Generator[FaceBatch, None, None]:
-    """The batches of these numbers in turn, made in so many processes; with 0, in this one.
-
-    In threads, 16 cores would make little more than two do: half of the work of a row is done under Python's lock.
-    """
+    """The batches of these numbers in turn, made in so many processes; with 0, in this one."""
     loader = DataLoader(
         _Numbered(make), batch_size=None, sampler=numbers, num_workers=workers, worker_init_fn=_one_thread,
         multiprocessing_context="spawn" if workers else None, generator=torch.Generator(),

@@ -24,6 +24,7 @@ from typing import cast
 import cv2
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
@@ -41,7 +42,7 @@ from syncdiff.progress import mapped
 from syncdiff.training.data import ArrayFile, ClipRecord, Hear, TalkingFaces, load_batches
 from syncdiff.training.distill import augment, equalise
 from syncdiff.training.landmark_net import LandmarkNet, train_reader
-from syncdiff.training.loop import accelerator_for
+from syncdiff.training.loop import Run, accelerator_for
 from syncdiff.training.prepare import FPS
 from syncdiff.training.sets import DENOISER_SHARE
 from syncdiff.training.sync_loss import SyncMatcher, train_matcher
@@ -173,6 +174,12 @@ def new_denoiser(encoder: SpeechEncoder, preset: Preset, start: Path | None) -> 
     return model
 
 
+def track(accelerator: Accelerator, run: Run, line: dict[str, float] | None) -> None:
+    """Hand a line of the log, where there is one, to the trackers: they write their files at every call."""
+    if line:
+        accelerator.log({f"{run.folder.name}/{term}": value for term, value in line.items()}, step=run.update)
+
+
 def train(
     data: Path,
     out: Path,
@@ -252,8 +259,8 @@ def train_together(
         for learner in learners:
             if learner.run.update > number:  # the run was cut off while another's state was being saved
                 continue
-            line = learner.learn(*batch, max(number / preset.updates, seconds / (hours * 3600)))
-            accelerator.log({f"{learner.run.folder.name}/{term}": x for term, x in (line or {}).items()}, step=number)
+            done = max(number / preset.updates, seconds / (hours * 3600))
+            track(accelerator, learner.run, learner.learn(*batch, done))
         if accelerator.is_main_process and (number + 1) % preset.save_every == 0:
             save()
     batches.close()
