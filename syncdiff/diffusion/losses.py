@@ -23,9 +23,9 @@ from syncdiff.models.denoiser import Conditioning, Denoiser
 MAX_WEIGHT = 4.0  # of a timestep: towards no noise the frame is as good as given
 PURE_NOISE = 0.15  # share of the rows that start from pure noise, as sampling does
 # Weights of the terms; squared error weighs 1.
-ABSOLUTE = 0.3  # absolute error: it weighs as much as squared error 38 grey levels from the truth
-LIPS = 0.06  # a window px of landmark error
-LOOK = 0.05  # the reader's first two feature maps: edges of lips and teeth
+ABSOLUTE_WEIGHT = 0.3  # absolute error: it weighs as much as squared error 38 grey levels from the truth
+LANDMARK_WEIGHT = 0.06  # a window px of landmark error; with 0.4 patterns were drawn that please the reader alone
+FEATURE_WEIGHT = 0.05  # the reader's first two feature maps: edges of lips and teeth
 
 
 def pixel_weight() -> Tensor:
@@ -41,11 +41,17 @@ Reader = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
 
 
 class Objective:
-    """Loss of one batch. Holds the noise schedule that the sampler also uses."""
+    """Loss of one batch. Holds the noise schedule that the sampler also uses.
 
-    def __init__(self, scheduler: DDIMScheduler, reader: Reader | None = None) -> None:
+    Args:
+        pure_noise: share of the rows that start from pure noise.
+    """
+
+    def __init__(
+        self, scheduler: DDIMScheduler, reader: Reader | None = None, pure_noise: float = PURE_NOISE
+    ) -> None:
         self.scheduler = copy(scheduler)  # add_noise moves its tables to the device at hand: not the sampler's
-        self.reader = reader
+        self.reader, self.pure_noise = reader, pure_noise
         self.pixel_weight = pixel_weight()
 
     def __call__(
@@ -60,7 +66,7 @@ class Objective:
         noise = torch.randn_like(clean)
         steps = self.scheduler.config["num_train_timesteps"]
         t = torch.randint(0, steps, (len(clean),), device=clean.device)
-        often = torch.rand(len(clean), device=clean.device) < PURE_NOISE
+        often = torch.rand(len(clean), device=clean.device) < self.pure_noise
         t = torch.where(often, steps - 1, t)
         t[:pure] = steps - 1
         noisy = self.scheduler.add_noise(clean, noise, t)  # pyright: ignore[reportArgumentType] -- IntTensor is meant as int64
@@ -68,11 +74,11 @@ class Objective:
         alpha = self.scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
         weight = (1 / (1 - alpha)).clamp_max(MAX_WEIGHT) * self.pixel_weight.to(t.device)  # Salimans and Ho 2022, 4
         error = estimate - clean
-        terms = {"pixels": ((error**2 + ABSOLUTE * error.abs()) * weight).mean()}
+        terms = {"pixels": ((error**2 + ABSOLUTE_WEIGHT * error.abs()) * weight).mean()}
         if self.reader is not None:
             with torch.no_grad():
                 points, look = self.reader(F.pixel_shuffle(clean, pixel_codec.FACTOR))
             found, seen = self.reader(F.pixel_shuffle(estimate, pixel_codec.FACTOR))
-            terms["lips"] = LIPS * F.l1_loss(found, points)
-            terms["look"] = LOOK * sum(F.l1_loss(a, b) for a, b in zip(seen[:2], look[:2], strict=True))
+            terms["lips"] = LANDMARK_WEIGHT * F.l1_loss(found, points)
+            terms["look"] = FEATURE_WEIGHT * sum(F.l1_loss(a, b) for a, b in zip(seen[:2], look[:2], strict=True))
         return terms, estimate

@@ -278,7 +278,7 @@ class TalkingFaces:
         lip_shapes = np.stack([seen[0], shares @ seen[1 + order[:2]]])
         face = {i: FaceView(pixels[start + i], UPRIGHT, record.face(i)) for i in (t, near, *some)}
         mouths = [(face[some[k]], float(s)) for k, s in zip(order[:2], shares, strict=True)]
-        mouths.append((face[some[0]], 0.0))
+        mouths.append((face[some[seen[1:, 0].argmax()]], 0.0))
         inputs = self.build(face[t], mouths, lip_shapes, face[near], interior)
         matrix = _wobble(rng)
         frames = (inputs.crop, inputs.reference, pixels[start + t - 1])

@@ -30,6 +30,11 @@ from syncdiff.training.trainer import TrainConfig
 
 HOURS = 24.0  # of a row at the most
 GREY = 128  # where nothing of a mouth is shown
+# Where nothing is warped, tokens alone tell the lips and the whole mouth is drawn anew: of many people (drawn ones, as
+# few are filmed), more often from pure noise, as in sampling, and by a network that holds a position's 48 numbers. One
+# that adds to the reference keeps the reference's lips (docs/ablations.md).
+PLAIN_SHARE = {"addresses": 0.15, "grid-more": 0.05, "grid-s1": 0.15, "rendered": 0.2, "puppets": 0.45}
+PLAIN_WIDTHS, PLAIN_LR, PLAIN_PURE_NOISE = (64, 96, 128), 8e-4, 0.5
 WIDTHS, BATCH, CHAINED = (32, 64, 128), 16, 5  # half the product's batch: more updates of as many samples
 
 
@@ -76,9 +81,12 @@ def no_reference_inputs(frame: FaceView, *others: Any) -> FrameInputs:
 
 
 def _plain(*, bottleneck: int = 4, **changes) -> Preset:
-    config = TrainConfig(lip_shapes=False, speech_dropout=0.0, chained=CHAINED)
+    config = TrainConfig(
+        lr=PLAIN_LR, pure_noise=PLAIN_PURE_NOISE, lip_shapes=False, speech_dropout=0.0, chained=CHAINED
+    )
     return Preset(
-        denoiser={"widths": WIDTHS, "bottleneck": bottleneck},
+        denoiser={"widths": PLAIN_WIDTHS, "bottleneck": bottleneck, "residual": False},
+        share=PLAIN_SHARE,
         batch=BATCH,
         config=config,
         build=plain_inputs,

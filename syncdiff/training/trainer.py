@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
 
-from syncdiff.diffusion.losses import Objective
+from syncdiff.diffusion.losses import PURE_NOISE, Objective
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
@@ -31,6 +31,7 @@ class TrainConfig:
     pose_dropout: float = 0.2  # how often there is no previous frame
     speech_dropout: float = 0.4  # how often the speech is dropped, and only the lip shape given
     lip_shapes: bool = True  # whether lip shapes are given, and speech is dropped now and then
+    pure_noise: float = PURE_NOISE  # share of the rows that start from pure noise, beside those of chains
     sync: float = 0.0  # weight of the sync loss
     regressor: bool = False  # for comparison: the frame in one evaluation without noise, by L1 alone, as Wav2Lip does
 
@@ -75,13 +76,13 @@ class Trainer:
         self.own = torch.zeros(config.chained, *self.mask.shape[1:], device=accelerator.device)
         self.ema = Average(model, config.ema)
         self.model, self.optimizer = accelerator.prepare(
-            model, torch.optim.AdamW(model.parameters(), config.lr, weight_decay=0.01, betas=(0.9, 0.99))
+            model, torch.optim.AdamW(model.parameters(), config.lr, weight_decay=0.01, betas=(0.9, 0.99), fused=True)
         )
         self.learned = accelerator.unwrap_model(self.model)
         self.ema.module.to(accelerator.device)
         self.ema.load_state_dict(self.learned.state_dict())  # alike in all processes by now
         self.run = Run(out, {"model": self.learned, "average": self.ema, "optimizer": self.optimizer})
-        self.objective = Objective(compact_schedule(), self.reader)
+        self.objective = Objective(compact_schedule(), self.reader, config.pure_noise)
 
     @property
     def average(self) -> Denoiser:
