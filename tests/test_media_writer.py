@@ -267,7 +267,7 @@ def test_a_clip_without_sound_is_written_without(tmp_path: Path) -> None:
 
 def test_only_the_patch_changes(tmp_path: Path, subtests) -> None:
     """The planes themselves, before any encode: outside the patch bit for bit the source's."""
-    from syncdiff.media.writer import copied, lay
+    from syncdiff.media.writer import copy_frame, lay_patch
 
     for full in [1, 2]:
         clip = open_clip(make_video(tmp_path / "a.mp4", 1, colour=(1, 1, 1, full)), tmp_path)
@@ -275,8 +275,8 @@ def test_only_the_patch_changes(tmp_path: Path, subtests) -> None:
         for y, x, h, w in [(40, 60, 32, 32), (41, 61, 31, 33), (41, 60, 32, 31), (0, 0, 96, 160), (95, 159, 1, 1)]:
             with subtests.test(y=y, x=x, h=h, w=w, full=full):
                 green = np.tile(np.array([30, 200, 60], np.uint8), (h, w, 1))
-                image = copied(source.image)
-                lay(image, Patch(y, x, green))
+                image = copy_frame(source.image)
+                lay_patch(image, Patch(y, x, green))
                 for channel, (new, old) in enumerate(zip(planted(image), planted(source.image), strict=True)):
                     step = 2 if channel else 1
                     inside = np.zeros(new.shape, bool)
@@ -288,7 +288,7 @@ def test_only_the_patch_changes(tmp_path: Path, subtests) -> None:
 
 def test_a_patch_of_the_frames_own_pixels_changes_nothing(tmp_path: Path, subtests) -> None:
     """Of a clip with grain and colours up to the edges of the range, and of every flat grey."""
-    from syncdiff.media.writer import copied, lay
+    from syncdiff.media.writer import copy_frame, lay_patch
 
     rng = np.random.default_rng(0)
     coloured = np.clip(numbered(0, 160, 96) * 1.4 + rng.normal(0, 12, (96, 160, 3)), 0, 255).astype(np.uint8)
@@ -298,15 +298,15 @@ def test_a_patch_of_the_frames_own_pixels_changes_nothing(tmp_path: Path, subtes
             path = make_video(tmp_path / "a.mp4", [picture[: size[0], : size[1]].copy()], colour=(1, 1, 1, full),
                               pix_fmt="yuv420p" if size[0] % 2 == 0 else "yuv444p")  # fmt: skip
             source = next(open_clip(path, tmp_path).frames())
-            image = copied(source.image)
-            lay(image, Patch(21, 31, source.rgb()[21:84, 31:140]))
+            image = copy_frame(source.image)
+            lay_patch(image, Patch(21, 31, source.rgb()[21:84, 31:140]))
             for new, old in zip(planted(image), planted(source.image), strict=True):
                 np.testing.assert_array_equal(new, old)
 
 
 def test_a_patch_is_as_bright_as_what_it_was_made_of(tmp_path: Path, subtests) -> None:
     """A frame's own pixels with other grain: luma on the same level, where conversion alone loses one."""
-    from syncdiff.media.writer import copied, lay
+    from syncdiff.media.writer import copy_frame, lay_patch
 
     rng, slope = np.random.default_rng(0), np.linspace(60, 180, 160)[None, :, None] * np.array([1.2, 0.9, 0.8])
     for full in (1, 2):
@@ -314,8 +314,8 @@ def test_a_patch_is_as_bright_as_what_it_was_made_of(tmp_path: Path, subtests) -
             grainy = [np.uint8(np.clip(slope + rng.normal(0, 6, (96, 160, 1)), 0, 255)) for _ in range(2)]
             path = make_video(tmp_path / "a.mp4", grainy, colour=(1, 1, 1, full), options={"qp": "4"})
             one, other = open_clip(path, tmp_path).frames()
-            image = copied(one.image)
-            lay(image, Patch(20, 30, other.rgb()[20:80, 30:140]))
+            image = copy_frame(one.image)
+            lay_patch(image, Patch(20, 30, other.rgb()[20:80, 30:140]))
             luma, wanted = (planted(each)[0][20:80, 30:140].astype(float) for each in (image, other.image))
             assert luma.mean() == pytest.approx(wanted.mean(), abs=0.2)
             assert np.abs(luma - wanted).max() <= 3
@@ -506,11 +506,12 @@ JOURNEY = """
 import os, signal, sys
 from pathlib import Path
 from syncdiff.media import ClipWriter, LIMITS, Speech, open_clip, timeline
-from syncdiff.media.decode_worker import Job, decode_upload
+from syncdiff.media.decode_worker import decode_upload
+from syncdiff.media.request import DecodeRequest
 video, folder = sys.argv[1], Path(sys.argv[2])
 os.chdir(folder)
-decode_upload(Job(video, "it", "face", str(folder), LIMITS))
-signal.setitimer(signal.ITIMER_REAL, 0)  # intake's alarm clock, which is for a process of its own
+decode_upload(DecodeRequest(video, "it", "face", str(folder), LIMITS))
+signal.setitimer(signal.ITIMER_REAL, 0)  # the worker's alarm, which is for a process of its own
 clip = open_clip(video, folder)
 line = timeline(clip, Speech(clip.speech.path, 48_000, 1, 1.5 * clip.seconds))
 with ClipWriter(folder / "out.mp4", clip, line, clip.speech) as out:
@@ -522,7 +523,7 @@ print(len(line), next(row.split()[1] for row in open("/proc/self/status") if row
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc: memory was NOT measured")
 def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
-    """Intake, reading forward and backward, and writing: 40 s take what 4 s take."""
+    """Decoding, reading forward and backward, and writing: 40 s take what 4 s take."""
     peaks = []
     for seconds in (4, 40):
         folder = tmp_path / str(seconds)

@@ -16,59 +16,37 @@ import soundfile
 from syncdiff.audio import SAMPLE_RATE
 from syncdiff.media.extras import Extras, TrackTags
 
-INDEX_RATE = Fraction(25)  # frames a second in a normalised file, which keeps the order; Clip.times keeps the time
-READ_THREADS = 4  # every thread holds a frame
-GOP = 12  # frames between key frames of a normalised file: the most that reading backwards ever holds
-LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}  # by channels
+INDEX_RATE = Fraction(25)  # frames a second of every normalised file; the real times are in Clip.times
+READ_THREADS = 4  # decoder threads, each of which holds a frame
+GOP = 12  # frames from key frame to key frame of a normalised file; reading backwards holds as many in memory
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}  # by channel count
 PHOTO_RATE = Fraction(25)  # frames per second of a still photo
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What intake accepts, and what its process may use."""
-
-    bytes: int = 200 * 2**20  # of the upload
-    pixels: int = 9_000_000  # of one picture: 4096x2160 fits
-    side: int = 8192  # pixels, of one picture's longer side
-    photo_pixels: int = 51_000_000  # of a photo, which is scaled down to `pixels`: phones take 12, 48 and 50 million
-    photo_side: int = 16_384  # pixels, of a photo's longer side
-    seconds: float = 600.0  # of video or sound, counted on what was decoded
-    rate: float = 250.0  # frames per second, on average: phones film 240
-    shortest_voice: float = 0.3  # seconds
-    quietest_voice: float = -55.0  # dB of full scale, in the loudest tenth of a second
-    memory: int = 2 * 2**30  # bytes of address space of the intake process; 4096x2160 HDR takes 1.3 GB
-    disk: int = 8 * 2**30  # bytes of any file it writes
-    timeout: float = 900.0  # seconds it may take in all
-    stall: float = 60.0  # seconds it may take without getting any further
-
-
-LIMITS = Limits()
-
-
-@dataclass(frozen=True)
 class Colour:
-    """The four tags a decoder needs to show yuv rightly: the numbers of ITU-T H.273 (2 = not said); full: 0..255."""
+    """Colour tags of a video: code points of ITU-T H.273, where 2 is unspecified."""
 
     matrix: int = 2
     primaries: int = 2
     transfer: int = 2
-    full: bool = False
+    full: bool = False  # full range, 0..255; else limited range
 
 
-# H.273 matrix -> swscale's own names for the same coefficients
+# H.273 matrix -> swscale's number for the same coefficients
 SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 
 
 def sws_matrix(matrix: int, height: int) -> int:
-    """The matrix swscale shall use; untagged video is taken as browsers take it: BT.709 from 720 lines on."""
+    """swscale's number of the matrix. As in browsers, untagged video is BT.709 from 720 lines on, else BT.601."""
     return SWS_MATRIX.get(matrix, 1 if height >= 720 else 5)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture and the second it is shown at."""
+    """One picture and when it is shown."""
 
-    time: float
+    time: float  # s
     image: av.VideoFrame  # 8-bit planar yuv, as it will be encoded
 
     def rgb(self) -> np.ndarray:
@@ -77,10 +55,10 @@ class Frame:
 
 
 def to_rgb(image: av.VideoFrame, matrix: int) -> np.ndarray:
-    """An 8-bit yuv picture, or an even part of one, as [H,W,3] uint8 RGB, by swscale's number of a matrix."""
+    """An 8-bit yuv picture as [H,W,3] uint8 RGB. matrix: swscale's number."""
     full = 2 if image.color_range == 2 else 1
     tags = {"src_colorspace": matrix, "src_color_range": full, "dst_color_range": 2}
-    return image.reformat(format="rgb24", threads=1, **tags).to_ndarray()  # a thread pool a frame costs more
+    return image.reformat(format="rgb24", threads=1, **tags).to_ndarray()  # a thread pool for every frame costs more
 
 
 @dataclass(frozen=True)
@@ -98,18 +76,18 @@ class Patch:
 
 @dataclass(frozen=True)
 class Speech:
-    """A voice as it was given: own rate, own channels."""
+    """A voice at the sample rate and with the channels of its upload."""
 
     path: Path  # 16-bit wav, in the private job folder
     rate: int  # Hz
     channels: int
     seconds: float
-    mono_channel: int | None = None  # the one to listen to, where mixing the channels would lose the voice
+    mono_channel: int | None = None  # used alone where a mix of the channels would lose the voice
     notes: tuple[str, ...] = ()  # what the visitor should know about this file
     tags: TrackTags = field(default_factory=TrackTags)
 
     def samples(self) -> np.ndarray:
-        """The voice as the models hear it: [N] float32 in [-1,1], mono, SAMPLE_RATE, N = round(seconds * rate)."""
+        """Input of the networks: [N] float32 in [-1,1], mono, at SAMPLE_RATE; N = round(seconds * SAMPLE_RATE)."""
         samples, at = np.zeros(round(self.seconds * SAMPLE_RATE), np.float32), 0
         for part in self._resampled():
             room = min(len(part), len(samples) - at)
@@ -119,13 +97,13 @@ class Speech:
 
     def _resampled(self) -> Iterator[np.ndarray]:
         """The whole file in pieces, int16 [n] each."""
-        # 16 bits: swresample then weighs the channels so that their sum cannot clip; floats it would simply add up
+        # For 16-bit samples swresample weights the channels so that their sum cannot clip; floats it would only add.
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         with soundfile.SoundFile(self.path) as file:
             layout = LAYOUTS[file.channels if self.mono_channel is None else 1]
             for block in file.blocks(65_536, dtype="int16", always_2d=True):
-                heard = block if self.mono_channel is None else block[:, self.mono_channel]
-                sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(heard).reshape(1, -1), "s16", layout)  # pyright: ignore[reportArgumentType] -- int16 is meant
+                used = block if self.mono_channel is None else block[:, self.mono_channel]
+                sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(used).reshape(1, -1), "s16", layout)  # pyright: ignore[reportArgumentType] -- int16 is meant
                 sound.sample_rate = file.samplerate
                 for piece in resampler.resample(sound):
                     yield piece.to_ndarray()[0]
@@ -135,7 +113,7 @@ class Speech:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video (or a photo: one frame) upright, 8-bit, SDR. Frames are read from the file as they are asked for."""
+    """A video, or a photo as a video of one frame: upright, 8-bit, SDR. Frames are decoded on demand."""
 
     path: Path  # H.264 in the private job folder: frame i at tick i, a key frame every GOP frames
     width: int
@@ -149,13 +127,13 @@ class Clip:
     photo: bool
     speech: Speech | None  # the video's own sound, from times[0] on
     notes: tuple[str, ...]  # what the visitor should know about this file
-    extras: Extras = field(default_factory=Extras)  # what else goes over to the result
+    extras: Extras = field(default_factory=Extras)  # tags, chapters and subtitles for the result
 
     def __len__(self) -> int:
         return len(self.times)
 
     def frames(self, indices: Sequence[int] | np.ndarray | None = None) -> Iterator[Frame]:
-        """The frames asked for, in that order (all, in order, by default). Never holds more than 2 * GOP of them.
+        """The frames at `indices`, in that order; by default all. Never holds more than 2 * GOP of them.
 
         Raises IndexError for an index outside 0..T-1."""
         wanted = np.arange(len(self)) if indices is None else np.asarray(indices, dtype=np.int64)
@@ -182,10 +160,11 @@ class Clip:
     def _backward(self, container: av.container.InputContainer, run: np.ndarray) -> Iterator[tuple[int, av.VideoFrame]]:
         for group in np.split(run, np.flatnonzero(np.diff(run // GOP)) + 1):
             first, last = int(group[-1]), int(group[0])
-            held = dict(islice(self._from(container, first), last - first + 1))
-            yield from ((index, held[index]) for index in group.tolist())
+            images = dict(islice(self._from(container, first), last - first + 1))
+            yield from ((index, images[index]) for index in group.tolist())
 
     def _from(self, container: av.container.InputContainer, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Index and picture of every frame from `first` on."""
         stream = container.streams.video[0]
         tick = Fraction(1) / (INDEX_RATE * (stream.time_base or 1))  # the muxer may choose finer ticks than one a frame
         container.seek(int(first // GOP * GOP * tick), stream=stream)
@@ -196,14 +175,14 @@ class Clip:
 
 
 def _runs(wanted: np.ndarray) -> Iterator[np.ndarray]:
-    """Split into stretches that only go forward or only go back."""
-    start, way = 0, 0
+    """Split into runs that never fall or never rise."""
+    start, direction = 0, 0
     for i, (a, b) in enumerate(pairwise(wanted.tolist())):
         step = (b > a) - (b < a)
-        if way and step and step != way:
+        if direction and step and step != direction:
             yield wanted[start : i + 1]
-            start, way = i + 1, 0
+            start, direction = i + 1, 0
         else:
-            way = way or step
+            direction = direction or step
     if wanted.size:
         yield wanted[start:]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-# demuxers of ffmpeg that an upload may reach; none of them opens a second file
+# ffmpeg demuxers that are allowed; none of them opens a second file
 CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mp3", "wav", "ogg", "flac", "aac", "aiff", "caf", "w64", "au",
               "ac3", "eac3", "amr")  # fmt: skip
-PICTURES = ("png", "jpeg", "webp", "gif", "avif")  # stills, or short films, that Pillow reads
+PICTURES = ("png", "jpeg", "webp", "gif", "avif")  # photos and animations, which Pillow reads
 
 _MAGIC: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
     (kind, re.compile(pattern, re.DOTALL))
     for kind, pattern in (
-        ("avif", rb"....ftyp(avif|avis|(mif1|msf1)(....){1,16}?avi[fs])"),  # the second is what the file is made of
+        ("avif", rb"....ftyp(avif|avis|(mif1|msf1)(....){1,16}?avi[fs])"),  # major brand, or a compatible one
         ("a HEIC photo", rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)"),
         ("mov", rb"....(ftyp|styp|moov|mdat|wide|free|skip|pnot|uuid)"),
         ("matroska", rb"\x1aE\xdf\xa3"),
@@ -31,7 +30,7 @@ _MAGIC: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
         ("caf", rb"caff\x00\x01"),
         ("w64", rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"),
         ("au", rb"\.snd"),
-        ("eac3", rb"\x0b\x77...[\x58-\x87]"),  # the stream's own number is 11 to 16; 8 or less is ac3
+        ("eac3", rb"\x0b\x77...[\x58-\x87]"),  # bsid 11 to 16; 8 or less is ac3
         ("ac3", rb"\x0b\x77"),
         ("amr", rb"#!AMR"),
         ("mpegts", rb"(....)?G.{187}(.{4})?G.{187}(.{4})?G"),
@@ -61,12 +60,12 @@ _MAGIC: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
         ("a program", rb"\x7fELF|MZ|#!"),
     )
 )
-HEAD = 4096  # bytes that are enough to tell
+HEAD = 4096  # bytes from the start of a file that `sniff` needs
 
 
 def sniff(head: bytes) -> str:
-    """One of CONTAINERS or PICTURES, or else words for what it is instead ("" when unknown)."""
-    if head.startswith(b"ID3"):  # a tag that is written before mp3, and at times before flac and aac
+    """One of CONTAINERS or PICTURES, else a description of what it is instead ("" when unknown)."""
+    if head.startswith(b"ID3"):  # a tag before mp3, and sometimes before flac and aac
         size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False)) + 10
         kind = sniff(head[size:]) if size < len(head) else "mp3"
         return kind if kind in {"mp3", "flac", "aac"} else "mp3"
@@ -77,7 +76,7 @@ def sniff(head: bytes) -> str:
 
 
 def wav_data_size(path: Path) -> int:
-    """Bytes of sound that the header of a wav file names; 0 where it does not, as when it was written into a pipe."""
+    """Bytes of sound by the header of a wav file; 0 where it states none, as when it was written to a pipe."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     at = head.find(b"data", 12)
@@ -86,14 +85,15 @@ def wav_data_size(path: Path) -> int:
 
 
 def is_encrypted(path: Path, kind: str) -> bool:
-    """Whether a mov, matroska or mpegts file says that its streams are encrypted (DRM)."""
+    """Whether the streams of a mov, matroska or mpegts file are marked as encrypted (DRM)."""
     with path.open("rb") as file:
         if kind == "mov":
-            return any(re.search(rb"sinf....frma", index, re.DOTALL) for index in _indices(file))
+            size = next((size for name, size in _boxes(file) if name in (b"moov", b"moof")), 0)
+            return bool(re.search(rb"sinf....frma", file.read(min(size, 1 << 24)), re.DOTALL))
         head = file.read(1 << 20)
-    if kind == "matroska":  # ContentEncodingType 1: encryption; and ContentEncryption behind it
+    if kind == "matroska":  # ContentEncodingType 1 (encryption) and ContentEncryption
         return b"\x50\x33\x81\x01" in head and b"\x50\x35" in head
-    if kind == "mpegts":  # transport_scrambling_control of the packets that carry a payload
+    if kind == "mpegts":  # transport_scrambling_control of most packets
         size, start = (192, 4) if head[4:5] == b"\x47" and head[196:197] == b"\x47" else (188, 0)
         flags = head[start + 3 :: size]
         return bool(flags) and sum(flag >> 6 >= 2 for flag in flags) > len(flags) / 2
@@ -101,17 +101,17 @@ def is_encrypted(path: Path, kind: str) -> bool:
 
 
 def holds_another(path: Path, kind: str) -> bool:
-    """Whether a second file was put behind a wav or mov file, end to end: ffmpeg reads as far as the first goes."""
+    """Whether a second file was appended to a wav or mov file: ffmpeg reads only the first."""
     with path.open("rb") as file:
         if kind == "wav":
             file.seek(8 + int.from_bytes(file.read(8)[4:], "little"))
             return file.read(4) == b"RIFF"
         names = [name for name, _ in _boxes(file)] if kind == "mov" else []
-        return names.count(b"ftyp") > 1 and b"moof" not in names  # fragments are read whatever stands between them
+        return names.count(b"ftyp") > 1 and b"moof" not in names  # fragments are all read
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Name and size of every box of an ISO media file; the file stands where its content begins."""
+    """Name and content size of every top-level box of an ISO media file; the file is at the start of its content."""
     for _ in range(10_000):
         header = file.read(8)
         if len(header) < 8:
@@ -124,9 +124,3 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
         if size < length:  # 0: up to the end of the file
             return
         file.seek(end)
-
-
-def _indices(file: BinaryIO) -> Iterator[bytes]:
-    """The first index box (moov, moof) of an ISO media file."""
-    sizes = (size for name, size in _boxes(file) if name in (b"moov", b"moof"))
-    return (file.read(min(size, 1 << 24)) for size in islice(sizes, 1))

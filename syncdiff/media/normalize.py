@@ -14,9 +14,9 @@ import numpy as np
 from syncdiff.media.clip import Colour, sws_matrix
 from syncdiff.media.tonemap import TRANSFERS, write_cube
 
-AS_IT_IS = {True: ("yuv420p", "yuvj420p"), False: ("yuv444p", "yuvj444p")}
+PIX_FMTS = {True: ("yuv420p", "yuvj420p"), False: ("yuv444p", "yuvj444p")}  # by whether both sides are even
 MATRIX_NAMES = {1: "bt709", 4: "fcc", 5: "smpte170m", 7: "smpte240m", 9: "bt2020"}  # by swscale's number
-# where a display matrix sends x and y (signs of a, b, c, d) -> the filters that do it
+# signs of a, b, c, d of a display matrix -> the filters that apply it
 TURNS = {
     (1, 0, 0, 1): (),
     (-1, 0, 0, 1): ("hflip",),
@@ -32,19 +32,19 @@ CLOCKWISE = {0: (), 90: ("transpose=clock",), 180: ("hflip", "vflip"), 270: ("tr
 
 
 class FrameNormalizer:
-    """Brings every picture of a video into the shape of the first one, turned `clockwise` by so many degrees.
+    """Converts all pictures of a video to the size and pixel format of the first, turned by `clockwise` degrees.
 
     Even sizes become yuv420p, which every browser plays. H.264 cannot crop 4:2:0 to an odd size, so odd sizes become
-    yuv444p: the size stays what it was, at the price of players that only know 4:2:0 (Safari)."""
+    yuv444p: the size is kept, but players that need 4:2:0 (Safari) cannot play the result."""
 
     def __init__(self, first: av.VideoFrame, stream: av.video.VideoStream | None, clockwise: int = 0) -> None:
         turn = _turn(first)
         self._filters = (*TURNS[turn], *CLOCKWISE[clockwise])
-        lies = (turn[0] == 0) != (clockwise in (90, 270))  # on its side, as it is in the file
+        sideways = (turn[0] == 0) != (clockwise in (90, 270))  # as stored in the file
         self._size = (first.width, first.height)
         aspect = (stream.sample_aspect_ratio if stream else None) or Fraction(1)
-        self.aspect = 1 / aspect if lies else aspect
-        self.width, self.height = self._size[::-1] if lies else self._size
+        self.aspect = 1 / aspect if sideways else aspect
+        self.width, self.height = self._size[::-1] if sideways else self._size
         self._even = self.width % 2 == self.height % 2 == 0
         self._hdr = first.color_trc in TRANSFERS and not first.format.is_rgb
         self.colour = self._colour(first)
@@ -55,41 +55,41 @@ class FrameNormalizer:
 
     @property
     def notes(self) -> list[str]:
-        """What was done to the pictures so far, in sentences."""
+        """Sentences on what was changed in the pictures so far."""
         return list(self._notes.values())
 
     def facts(self) -> dict[str, Any]:
-        """Size, colour and pixel aspect, as the Clip needs them."""
+        """Size, colour and pixel aspect for the Clip."""
         colour = [self.colour.matrix, self.colour.primaries, self.colour.transfer, self.colour.full]
         return {"width": self.width, "height": self.height, "colour": colour, "aspect": str(self.aspect)}
 
     def push(self, image: av.VideoFrame) -> list[av.VideoFrame]:
-        """The pictures that are ready, upright and tagged: one for each that was pushed, in order, at times later."""
+        """Normalise one picture; returns those that are ready, in order. A picture may come out at a later call."""
         image = self._on_white(image)
         self._interlaced |= image.interlaced_frame
         shape = (image.width, image.height, image.format.name, image.colorspace, image.color_range, self._interlaced)
-        done = []
+        ready = []
         if self._shape != shape:
-            done = self.flush()
+            ready = self.flush()
             self._shape, self._graph = shape, self._build(image)
         if self._graph is None:
-            return [*done, self._tagged(image)]
+            return [*ready, self._tagged(image)]
         self._graph.vpush(image)
-        return [*done, *self._pull()]
+        return [*ready, *self._pull(self._graph)]
 
     def flush(self) -> list[av.VideoFrame]:
-        """The pictures that wait for a later one: after the last picture."""
+        """The pictures that are still in the filters."""
         graph, self._graph, self._shape = self._graph, None, ()
         if graph is None:
             return []
         graph.vpush(None)
         return self._pull(graph)
 
-    def _pull(self, graph: av.filter.Graph | None = None) -> list[av.VideoFrame]:
+    def _pull(self, graph: av.filter.Graph) -> list[av.VideoFrame]:
         pictures = []
         while True:
             try:
-                pictures.append(self._tagged((graph or self._graph).vpull()))  # pyright: ignore[reportOptionalMemberAccess]
+                pictures.append(self._tagged(graph.vpull()))
             except (av.error.BlockingIOError, av.error.EOFError):
                 return pictures
 
@@ -99,7 +99,7 @@ class FrameNormalizer:
         return picture
 
     def _on_white(self, image: av.VideoFrame) -> av.VideoFrame:
-        """The picture without transparency: what lies under it is white."""
+        """The picture without transparency, over white."""
         if not any(component.is_alpha for component in image.format.components):
             return image
         pixels = image.to_ndarray(format="rgba")
@@ -129,8 +129,8 @@ class FrameNormalizer:
         return notes
 
     def _build(self, image: av.VideoFrame) -> av.filter.Graph | None:
-        """The filters from this kind of picture to the common one; None when there is nothing to do."""
-        same = image.format.name in AS_IT_IS[self._even] and (image.width, image.height) == self._size
+        """The filters for pictures like this one; None where nothing needs to be changed."""
+        same = image.format.name in PIX_FMTS[self._even] and (image.width, image.height) == self._size
         if (image.width, image.height) != self._size:
             self._notes["size"] = (
                 f"The picture changes its size on the way, to {image.width}x{image.height}; that part was fitted into "
@@ -141,7 +141,7 @@ class FrameNormalizer:
         if same and not self._filters and not self._hdr and not self._interlaced:
             return None
         deinterlace = ["bwdif=mode=send_frame:deint=interlaced"] if self._interlaced else []
-        steps = [*deinterlace, *self._to_sdr(image), *self._filters, f"format={AS_IT_IS[self._even][0]}"]
+        steps = [*deinterlace, *self._to_sdr(image), *self._filters, f"format={PIX_FMTS[self._even][0]}"]
         graph = av.filter.Graph()
         source = f"video_size={image.width}x{image.height}:pix_fmt={image.format.name}:time_base=1/1000"
         nodes = [graph.add("buffer", f"{source}:colorspace={image.colorspace}:range={image.color_range}")]
@@ -157,20 +157,21 @@ class FrameNormalizer:
         matrix_in = MATRIX_NAMES[sws_matrix(image.colorspace, image.height)]
         full = image.color_range == 2 or image.format.name.startswith("yuvj")
         fitted = f"{W}:{H}:force_original_aspect_ratio=decrease"  # no change where the size is the first one's
-        said = f"scale={fitted}:flags=bicubic+accurate_rnd+full_chroma_int"
+        scale = f"scale={fitted}:flags=bicubic+accurate_rnd+full_chroma_int"
         if not image.format.is_rgb:
-            said += f":in_color_matrix={matrix_in}:in_range={'full' if full else 'limited'}"
+            scale += f":in_color_matrix={matrix_in}:in_range={'full' if full else 'limited'}"
         matrix_out = MATRIX_NAMES[sws_matrix(self.colour.matrix, image.height)]
         bars = [f"pad={W}:{H}:(ow-iw)/2:(oh-ih)/2"] if (image.width, image.height) != self._size else []
         out = f"out_color_matrix={matrix_out}:out_range={'full' if self.colour.full else 'limited'}"
         if not self._hdr:
-            return [f"{said}:{out}", *bars]
+            return [f"{scale}:{out}", *bars]
         write_cube("hdr.cube", TRANSFERS[image.color_trc])
-        back = f"scale=flags=bicubic+accurate_rnd:{out}"
-        return [said, "format=gbrp16le", "lut3d=file=hdr.cube:interp=tetrahedral", back, *bars]
+        to_yuv = f"scale=flags=bicubic+accurate_rnd:{out}"
+        return [scale, "format=gbrp16le", "lut3d=file=hdr.cube:interp=tetrahedral", to_yuv, *bars]
 
 
 def _turn(image: av.VideoFrame) -> tuple[int, int, int, int]:
+    """The key of TURNS for the picture's display matrix; of one that is not a multiple of 90 degrees, no turn."""
     data = image.side_data.get("DISPLAYMATRIX")
     if data is None:
         return (1, 0, 0, 1)

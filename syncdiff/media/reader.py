@@ -1,4 +1,4 @@
-"""An upload -> Clip or Speech. Starts the intake process, watches it, and believes only what it wrote."""
+"""An upload -> Clip or Speech: starts a decode worker for it, and reads only the files that the worker wrote."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from syncdiff.errors import InputError, raise_if_full
-from syncdiff.media.clip import LIMITS, Clip, Colour, Limits, Speech
+from syncdiff.media.clip import Clip, Colour, Speech
 from syncdiff.media.extras import Extras, TrackTags
+from syncdiff.media.request import LIMITS, DecodeRequest, Limits
 from syncdiff.progress import finished
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ TURNED = {
     180: "The picture is upside down; it was turned.",
     270: "The picture lies on its side; it was turned to the left.",
 }
-KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")  # no tokens for a process that may be fooled
+KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")  # a hostile file must find no tokens in the environment
 
 
 def open_clip(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Clip:
@@ -49,15 +50,15 @@ def open_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Spee
 def read_clip(
     path: str | Path, folder: Path, limits: Limits = LIMITS, until: float | None = None, clockwise: int = 0
 ) -> Generator[float, None, Clip]:
-    """As open_clip, but yields how far it is, 0..1. Closing the generator ends the process and its files.
+    """As open_clip, but yields the fraction done, 0..1. Closing the generator ends the process and removes its files.
 
-    until: seconds of which to read no more; the clip then comes without its sound.
+    until: seconds after which nothing more is read; the clip then comes without its sound.
     clockwise: degrees by which the picture is turned, 0, 90, 180 or 270."""
-    facts, home = yield from _intake("face", path, folder, limits, until, clockwise)
-    times = np.load(home / "times.npy", allow_pickle=False)
+    facts, decoded = yield from _decode("face", path, folder, limits, until, clockwise)
+    times = np.load(decoded / "times.npy", allow_pickle=False)
     matrix, primaries, transfer, full = facts["colour"]
     return Clip(
-        path=home / "picture.mp4",
+        path=decoded / "picture.mp4",
         width=facts["width"],
         height=facts["height"],
         times=times,
@@ -67,62 +68,73 @@ def read_clip(
         colour=Colour(matrix, primaries, transfer, full),
         pixel_aspect=Fraction(facts["aspect"]),
         photo=facts["photo"],
-        speech=_speech(home, facts.get("sound")),
+        speech=_speech(decoded, facts.get("sound")),
         notes=(*facts["notes"], *([TURNED[clockwise]] if clockwise else [])),
         extras=Extras.of(facts["extras"]) if "extras" in facts else Extras(),
     )
 
 
 def read_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Generator[float, None, Speech]:
-    """As open_speech, but yields how far it is, 0..1."""
-    facts, home = yield from _intake("voice", path, folder, limits)
-    speech = _speech(home, facts["sound"])
-    assert speech is not None  # else the worker had refused it
+    """As open_speech, but yields the fraction done, 0..1."""
+    facts, decoded = yield from _decode("voice", path, folder, limits)
+    speech = _speech(decoded, facts["sound"])
+    assert speech is not None  # else the worker would have refused it
     return replace(speech, notes=tuple(facts["notes"]))
 
 
-def _speech(home: Path, sound: dict[str, Any] | None) -> Speech | None:
+def _speech(decoded: Path, sound: dict[str, Any] | None) -> Speech | None:
     if sound is None:
         return None
-    place, (rate, channels, seconds) = home / "sound.wav", (sound[key] for key in ("rate", "channels", "seconds"))
-    return Speech(place, rate, channels, seconds, sound["mono_channel"], tags=TrackTags(**sound["tags"]))
+    return Speech(
+        decoded / "sound.wav",
+        sound["rate"],
+        sound["channels"],
+        sound["seconds"],
+        sound["mono_channel"],
+        tags=TrackTags(**sound["tags"]),
+    )
 
 
-def _intake(
-    slot: str, path: str | Path, folder: Path, limits: Limits, until: float | None = None, clockwise: int = 0
+def _decode(
+    slot: Literal["face", "voice"],
+    path: str | Path,
+    folder: Path,
+    limits: Limits,
+    until: float | None = None,
+    clockwise: int = 0,
 ) -> Generator[float, None, tuple[dict[str, Any], Path]]:
-    source, name = Path(path), called(path)
+    """Run a decode worker; returns its facts and the folder of its files, which is removed unless all went well."""
+    source, name = Path(path), quoted_name(path)
     _check_file(source, name, limits)
-    home = Path(tempfile.mkdtemp(prefix=f"{slot}-", dir=folder))
-    job = {"source": str(source.resolve()), "name": name, "slot": slot, "folder": str(home)}
-    job |= {"until": until, "clockwise": clockwise, "limits": asdict(limits)}
+    target = Path(tempfile.mkdtemp(prefix=f"{slot}-", dir=folder))
+    request = DecodeRequest(str(source.resolve()), name, slot, str(target), limits, until, clockwise)
     environment = {key: os.environ[key] for key in KEPT_ENVIRONMENT if key in os.environ}
     environment |= {"PYTHONPATH": str(PACKAGE_ROOT), "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-P", "-m", "syncdiff.media.decode_worker", json.dumps(job)]
-    whole = False
+    command = [sys.executable, "-P", "-m", "syncdiff.media.decode_worker", json.dumps(asdict(request))]
+    succeeded = False
     try:
-        with (home / "intake.log").open("wb") as errors:
+        with (target / "worker.log").open("wb") as errors:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd=home, env=environment
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd=target, env=environment
             )
         try:
             yield 0.0  # the process works on while the caller does other things
-            facts = yield from _listen(process, name, home, limits)
+            facts = yield from _answer(process, request)
         finally:
             process.kill()
             process.wait()
             process.stdout.close()  # pyright: ignore[reportOptionalMemberAccess]
-        whole = True
-        return facts, home
+        succeeded = True
+        return facts, target
     finally:
-        if not whole:
-            _log_trouble(home / "intake.log", slot)
-            shutil.rmtree(home, ignore_errors=True)
+        if not succeeded:
+            _log_errors(target / "worker.log", slot)
+            shutil.rmtree(target, ignore_errors=True)
 
 
-def _listen(
-    process: subprocess.Popen[bytes], name: str, home: Path, limits: Limits
-) -> Generator[float, None, dict[str, Any]]:
+def _answer(process: subprocess.Popen[bytes], request: DecodeRequest) -> Generator[float, None, dict[str, Any]]:
+    """Yield the worker's progress, return its facts. Raises InputError where it refuses, dies or takes too long."""
+    limits = request.limits
     deadline = time.monotonic() + limits.timeout
     for line in _lines(process, deadline):
         answer = json.loads(line)
@@ -132,29 +144,31 @@ def _listen(
             return answer["facts"]
         yield answer["done"]
     if time.monotonic() >= deadline:
-        raise InputError(f"{name} takes longer than {limits.timeout:.0f} s to read; give a shorter or smaller file.")
+        raise InputError(
+            f"{request.name} takes longer than {limits.timeout:.0f} s to read; give a shorter or smaller file."
+        )
     process.wait()
-    raise_if_full(home)
-    memory, stall = limits.memory >> 20, limits.stall
-    log.warning("an intake ended with exit code %s", process.returncode)  # no names of files in a log
+    raise_if_full(Path(request.folder))
+    log.warning("a decode worker ended with exit code %s", process.returncode)  # no names of files in a log
     raise InputError(
-        f"{name} cannot be read within {memory} MiB of memory and {stall:.0f} s without progress; export it again."
+        f"{request.name} cannot be read within {limits.memory >> 20} MiB of memory and {limits.stall:.0f} s without "
+        "progress; export it again."
     )
 
 
 def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[bytes]:
-    """Whole lines until the process ends or the time is up."""
+    """Complete lines of its output until the process ends or the time is up."""
     rest = b""
-    with selectors.DefaultSelector() as waiting:
-        waiting.register(process.stdout, selectors.EVENT_READ)  # pyright: ignore[reportArgumentType]
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)  # pyright: ignore[reportArgumentType]
         while (left := deadline - time.monotonic()) > 0:
-            if not waiting.select(left) or not (block := os.read(process.stdout.fileno(), 65_536)):  # pyright: ignore[reportOptionalMemberAccess]
+            if not selector.select(left) or not (block := os.read(process.stdout.fileno(), 65_536)):  # pyright: ignore[reportOptionalMemberAccess]
                 return
             *lines, rest = (rest + block).split(b"\n")
             yield from lines
 
 
-def called(path: str | Path) -> str:
+def quoted_name(path: str | Path) -> str:
     """The file's name as a sentence may show it: printable, quoted, short."""
     name = "".join(letter if letter.isprintable() else "?" for letter in Path(path).name)
     return f"'{name if len(name) <= 60 else name[:40] + '...' + name[-15:]}'"
@@ -175,7 +189,7 @@ def _check_file(source: Path, name: str, limits: Limits) -> None:
         raise InputError(f"{name} is {size:.0f} MiB large, and the most is {most} MiB; make it shorter or smaller.")
 
 
-def _log_trouble(path: Path, slot: str) -> None:
+def _log_errors(path: Path, slot: str) -> None:
     with suppress(OSError):
-        if trouble := path.read_text(encoding="utf-8", errors="replace").strip():
-            log.warning("intake of a %s: %s", slot, trouble[-2000:])
+        if errors := path.read_text(encoding="utf-8", errors="replace").strip():
+            log.warning("decoding a %s: %s", slot, errors[-2000:])

@@ -1,4 +1,4 @@
-"""The original beside the result, as one video."""
+"""One video with the original beside the result."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ HEIGHT = 720  # px at the most, of either side
 
 
 def side_by_side(original: Path, result: Path, out: Path) -> Path:
-    """Write `out` (mp4): `original` left, `result` right, at one height, with the sound of `result`. Returns `out`.
+    """Write `out` (mp4): `original` left, `result` right, at the same height, with the sound of `result`.
 
-    Both are files that a job wrote: they are decoded in this process. Where one is shorter its last frame stays.
-    Raises InputError where either cannot be read or `out` cannot be written."""
+    Both must be files that a job wrote: they are decoded in this process. The shorter one holds its last frame. Returns
+    `out`. Raises InputError where either cannot be read or `out` cannot be written."""
     from moviepy import VideoFileClip, clips_array
 
     try:

@@ -1,4 +1,4 @@
-"""The streams of an upload: which picture and sound are taken, and their decoding. Runs in the decode worker."""
+"""Which picture and sound track of an upload are taken, and their decoding. Runs in the decode worker."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import av.stream
 import av.video
 
 from syncdiff.errors import InputError
-from syncdiff.media.clip import READ_THREADS, Limits
+from syncdiff.media.clip import READ_THREADS
 from syncdiff.media.extras import is_cover, language_of
+from syncdiff.media.request import Limits
 
 
 def picture_streams(container: av.container.InputContainer) -> list[av.video.VideoStream]:
@@ -30,12 +31,12 @@ def default_stream(streams: Sequence[Any]) -> Any:
 
 
 def track_note(streams: Sequence[Any], taken: Any, what: str) -> list[str]:
-    """A sentence that says which of several tracks was taken."""
+    """A sentence that says which of several tracks was taken; none for a single track."""
     if len(streams) < 2:
         return []
-    named = f" ({language_of(taken)})" if language_of(taken) else ""
+    language = f" ({language_of(taken)})" if language_of(taken) else ""
     number = list(streams).index(taken) + 1
-    return [f"The file has {len(streams)} {what} tracks; number {number}{named}, the default, was taken."]
+    return [f"The file has {len(streams)} {what} tracks; number {number}{language}, the default, was taken."]
 
 
 def choose_picture(container: av.container.InputContainer, name: str) -> av.video.VideoStream:
@@ -50,13 +51,13 @@ def choose_picture(container: av.container.InputContainer, name: str) -> av.vide
     return stream
 
 
-def decode_what_can_be(
+def decode_skipping_errors(
     container: av.container.InputContainer,
     stream: av.stream.Stream,
     damage: list[str],
     decoder: av.CodecContext | None = None,
 ) -> Iterator[Any]:
-    """Frames of the stream. A packet that cannot be read or decoded is left out, and noted in `damage`."""
+    """Frames of the stream. A packet that cannot be read or decoded is left out; its error is appended to `damage`."""
     packets = container.demux(stream)
     while True:
         try:
@@ -76,11 +77,11 @@ def decode_what_can_be(
 def decode_pictures(
     container: av.container.InputContainer, stream: av.video.VideoStream, limits: Limits, damage: list[str]
 ) -> Iterator[av.VideoFrame]:
-    """As decode_what_can_be; pictures above the limit of pixels are not decoded, transparency is."""
+    """As decode_skipping_errors, with transparency, and without pictures above limits.pixels."""
     context, decoder = stream.codec_context, None
     if stream.metadata.get("alpha_mode") == "1":  # webm: only libvpx's own decoders read the transparency
         decoder = av.CodecContext.create({"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.name, context.name), "r")
         context = decoder
     context.thread_type, context.thread_count = "AUTO", READ_THREADS
     context.options = {"max_pixels": str(limits.pixels)}
-    yield from decode_what_can_be(container, stream, damage, decoder)
+    yield from decode_skipping_errors(container, stream, damage, decoder)

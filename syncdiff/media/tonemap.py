@@ -1,4 +1,4 @@
-"""HDR (BT.2020 with PQ or HLG) -> SDR (BT.709), as a table for ffmpeg's lut3d filter. Knows light, not files."""
+"""HDR (BT.2020 with PQ or HLG) -> SDR (BT.709), as a table for ffmpeg's lut3d filter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 SIDE = 33  # points of the table along each axis
 SDR_WHITE = 203.0  # cd/m2: reference white of ITU-R BT.2408
-PEAK = 1000.0  # cd/m2: what the brightest highlight is taken to be
+PEAK = 1000.0  # cd/m2: assumed brightest highlight
 # BT.2020 -> BT.709 primaries, linear light: ITU-R BT.2087, the inverse of its table 2
 TO_709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
 LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
@@ -31,14 +31,14 @@ def hlg_light(signal: np.ndarray) -> np.ndarray:
     return PEAK * luma**0.2 * scene
 
 
-TRANSFERS: dict[int, Callable[[np.ndarray], np.ndarray]] = {16: pq_light, 18: hlg_light}  # by H.273 number
+TRANSFERS: dict[int, Callable[[np.ndarray], np.ndarray]] = {16: pq_light, 18: hlg_light}  # by H.273 code point
 
 
 def tone_map(light: np.ndarray) -> np.ndarray:
     """[...,3] BT.2020 light in cd/m2 -> [...,3] BT.709 signal 0..1.
 
-    Up to three quarters of white nothing changes; the highlights above, up to PEAK, are rolled off into the rest. The
-    curve works on the largest component, so hues stay."""
+    Up to 0.75 of reference white nothing changes; highlights above, up to PEAK, are compressed into the rest. The curve
+    is applied to the largest component and scales all three, so hues stay."""
     linear = light / SDR_WHITE
     top = np.maximum(linear.max(axis=-1, keepdims=True), 1e-9)
     knee, most = 0.75, PEAK / SDR_WHITE
@@ -47,11 +47,11 @@ def tone_map(light: np.ndarray) -> np.ndarray:
     rolled = knee + room * (over / room) * (1 + over / room / span**2) / (1 + over / room)  # Reinhard 2002, eq. 4
     linear = linear * np.where(top > knee, rolled / top, 1.0)
     linear = np.clip(linear @ TO_709.T, 0, 1)
-    return np.power(linear, 1 / 2.4)  # the inverse of a BT.1886 display, on which video is looked at
+    return np.power(linear, 1 / 2.4)  # inverse of the display's EOTF, BT.1886
 
 
 def write_cube(path: str | Path, to_light: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Write the whole way, HDR signal to SDR signal, as a .cube table."""
+    """Write the map from HDR signal to SDR signal as a .cube table. to_light: one of TRANSFERS."""
     axis = np.linspace(0, 1, SIDE)
     blue, green, red = np.meshgrid(axis, axis, axis, indexing="ij")  # red runs fastest in a .cube file
     table = tone_map(to_light(np.stack([red, green, blue], axis=-1))).reshape(-1, 3)

@@ -13,14 +13,15 @@ import av.video
 import numpy as np
 
 from syncdiff.errors import InputError
-from syncdiff.media.clip import GOP, INDEX_RATE, PHOTO_RATE, Limits
+from syncdiff.media.clip import GOP, INDEX_RATE, PHOTO_RATE
 from syncdiff.media.normalize import FrameNormalizer
+from syncdiff.media.request import DecodeRequest, Limits
 from syncdiff.media.streams import decode_pictures
-from syncdiff.media.timestamps import StreamClock, frame_times
+from syncdiff.media.timestamps import StreamClock, frame_times, lacks_pts
 
-# Near-lossless, and quick to write and to read. A constant quantiser, because a constant rate factor spends less where
-# it is hard: white noise comes out at 52.6 dB with qp 8, at 43.9 dB with crf 8. Real clips: 53 dB and more. Input that
-# is clean H.264 already goes the same way: what the later rooms read was then written here, by an encoder we trust.
+# Near-lossless, and quick to write and to read. A constant quantiser, because a constant rate factor spends less on
+# difficult frames: white noise comes out at 52.6 dB with qp 8, at 43.9 dB with crf 8. Real clips: 53 dB and more. Clean
+# H.264 is encoded again as well, so that everything that is read later was written by this encoder.
 NEAR_LOSSLESS = {
     "preset": "ultrafast",
     "qp": "8",
@@ -29,8 +30,6 @@ NEAR_LOSSLESS = {
     "sc_threshold": "0",
     "bf": "0",
 }
-
-
 MAX_LOST_SECONDS = 0.3  # of picture that may be missing at the start without a note
 
 
@@ -61,9 +60,9 @@ class IntermediateWriter:
 class PictureWriter:
     """Normalises pictures and writes them with their times: picture.mp4 and times.npy."""
 
-    def __init__(self, name: str, folder: Path, limits: Limits, unit: Fraction, clockwise: int) -> None:
-        self._name, self._folder, self._limits, self._unit = name, folder, limits, unit
-        self._clockwise = clockwise
+    def __init__(self, request: DecodeRequest, unit: Fraction) -> None:
+        """unit: seconds per tick of `write`."""
+        self._request, self._folder, self._unit = request, Path(request.folder), unit
         self._normalizer: FrameNormalizer | None = None
         self._writer: IntermediateWriter | None = None
         self._last_duration = 0
@@ -75,16 +74,17 @@ class PictureWriter:
         return float((self.ticks[-1] - self.ticks[0]) * self._unit) if self.ticks else 0.0
 
     def write(self, image: av.VideoFrame, tick: int, stream: av.video.VideoStream | None) -> None:
-        """Raises InputError where the video is too long."""
+        """Write a picture that is shown at `tick`. Raises InputError where the video is too long."""
         self.ticks.append(tick)
         self._last_duration = image.duration
-        seconds, most = self._limits.seconds, self._limits.seconds * self._limits.rate
+        name, seconds = self._request.name, self._request.limits.seconds
+        most = seconds * self._request.limits.rate
         if self.length > seconds:
-            raise InputError(f"{self._name} is longer than {seconds:.0f} s, the most a video may last; cut it.")
+            raise InputError(f"{name} is longer than {seconds:.0f} s, the most a video may last; cut it.")
         if len(self.ticks) > most:
-            raise InputError(f"{self._name} has more than {most:.0f} pictures, the most a video may have; cut it.")
-        self._normalizer = self._normalizer or FrameNormalizer(image, stream, self._clockwise)
-        image.pts = len(self.ticks)  # the filters want times that grow
+            raise InputError(f"{name} has more than {most:.0f} pictures, the most a video may have; cut it.")
+        self._normalizer = self._normalizer or FrameNormalizer(image, stream, self._request.clockwise)
+        image.pts = len(self.ticks)  # filters require increasing times
         image.time_base = Fraction(1, 1000)
         self._encode(self._normalizer.push(image))
 
@@ -95,35 +95,33 @@ class PictureWriter:
             self._writer.write(picture)
 
     def finish(self, average: Fraction | None) -> dict[str, Any]:
-        """The facts about what was written, which is at least one picture. average: the rate that the file names."""
+        """Finish the files, of at least one picture; returns facts about them.
+
+        average: the frame rate that the container states. Raises InputError for a frame rate above the limit."""
         self._encode(self._normalizer.flush())  # pyright: ignore[reportOptionalMemberAccess]
         self._writer.close()  # pyright: ignore[reportOptionalMemberAccess]
         times, seconds, rate, steady = frame_times(self.ticks, self._unit, self._last_duration, average)
-        if rate > self._limits.rate:
-            shown = f"{self._name} shows {float(rate):.0f} frames a second"
-            raise InputError(f"{shown}, and the most is {self._limits.rate:.0f}; slow it down.")
+        if rate > self._request.limits.rate:
+            shown = f"{self._request.name} shows {float(rate):.0f} frames a second"
+            raise InputError(f"{shown}, and the most is {self._request.limits.rate:.0f}; slow it down.")
         np.save(self._folder / "times.npy", times)
         facts = {"seconds": seconds, "rate": str(rate), "steady": steady, "photo": len(times) == 1}
         return facts | {"notes": self._normalizer.notes, **self._normalizer.facts()}  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def read_video(
+    request: DecodeRequest,
     container: av.container.InputContainer,
     stream: av.video.VideoStream,
     clock: StreamClock,
-    name: str,
-    folder: Path,
-    limits: Limits,
     report: Callable[[float], None],
-    *,
-    until: float | None = None,
-    clockwise: int = 0,
 ) -> dict[str, Any]:
-    """Write picture.mp4 and times.npy; the facts about them. Raises InputError.
+    """Write picture.mp4 and times.npy; returns facts about them. Raises InputError.
 
-    until: seconds after which to stop. clockwise: degrees to turn. "start" among the facts is the second of the first
-    picture on the file's clock."""
-    writer, damage = PictureWriter(name, folder, limits, stream.time_base or Fraction(1, 1000), clockwise), []
+    Among the facts, "start" is the time of the first picture on the file's clock, s, and "lost" the seconds before it
+    that could not be decoded. report: is called with the seconds decoded so far."""
+    limits, until = request.limits, request.until
+    writer, damage = PictureWriter(request, stream.time_base or Fraction(1, 1000)), []
     for image in decode_pictures(container, stream, limits, damage):
         writer.write(image, _tick(image, stream, clock, writer.ticks), stream)
         report(writer.length)
@@ -131,7 +129,9 @@ def read_video(
             break
     if not writer.ticks:
         most = f"needs more than {limits.pixels / 1e6:.0f} million pixels or {limits.memory >> 20} MiB of memory"
-        raise InputError(f"No picture can be decoded from {name}: it is damaged, or {most}; export it again as an mp4.")
+        raise InputError(
+            f"No picture can be decoded from {request.name}: it is damaged, or {most}; export it again as an mp4."
+        )
     facts = writer.finish(stream.average_rate)
     start = float(writer.ticks[0] * (stream.time_base or 0))
     lost = start - (clock.start if clock.start is not None else start)
@@ -141,13 +141,13 @@ def read_video(
     if damage and not lost > MAX_LOST_SECONDS:
         left_out = f"what could not be read was left out ({len(damage)} packets)"
         facts["notes"].append(f"The video file is damaged; {left_out}.")
-    return facts | {"start": 0.0 if only_knows_order(stream) else start, "lost": max(0.0, lost)}
+    return facts | {"start": 0.0 if lacks_pts(container) else start, "lost": max(0.0, lost)}
 
 
-def check_length(seconds: float, name: str, limits: Limits) -> None:
-    """Raise InputError for a video that is too long."""
-    if seconds > limits.seconds * 1.01 + 1:
-        most = limits.seconds
+def check_length(request: DecodeRequest, seconds: float) -> None:
+    """Raise InputError for a video that is too long by its packets' times."""
+    name, most = request.name, request.limits.seconds
+    if seconds > most * 1.01 + 1:
         raise InputError(f"{name} lasts {seconds:.0f} s, and the most a video may last is {most:.0f} s; cut it.")
 
 
@@ -163,52 +163,39 @@ def check_size(width: int, height: int, name: str, pixels: int, side: int) -> No
         raise InputError(f"{name} is {width}x{height}; at least 16x16 pixels are needed.")
 
 
-def only_knows_order(stream: av.video.VideoStream) -> bool:
-    """Avi says when frames are decoded, from 0 on; when they are shown, ffmpeg guesses, and wrongly with B-frames."""
-    return stream.container.format.name == "avi"
-
-
 def _tick(image: av.VideoFrame, stream: av.video.VideoStream, clock: StreamClock, ticks: list[int]) -> int:
     """When the picture is shown, in the stream's ticks without jumps; always later than the one before."""
     step = image.duration or max(1, round(1 / ((stream.time_base or 1) * (stream.guessed_rate or PHOTO_RATE))))
-    shown = image.dts if only_knows_order(stream) else image.pts
-    if shown is not None:
-        shown = clock(shown)
-    if shown is None:
-        return ticks[-1] + step if ticks else 0
-    return shown if not ticks or shown > ticks[-1] else ticks[-1] + step
+    shown = image.dts if lacks_pts(stream.container) else image.pts
+    tick = None if shown is None else clock(shown)
+    if not ticks:
+        return tick or 0
+    return tick if tick is not None and tick > ticks[-1] else ticks[-1] + step
 
 
-def read_picture(
-    source: str,
-    name: str,
-    folder: Path,
-    limits: Limits,
-    report: Callable[[float], None],
-    *,
-    until: float | None = None,
-    clockwise: int = 0,
-) -> dict[str, Any]:
-    """Write picture.mp4 and times.npy of a photo, or of an animated GIF, WebP, PNG or AVIF; the facts about them.
+def read_picture(request: DecodeRequest, report: Callable[[float], None]) -> dict[str, Any]:
+    """Write picture.mp4 and times.npy of a photo, or of an animated GIF, WebP, PNG or AVIF; returns facts about them.
 
-    A photo of more than limits.pixels is scaled down. Raises InputError."""
+    A photo of more than limits.pixels is scaled down. report: is called with the seconds decoded so far. Raises
+    InputError."""
     from PIL import Image
 
+    name, limits, until = request.name, request.limits, request.until
     Image.MAX_IMAGE_PIXELS = None  # check_size does it before a pixel is decoded, and can say the size
-    writer = PictureWriter(name, folder, limits, Fraction(1, 1000), clockwise)
+    writer = PictureWriter(request, Fraction(1, 1000))
     notes: list[str] = []
     try:
-        with Image.open(source, formats=("PNG", "JPEG", "WEBP", "GIF", "AVIF")) as file:
-            films = getattr(file, "n_frames", 1) > 1 and file.format != "JPEG"  # there it is another view
-            check_size(*file.size, name, limits.pixels if films else limits.photo_pixels, limits.photo_side)
+        with Image.open(request.source, formats=("PNG", "JPEG", "WEBP", "GIF", "AVIF")) as file:
+            animated = getattr(file, "n_frames", 1) > 1 and file.format != "JPEG"  # in a JPEG, another view
+            check_size(*file.size, name, limits.pixels if animated else limits.photo_pixels, limits.photo_side)
             tick = 0
-            for i in range(file.n_frames if films else 1):  # pyright: ignore[reportAttributeAccessIssue]
-                if films:
+            for i in range(file.n_frames if animated else 1):  # pyright: ignore[reportAttributeAccessIssue]
+                if animated:
                     file.seek(i)
                 pixels = _opaque(file, limits, notes)
                 image = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                lasts = round(file.info.get("duration") or 0) if films else 0
-                image.duration = lasts if lasts > 10 else 100  # as browsers do: 10 ms and less are no real times
+                duration = round(file.info.get("duration") or 0) if animated else 0  # ms
+                image.duration = duration if duration > 10 else 100  # browsers too take 10 ms or less as 100
                 writer.write(image, tick, None)
                 tick += image.duration
                 report(writer.length)

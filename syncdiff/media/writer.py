@@ -1,4 +1,4 @@
-"""Frames + voice -> one finished mp4: a single encode, the source's size, timing and colour, the voice's own sound."""
+"""Writes the finished mp4: frames with patches, encoded once at the source's size, timing and colour, and the voice."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from syncdiff.media.timeline import Timeline
 # Luma of six real clips, 40 frames each: 46.3 to 54.1 dB, 44.8 in the worst frame. Superfast at crf 15 gives 45.5 to
 # 54.3 and 44.0 dB for 1.7 times the CPU and 0.8 times the bytes; of a film of 720p 21 ms a frame instead of 10. Without
 # B-frames that film takes 1.4 times the bytes.
-FINISHED = {"preset": "ultrafast", "crf": "14", "coder": "ac", "bf": "3", "b_strategy": "0"}
+FINAL = {"preset": "ultrafast", "crf": "14", "coder": "ac", "bf": "3", "b_strategy": "0"}
 PREVIEW = {"preset": "ultrafast", "crf": "18"}
-FINE_TICK = Fraction(1, 90_000)  # seconds: the clock of a video whose frame rate varies
+FINE_TICK = Fraction(1, 90_000)  # seconds: time base of a video whose frame rate varies
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-GREY_LEVELS = 2  # off the middle of 255, that chroma may be in a grey picture
-MAX_ROUNDING = 2  # levels of luma that the way to RGB and back may lose; more is a colour that RGB lacks
+GREY_LEVELS = 2  # chroma of a grey picture differs from 128 by no more
+MAX_ROUNDING = 2  # levels of luma that conversion to RGB and back may lose; more is a colour outside RGB
 SOUND_BITS = 96_000  # per second and channel
 
 
@@ -45,21 +45,21 @@ class ClipWriter:
         *,
         scale_to: int | None = None,
     ) -> None:
-        """scale_to: write a preview instead, of even sizes that everything plays, its longer side at most this."""
+        """scale_to: px; writes a preview that every player plays, its longer side at most this long."""
         self.path = Path(path)
         self._part = self.path.with_name(self.path.name + ".part")
-        self._size = _smaller(clip, scale_to)
+        self._size = _output_size(clip, scale_to)
         self._tick = 1 / timeline.rate if timeline.steady else FINE_TICK
         self._ends = np.append(timeline.times[1:], timeline.seconds)
-        self._lasts: dict[int, int] = {}  # ticks that each frame inside the encoder is shown for
+        self._durations: dict[int, int] = {}  # of the frames inside the encoder: tick -> ticks shown
         self._file = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
-        self._picture = self._add_picture(clip, timeline, FINISHED if scale_to is None else PREVIEW)
-        self._voice = Voice(self._file, speech, timeline.seconds) if speech else None
+        self._picture = self._add_picture(clip, timeline, FINAL if scale_to is None else PREVIEW)
+        self._voice = VoiceWriter(self._file, speech, timeline.seconds) if speech else None
         extras = clip.extras.until(timeline.seconds) if scale_to is None else Extras()
         self._extras = ExtrasWriter(self._file, extras, self._picture)
 
     def _add_picture(self, clip: Clip, timeline: Timeline, settings: dict[str, str]) -> av.video.VideoStream:
-        # With B-frames, mp4 states the length by decoding times, which at a varying rate are not these.
+        # With B-frames, mp4 stores durations of decoding times, which at a varying rate differ from those shown.
         options = settings if timeline.steady else {**settings, "bf": "0"}
         stream = self._file.add_stream("libx264", rate=timeline.rate, options=dict(options))
         context = stream.codec_context
@@ -73,18 +73,18 @@ class ClipWriter:
         return stream
 
     def write(self, frame: Frame, time: float, *patches: Patch | None) -> None:
-        """Show the frame from `time` on (seconds, on the timeline), with the patches' pixels in place of its own.
+        """Write the frame, shown from `time` on (s, on the timeline), with the patches in place of its own pixels.
 
         A later patch covers an earlier one; None is no patch."""
-        image = copied(frame.image)
+        image = copy_frame(frame.image)
         for patch in patches:
             if patch is not None:
-                lay(image, patch)
+                lay_patch(image, patch)
         if (image.width, image.height) != self._size:
             image = image.reformat(*self._size, format="yuv420p", interpolation="AREA")
         tick = round(Fraction(time) / self._tick)
         end = self._ends[np.searchsorted(self._ends, time, side="right")]
-        self._lasts[tick] = max(1, round(Fraction(end) / self._tick) - tick)
+        self._durations[tick] = max(1, round(Fraction(end) / self._tick) - tick)
         image.pts, image.time_base, image.pict_type = tick, self._tick, 0
         self._mux(image)
         self._extras.write_until(time + 1.0)
@@ -93,7 +93,7 @@ class ClipWriter:
 
     def _mux(self, image: av.VideoFrame | None) -> None:
         for packet in self._picture.encode(image):
-            packet.duration = self._lasts.pop(packet.pts or 0)
+            packet.duration = self._durations.pop(packet.pts or 0)
             self._file.mux(packet)
 
     def __enter__(self) -> Self:
@@ -118,8 +118,8 @@ class ClipWriter:
             self._part.unlink(missing_ok=True)
 
 
-class Voice:
-    """The sound track: the voice as it is, then silence to the end of the picture."""
+class VoiceWriter:
+    """Writes the sound track: the voice, then silence up to the end of the picture."""
 
     def __init__(self, file: av.container.OutputContainer, speech: Speech, seconds: float) -> None:
         self._file = file
@@ -134,7 +134,7 @@ class Voice:
         speech.tags.write(self._stream)
 
     def write_until(self, seconds: float) -> None:
-        """Encode the sound up to there, so that picture and sound lie side by side in the file."""
+        """Encode the sound up to that second, so that picture and sound are interleaved in the file."""
         while self._written < min(self._total, round(seconds * self._rate)):
             count = min(8192, self._total - self._written)
             block = self.source.read(count, dtype="int16", always_2d=True, fill_value=0).reshape(-1)
@@ -144,17 +144,15 @@ class Voice:
             self._file.mux(self._stream.encode(sound))
 
     def finish(self) -> None:
-        """The rest, and the encoder's last packets."""
+        """Encode the rest, and flush the encoder."""
         self.write_until(self._total / self._rate)
         self._file.mux(self._stream.encode(None))
 
 
-
-def _smaller(clip: Clip, scale_to: int | None) -> tuple[int, int]:
-    longer = max(clip.width, clip.height)
+def _output_size(clip: Clip, scale_to: int | None) -> tuple[int, int]:
     if scale_to is None:
         return clip.width, clip.height
-    scale = min(1.0, scale_to / longer)
+    scale = min(1.0, scale_to / max(clip.width, clip.height))
     return max(2, round(clip.width * scale / 2) * 2), max(2, round(clip.height * scale / 2) * 2)
 
 
@@ -166,23 +164,24 @@ def planes(image: av.VideoFrame) -> list[np.ndarray]:
     ]
 
 
-def copied(image: av.VideoFrame) -> av.VideoFrame:
-    """The same picture in memory of its own."""
+def copy_frame(image: av.VideoFrame) -> av.VideoFrame:
+    """A copy with its own memory."""
     copy = av.VideoFrame(image.width, image.height, image.format.name)
-    for ours, theirs in zip(planes(copy), planes(image), strict=True):
-        ours[:] = theirs
+    for target, source in zip(planes(copy), planes(image), strict=True):
+        target[:] = source
     copy.colorspace, copy.color_range = image.colorspace, image.color_range
     copy.color_primaries, copy.color_trc = image.color_primaries, image.color_trc
     return copy
 
 
-def lay(image: av.VideoFrame, patch: Patch) -> None:
-    """Add to the planes what the patch changes: luma exactly under it, chroma where its whole 2x2 block lies in it.
+def lay_patch(image: av.VideoFrame, patch: Patch) -> None:
+    """Change the planes of a frame where the patch differs from it; chroma only where its 2x2 block lies in the patch.
 
-    Pixels like the frame's own stay exact. Converted alone, a patch came out 1.1 levels of luma darker than the frame
-    around it: swscale rounds down both ways. Where the frame is grey it stays so: a black and white film, or the dark
-    end of a fade."""
-    import cv2  # here, for the decode worker imports this package and does without
+    Pixels that the patch does not change stay exact. What conversion to RGB and back loses of the frame's luma is
+    added again: without that, a patch came out 1.1 levels darker than the frame around it (swscale rounds down both
+    ways). Grey frames stay grey: a black and white film, or the dark end of a fade. Raises ValueError for a patch that
+    leaves the frame."""
+    import cv2  # here: the decode worker imports this package and does not need it
 
     step = image.width // image.planes[1].width  # 2 for 4:2:0, 1 for 4:4:4
     h, w = patch.rgb.shape[:2]
@@ -192,19 +191,19 @@ def lay(image: av.VideoFrame, patch: Patch) -> None:
     top, left = y // step * step, x // step * step
     part = av.VideoFrame(-(-(x + w) // step) * step - left, -(-(y + h) // step) * step - top, image.format.name)
     part.color_range = image.color_range
-    for ours, own, s in zip(planes(part), planes(image), (1, step, step), strict=True):
-        ours[:] = own[top // s : top // s + ours.shape[0], left // s : left // s + ours.shape[1]]
+    for target, source, s in zip(planes(part), planes(image), (1, step, step), strict=True):
+        target[:] = source[top // s : top // s + target.shape[0], left // s : left // s + target.shape[1]]
     matrix = sws_matrix(image.colorspace, image.height)
     rgb = to_rgb(part, matrix)
     before = _to_yuv(rgb, part, matrix)
     rgb[y - top : y - top + h, x - left : x - left + w] = patch.rgb
     after = _to_yuv(rgb, part, matrix)
-    for i, (own, old, new) in enumerate(zip(planes(image), planes(before), planes(after), strict=True)):
+    for i, (plane, old, new) in enumerate(zip(planes(image), planes(before), planes(after), strict=True)):
         s = step if i else 1
         rows, columns = slice(-(-y // s), (y + h) // s), slice(-(-x // s), (x + w) // s)
-        area = own[rows, columns]
+        area = plane[rows, columns]
         if i and (not area.size or int(np.abs(area.astype(np.int16) - 128).max()) <= GREY_LEVELS):
-            continue  # grey stays grey
+            continue  # grey
         y0, x0 = rows.start - top // s, columns.start - left // s
         inner = slice(y0, y0 + area.shape[0]), slice(x0, x0 + area.shape[1])
         shown, changed = new[inner], cv2.compare(new[inner], old[inner], cv2.CMP_NE)
@@ -216,11 +215,11 @@ def lay(image: av.VideoFrame, patch: Patch) -> None:
 
 
 def _to_yuv(rgb: np.ndarray, like: av.VideoFrame, matrix: int) -> av.VideoFrame:
-    """[H,W,3] uint8 RGB in the pixel format and range of a picture."""
+    """[H,W,3] uint8 RGB in the pixel format and range of the picture `like`. matrix: swscale's number."""
     height, width = rgb.shape[:2]
     picture = av.VideoFrame(width, height, "rgb24")
     rows = np.frombuffer(picture.planes[0], np.uint8).reshape(height, -1)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    rows[:, : 3 * width] = rgb.reshape(height, -1)  # from_ndarray takes ten times as long where rows end in padding
+    rows[:, : 3 * width] = rgb.reshape(height, -1)  # ten times as fast as from_ndarray where rows are padded
     return picture.reformat(
         format=like.format.name.replace("yuvj", "yuv"),
         src_color_range=2,
