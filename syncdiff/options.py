@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 from syncdiff.errors import InputError
 from syncdiff.faces import Spot
@@ -27,6 +27,11 @@ class SampleOptions:
 
     MAX_STEPS = 50
     MAX_SEED = 2**31 - 1
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Options with these values; None stands for the default."""
+        return cls(**{name: value for name, value in values.items() if value is not None})
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= self.MAX_STEPS:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from syncdiff.cli.batch import Film, films_of, run, shard_of
+from syncdiff.cli.batch import Film, films_of, run_films, shard_of
 from syncdiff.errors import InputError
 
 
@@ -66,7 +66,7 @@ def test_it_goes_on_where_it_stopped_and_a_failed_film_fails_alone(tmp_path):
             raise InputError("No face was found.")
         return SimpleNamespace(frames=5)
 
-    assert run(films, make, lines.append) == 1
+    assert run_films(films, make, lines.append) == 1
     assert asked == ["b", "c"]
     assert "No face was found." in lines[0]
     assert lines[-1].startswith("1 made, 1 were there, 1 failed")
@@ -82,6 +82,6 @@ def test_a_result_that_can_be_nowhere_fails_alone(tmp_path):
             raise InputError("File name too long.")  # as the command's own check
         return SimpleNamespace(frames=5)
 
-    assert run([Film(tmp_path / "f.mp4", tmp_path / "v.wav", out) for out in outs], make, lines.append) == 2
+    assert run_films([Film(tmp_path / "f.mp4", tmp_path / "v.wav", out) for out in outs], make, lines.append) == 2
     assert "cannot be made" in lines[0]
     assert lines[-1].startswith("1 made, 0 were there, 2 failed")

@@ -109,10 +109,10 @@ def test_a_folder_that_will_refuse_the_result_is_said_before_the_work(old, mode,
     work = f"""
 import os
 from pathlib import Path
-from syncdiff.cli.paths import checked_out
+from syncdiff.cli.paths import checked_output
 if os.getuid() == 0:
     os.setuid(65534)
-checked_out(Path({str(out)!r}), ())
+checked_output(Path({str(out)!r}), ())
 """
     done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=False)
     refused = mode == 0o555 or (old and os.getuid() == 0)  # where the file is somebody else's

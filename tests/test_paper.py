@@ -46,7 +46,7 @@ from syncdiff.provenance.verify import verify
 from syncdiff.results import Progress, Result
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import Scores
-from syncdiff.weights.folders import COMPACT, chosen, read_network
+from syncdiff.weights.folders import COMPACT, read_network, resolve_weights
 from tests.released import VQ_F4, small_vq, stirred
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
@@ -483,8 +483,8 @@ def test_without_weights_one_sentence_says_what_is_needed(tmp_path, capsys, monk
 
 def test_the_weights_say_which_profile_they_are_of(pipe, tmp_path, capsys):
     pipe.save_config(tmp_path)
-    assert chosen(tmp_path) == chosen(tmp_path, "paper") == (tmp_path, "paper")
-    assert chosen() == chosen(None, "compact") == (COMPACT, "compact")
+    assert resolve_weights(tmp_path) == resolve_weights(tmp_path, "paper") == (tmp_path, "paper")
+    assert resolve_weights() == resolve_weights(None, "compact") == (COMPACT, "compact")
     for folder, asked, held in ((tmp_path, "compact", "paper"), (COMPACT, "paper", "compact")):
         where = ["--weights", str(folder), "--profile", asked]
         assert main(["sync", "face.mp4", "voice.wav", str(tmp_path / "out.mp4"), *where]) == 2
@@ -494,7 +494,7 @@ def test_the_weights_say_which_profile_they_are_of(pipe, tmp_path, capsys):
     (tmp_path / "model_index.json").write_text('{"denoiser": ["os", "system"]}')
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match=r"holds no pipeline of ours \(model_index.json"):
-            chosen(folder)
+            resolve_weights(folder)
 
 
 def without(path: Path, key: str) -> None:

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     open_missing_streams()
-    logging.getLogger("syncdiff").addHandler(logging.NullHandler())  # its warnings are for the log of a server
+    logging.getLogger("syncdiff").addHandler(logging.NullHandler())  # its warnings are meant for a server's log
     arguments = parser().parse_args(argv)
     try:
         with stop_signals_raise(), disk_errors_as_sentences():
@@ -40,27 +40,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = arguments.run(arguments)
             sys.stdout.flush()
             return code
-    except BrokenPipeError:  # nobody reads on, as behind `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes when it exits
         return 128 + signal.SIGPIPE
     except InputError as sentence:
         print(sentence, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        with suppress(OSError):  # a closed terminal takes no more words
+        with suppress(OSError):  # the terminal may be closed
             print("Interrupted: no result is left half written.", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
 
 
 def open_missing_streams() -> None:
-    """Where a shell closed standard output or error (`2>&-`), what is printed there goes nowhere."""
+    """Replace a standard output or error that the shell closed (`2>&-`) by os.devnull."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- open to the end
 
 
 def check_working_folder() -> None:
-    """Raise InputError where the folder that the command runs in was deleted: torch would end the process."""
+    """Raise InputError where the working directory was deleted: torch would end the process."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
@@ -69,24 +69,24 @@ def check_working_folder() -> None:
 
 @contextmanager
 def stop_signals_raise() -> Iterator[None]:
-    """Inside, the first Ctrl-C, SIGTERM or SIGHUP raises KeyboardInterrupt(number), so that all three tidy up alike.
+    """Inside, the first Ctrl-C, SIGTERM or SIGHUP raises KeyboardInterrupt(number); all three clean up alike.
 
-    Later ones are ignored while it tidies up. A signal that was ignored before, as SIGHUP is by nohup, stays ignored.
+    Later ones are ignored during the clean-up. A signal that was ignored before, as SIGHUP is by nohup, stays ignored.
     """
 
     def stop(number: int, _: Any) -> None:
-        for each in before:
+        for each in previous:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-    for number in before:
+    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
+    for number in previous:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
@@ -96,54 +96,54 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"syncdiff {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    one = commands.add_parser("sync", help="redraw the lips of a face video so that they speak a voice")
-    one.add_argument("face", type=Path, metavar="FACE", help="video, or a photo")
-    one.add_argument("voice", type=Path, metavar="VOICE", help="sound file, or a video whose sound it is")
-    one.add_argument("out", type=Path, metavar="OUT", help="the mp4 to write")
-    one.add_argument("--steps", type=int, metavar="N", help="sampling steps; more is slower")
-    one.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video")
-    one.add_argument("--face", type=int, dest="index", metavar="N", help="which face, 0 the largest")
-    one.add_argument("--correct-offset", action="store_true", help="where the lips would come early or late, draw them "
-                     "as much later or earlier; takes a little longer")  # fmt: skip
-    one.add_argument("--compare", type=Path, metavar="FILE", help="also write an mp4 of the original beside the result")
-    one.add_argument("--trim", action="store_true", help="where the voice is shorter, end with it")
-    one.add_argument("--weights", type=Path, metavar="DIR", help="folder of weights, instead of the shipped ones; they "
-                     "say which profile they are of")  # fmt: skip
-    one.add_argument("--profile", choices=("compact", "paper"), help="what the weights must be: the shipped kind, or "
-                     "the paper's own, which you bring")  # fmt: skip
-    one.add_argument("--attention", choices=("auto", "sdpa", "xformers"), default="auto",
-                     help="xformers needs a GPU and pip install 'syncdiff[gpu]'")  # fmt: skip
-    one.set_defaults(run=run_sync)
+    def command(name: str, run: Callable[[argparse.Namespace], int], words: str) -> Callable[..., Any]:
+        """Add a command; returns its add_argument."""
+        added = commands.add_parser(name, help=words)
+        added.set_defaults(run=run)
+        return added.add_argument
 
-    many = commands.add_parser(
-        "batch", help="many films with one loaded model; what is there already is not made again"
-    )
-    many.add_argument("listed", type=Path, metavar="LIST", help="CSV with the columns face, voice, out; or a folder")
-    many.add_argument("out", type=Path, metavar="OUT", nargs="?", help="folder of the results")
-    many.add_argument("--voice", type=Path, metavar="FILE", help="one voice for every face of a folder")
-    many.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th film from the I-th on")
-    many.add_argument("--steps", type=int, metavar="N", help="sampling steps")
-    many.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video")
-    many.set_defaults(run=run_batch)
+    add = command("sync", run_sync, "redraw the lips of a face video so that they speak a voice")
+    add("face", type=Path, metavar="FACE", help="video, or a photo")
+    add("voice", type=Path, metavar="VOICE", help="sound file, or a video whose sound it is")
+    add("out", type=Path, metavar="OUT", help="the mp4 to write")
+    add("--steps", type=int, metavar="N", help="sampling steps; more is slower")
+    add("--seed", type=int, metavar="N", help="the same seed gives the same video")
+    add("--face", type=int, dest="index", metavar="N", help="which face, 0 the largest")
+    add("--correct-offset", action="store_true", help="where the lips would come early or late, draw them as much "
+        "later or earlier; takes a little longer")  # fmt: skip
+    add("--compare", type=Path, metavar="FILE", help="also write an mp4 of the original beside the result")
+    add("--trim", action="store_true", help="where the voice is shorter, end with it")
+    add("--weights", type=Path, metavar="DIR", help="folder of weights, instead of the shipped ones; they say which "
+        "profile they are of")  # fmt: skip
+    add("--profile", choices=("compact", "paper"), help="what the weights must be: the shipped kind, or the paper's "
+        "own, which you bring")  # fmt: skip
+    add("--attention", choices=("auto", "sdpa", "xformers"), default="auto",
+        help="xformers needs a GPU and pip install 'syncdiff[gpu]'")  # fmt: skip
+    add("--json", action="store_true", help="print one JSON object")
+    add("--quiet", action="store_true", help="print no progress")
 
-    two = commands.add_parser("score", help="how well lips and sound of a video, or of every video in a folder, agree")
-    two.add_argument("video", type=Path, metavar="VIDEO", help="file, or folder (LSE only)")
-    two.add_argument("--lse", choices=("tracks", "frame"), help="LSE of face tracks, as for real videos (default), or "
-                     "of the whole frame, as for LRS2 and LRS3 (default for a folder)")  # fmt: skip
-    two.add_argument("--syncnet", type=Path, metavar="FILE", help="SyncNet's own weights, for LSE-C and LSE-D")
-    two.add_argument("--fetch", action="store_true", help="fetch them; asks before it does")
-    two.set_defaults(run=run_score)
-    for command in (one, two):
-        command.add_argument("--json", action="store_true", help="print one JSON object")
-        command.add_argument("--quiet", action="store_true", help="print no progress")
+    add = command("batch", run_batch, "many films with one loaded model; what is there already is not made again")
+    add("listed", type=Path, metavar="LIST", help="CSV with the columns face, voice, out; or a folder")
+    add("out", type=Path, metavar="OUT", nargs="?", help="folder of the results")
+    add("--voice", type=Path, metavar="FILE", help="one voice for every face of a folder")
+    add("--shard", default="1/1", metavar="I/N", help="every N-th film from the I-th on")
+    add("--steps", type=int, metavar="N", help="sampling steps")
+    add("--seed", type=int, metavar="N", help="the same seed gives the same video")
 
-    check = commands.add_parser("verify", help="whether a video says, or hides, that its lips were redrawn")
-    check.add_argument("video", type=Path, metavar="VIDEO")
-    check.set_defaults(run=run_verify)
-    check.add_argument("--json", action="store_true", help="print one JSON object")
+    add = command("score", run_score, "how well lips and sound of a video, or of every video in a folder, agree")
+    add("video", type=Path, metavar="VIDEO", help="file, or folder (LSE only)")
+    add("--lse", choices=("tracks", "frame"), help="LSE of face tracks, as for real videos (default), or of the whole "
+        "frame, as for LRS2 and LRS3 (default for a folder)")  # fmt: skip
+    add("--syncnet", type=Path, metavar="FILE", help="SyncNet's own weights, for LSE-C and LSE-D")
+    add("--fetch", action="store_true", help="fetch them; asks before it does")
+    add("--json", action="store_true", help="print one JSON object")
+    add("--quiet", action="store_true", help="print no progress")
 
-    three = commands.add_parser("doctor", help="what this machine has, and whether it is enough")
-    three.set_defaults(run=run_doctor)
+    add = command("verify", run_verify, "whether a video says, or hides, that its lips were redrawn")
+    add("video", type=Path, metavar="VIDEO")
+    add("--json", action="store_true", help="print one JSON object")
+
+    command("doctor", run_doctor, "what this machine has, and whether it is enough")
     return top
 
 

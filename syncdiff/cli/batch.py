@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncdiff.cli.paths import checked_out
-from syncdiff.cli.terminal import last
+from syncdiff.cli.paths import checked_output
+from syncdiff.cli.terminal import show_progress
 from syncdiff.errors import InputError
 from syncdiff.server_tmpdir import command_tmpdir
 
@@ -47,16 +47,15 @@ def run_batch(arguments: argparse.Namespace) -> int:
     from syncdiff.options import SampleOptions
 
     films = shard_of(films_of(arguments.listed, arguments.out, arguments.voice), arguments.shard)
-    given = {"steps": arguments.steps, "seed": arguments.seed}
-    options = SampleOptions(**{name: value for name, value in given.items() if value is not None})
+    options = SampleOptions.of(steps=arguments.steps, seed=arguments.seed)
     job = Job.ready(source_copy=False)
 
     def make(film: Film) -> Result:
-        out = checked_out(film.out, (film.face, film.voice))
-        with closing(job(film.face, film.voice, out, options)) as items:
-            return last(items, quiet=True)
+        out = checked_output(film.out, (film.face, film.voice))
+        with closing(job(film.face, film.voice, out, options)) as updates:
+            return show_progress(updates, quiet=True)
 
-    return 2 if run(films, make, partial(print, flush=True)) else 0
+    return 2 if run_films(films, make, partial(print, flush=True)) else 0
 
 
 def films_of(listed: Path, out: Path | None, voice: Path | None) -> list[Film]:
@@ -64,24 +63,24 @@ def films_of(listed: Path, out: Path | None, voice: Path | None) -> list[Film]:
 
     Args:
         listed: a CSV file with the columns face, voice, out, or a folder.
-        out: folder of the results; a CSV may do without, its column `out` then says where each goes.
-        voice: for a folder: one voice for all.
+        out: folder of the results; by default that of the CSV file. A folder needs one.
+        voice: one voice for every face of a folder.
 
     Raises:
-        InputError: nothing to do, a column is missing, two films have the same result, or an input is one.
+        InputError: nothing to do, a column is missing, two films have the same result, or a result is an input.
     """
     films = list(_of_folder(listed, out, voice) if listed.is_dir() else _of_csv(listed, out))
     if not films:
         raise InputError(f"{listed} names no film: a folder needs pairs like anna.mp4 and anna.wav, or --voice FILE.")
     inputs = {Path(os.path.realpath(path)) for film in films for path in (film.face, film.voice)}
-    seen: dict[Path, Film] = {}
+    by_output: dict[Path, Film] = {}
     for film in films:
-        place = Path(os.path.realpath(film.out))  # as resolve(), which ends at a link in a circle
-        if place in seen:
-            raise InputError(f"{film.out} is the result of {seen[place].face.name} and {film.face.name}: name two.")
-        if place in inputs:
+        out = Path(os.path.realpath(film.out))  # resolve() would raise at a link in a circle
+        if out in by_output:
+            raise InputError(f"{film.out} is the result of {by_output[out].face.name} and {film.face.name}: name two.")
+        if out in inputs:
             raise InputError(f"{film.out} is an input as well as a result: give the results another folder.")
-        seen[place] = film
+        by_output[out] = film
     return films
 
 
@@ -91,8 +90,8 @@ def _of_folder(folder: Path, out: Path | None, voice: Path | None) -> Iterator[F
     files = sorted(path for path in folder.iterdir() if path.is_file())
     sounds = {path.stem: path for path in files if path.suffix.lower() in SOUNDS}
     for face in (path for path in files if path.suffix.lower() in PICTURES):
-        if found := voice or sounds.get(face.stem):
-            yield Film(face, found, out / f"{face.stem}.mp4")
+        if sound := voice or sounds.get(face.stem):
+            yield Film(face, sound, out / f"{face.stem}.mp4")
 
 
 def _of_csv(path: Path, out: Path | None) -> Iterator[Film]:
@@ -119,18 +118,18 @@ def shard_of(films: Sequence[Film], shard: str) -> list[Film]:
     return list(films[int(match[1]) - 1 :: int(match[2])])
 
 
-def run(films: Sequence[Film], make: Callable[[Film], Result], tell: Callable[[str], None]) -> int:
-    """Make every film that is not there yet; one line a film, one summary. Returns how many failed.
+def run_films(films: Sequence[Film], make: Callable[[Film], Result], print_line: Callable[[str], None]) -> int:
+    """Make every film that is not there yet; prints one line a film and a summary. Returns how many failed.
 
     Args:
         films: a film whose result exists counts as done, since a result appears only when it is whole.
         make: makes one film and returns its Result; an InputError fails that film alone.
-        tell: where the lines go.
+        print_line: prints one line.
     """
     made, failed, skipped, began = 0, 0, 0, time.monotonic()
     for film in films:
         start = time.monotonic()
-        with suppress(OSError):  # too long a name: `make` says so
+        with suppress(OSError):  # too long a name, for which `make` has a sentence
             if film.out.exists():
                 skipped += 1
                 continue
@@ -139,11 +138,11 @@ def run(films: Sequence[Film], make: Callable[[Film], Result], tell: Callable[[s
             result = make(film)
         except InputError as sentence:
             failed += 1
-            tell(f"{film.out}: failed: {sentence}")
+            print_line(f"{film.out}: failed: {sentence}")
             continue
         made += 1
-        tell(f"{film.out}: {result.frames} frames in {time.monotonic() - start:.1f} s")
-    tell(f"{made} made, {skipped} were there, {failed} failed, in {time.monotonic() - began:.0f} s")
+        print_line(f"{film.out}: {result.frames} frames in {time.monotonic() - start:.1f} s")
+    print_line(f"{made} made, {skipped} were there, {failed} failed, in {time.monotonic() - began:.0f} s")
     return failed
 
 

@@ -1,7 +1,7 @@
-"""What this machine has for syncdiff, and whether it is enough: `python -m syncdiff doctor`.
+"""`python -m syncdiff doctor`: what this machine has for syncdiff, and whether it is enough.
 
-Every fact is one function: it returns the line to print, and adds what is missing to `problems`. torch is imported
-inside them, since it may be what is missing.
+Each function returns one line to print, and appends to `problems` what is missing. They import torch themselves, since
+it may be what is missing.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ PACKAGES = ("torch", "numpy", "gradio", "diffusers", "accelerate", "safetensors"
 
 
 def run_doctor(_: argparse.Namespace) -> int:
-    """Print one line a fact, the verdict last. Returns the exit code: 0 for ready, 1 for not."""
+    """Print a line for each check, the verdict last. Returns the exit code: 0 for ready, 1 for not."""
     problems: list[str] = []
-    for find in (python, packages, cores, device, weights, syncnet, webcam, temp):
+    for check in (python, packages, cores, device, weights, syncnet, webcam, temp):
         try:
-            fact = find(problems)
+            line = check(problems)
         except ImportError as error:
             problems.append(str(error))
-            fact = "unknown"
-        print(f"{find.__name__:9} {fact}")
+            line = "unknown"
+        print(f"{check.__name__:9} {line}")
     print(f"verdict   {'not ready: ' + '; '.join(dict.fromkeys(problems)) if problems else 'ready'}")
     return 1 if problems else 0
 
 
 def python(problems: list[str]) -> str:
-    """Its version, and the system."""
+    """Versions of Python and of the operating system."""
     if not (3, 11) <= sys.version_info[:2] < (3, 13):
         problems.append("Python 3.11 or 3.12 is needed")
     return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
 
 
 def packages(problems: list[str]) -> str:
-    """The versions of the packages that everything needs."""
+    """Versions of the packages that everything needs."""
     found = []
     for name in PACKAGES:
         try:
@@ -54,7 +54,7 @@ def packages(problems: list[str]) -> str:
 
 
 def cores(_: list[str]) -> str:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     from syncdiff.devices import usable_cores
 
     return str(usable_cores())
@@ -70,7 +70,7 @@ def device(_: list[str]) -> str:
 
 
 def weights(problems: list[str]) -> str:
-    """The shipped files, and the record of its training that a file carries in its header."""
+    """The shipped files, with the training record in each file's header."""
     from safetensors import safe_open
 
     from syncdiff.weights.folders import COMPACT
@@ -79,23 +79,23 @@ def weights(problems: list[str]) -> str:
     for path in sorted(COMPACT.rglob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get("record", "{}"))
-        told = ", ".join(f"{key} {value}" for key, value in record.items() if not isinstance(value, (list, dict)))
-        lines.append(f"{path.relative_to(COMPACT)} {path.stat().st_size / 1e6:.1f} MB{': ' if told else ''}{told}")
+        text = ", ".join(f"{key} {value}" for key, value in record.items() if not isinstance(value, (list, dict)))
+        lines.append(f"{path.relative_to(COMPACT)} {path.stat().st_size / 1e6:.1f} MB{': ' if text else ''}{text}")
     if not (COMPACT / "model_index.json").exists():
         problems.append(f"there are no weights in {COMPACT}")
     return f"\n{'':10}".join(lines) or "none"
 
 
 def syncnet(problems: list[str]) -> str:
-    """Whether LSE can be measured. SyncNet's weights need not be here; what is here must be the released file."""
+    """Whether LSE can be measured. SyncNet's weights are optional; another file in their place is a problem."""
     from syncdiff.sync import syncnet_v2
 
     try:
-        here = syncnet_v2.load() is not None
+        installed = syncnet_v2.load() is not None
     except InputError as sentence:
         problems.append(str(sentence))
         return "another file"
-    return f"{syncnet_v2.find()}: LSE-C and LSE-D are measured" if here else f"none. {syncnet_v2.how_to_get()}"
+    return f"{syncnet_v2.find()}: LSE-C and LSE-D are measured" if installed else f"none. {syncnet_v2.how_to_get()}"
 
 
 def webcam(_: list[str]) -> str:

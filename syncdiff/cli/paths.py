@@ -1,4 +1,4 @@
-"""Paths that a command is given: which of them can be read, and written to."""
+"""Checks of the paths that a command is given."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from syncdiff.server_tmpdir import try_to_replace
 
 
 def refuse_address(path: Path) -> None:
-    """Raise InputError for an address: nothing is downloaded."""
+    """Raise InputError for a URL: nothing is downloaded."""
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):  # Path joins the two slashes
         raise InputError(f"{path.name} is an address: give the path of a file, downloaded where it is on the web.")
 
 
-def checked_out(out: Path, inputs: Sequence[Path]) -> Path:
-    """OUT as an absolute path that can be written and is none of the inputs; of a link, where it leads.
-
-    Raises InputError."""
+def checked_output(out: Path, inputs: Sequence[Path]) -> Path:
+    """OUT as an absolute path, with links resolved. Raises InputError where it cannot be written or is an input."""
     if out.suffix.lower() != ".mp4":
         raise InputError(f"OUT is {out.name:.60}, but only MP4 is written: give it a name that ends in .mp4.")
     try:
@@ -40,14 +38,14 @@ def checked_out(out: Path, inputs: Sequence[Path]) -> Path:
 
 
 def check_target(out: Path, inputs: Sequence[Path]) -> None:
-    """Raise InputError where `out` lies in no folder, or is something that may not be written over."""
+    """Raise InputError where the folder of `out` is missing, or `out` may not be overwritten or is an input."""
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} is no folder: give OUT a folder that exists and is yours.")
-    there = out.exists()
-    if there and (not out.is_file() or os.path.ismount(out)):
+    exists = out.exists()
+    if exists and (not out.is_file() or os.path.ismount(out)):
         what = "a folder" if out.is_dir() else "no ordinary file"
         raise InputError(f"{out} is {what}: give OUT the name of a file.")
-    if there and not os.access(out, os.W_OK):
+    if exists and not os.access(out, os.W_OK):
         raise InputError(f"{out} is there and may not be written: give the result another name.")
     for path in inputs:
         same = False

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
-from syncdiff.cli.paths import checked_out, refuse_address
-from syncdiff.cli.terminal import STEPS_PER_FRAME, in_words, last
+from syncdiff.cli.paths import checked_output, refuse_address
+from syncdiff.cli.terminal import STEPS_PER_FRAME, in_words, show_progress
 from syncdiff.errors import InputError
 from syncdiff.server_tmpdir import RESULT_PREFIX, command_tmpdir, locked_tmpdir
 
@@ -19,38 +19,41 @@ if TYPE_CHECKING:
     from syncdiff.results import Result
 
 
-@command_tmpdir()  # around the import of torch, which leaves an empty folder in the temporary one
+@command_tmpdir()  # covers the import of torch, which leaves an empty folder in the temporary one
 def run_sync(arguments: argparse.Namespace) -> int:
-    """Redraw one film and print what came of it. Raises InputError."""
+    """Redraw one film and print its report. Raises InputError."""
     for path in (arguments.face, arguments.voice):
         refuse_address(path)
-    out = checked_out(arguments.out, (arguments.face, arguments.voice))
-    compared = arguments.compare and checked_out(arguments.compare, (arguments.face, arguments.voice))
+    out = checked_output(arguments.out, (arguments.face, arguments.voice))
+    compared = arguments.compare and checked_output(arguments.compare, (arguments.face, arguments.voice))
     if compared and compared.resolve() == out.resolve():
         raise InputError(f"The result and the comparison would both be {out.name}: name two files.")
 
-    from syncdiff.job import Job  # seconds of imports, which a wrong path is spared
+    from syncdiff.job import Job  # takes seconds to import; a wrong path is refused before
     from syncdiff.media.side_by_side import side_by_side
     from syncdiff.options import OPTIONS
-    from syncdiff.weights.folders import chosen
+    from syncdiff.weights.folders import resolve_weights
 
-    weights, profile = chosen(arguments.weights, arguments.profile)
-    tail = "trim" if arguments.trim else None
-    given = {"steps": arguments.steps, "seed": arguments.seed, "face": arguments.index, "tail": tail}
-    given["correct_offset"] = arguments.correct_offset
-    options = OPTIONS[profile](**{name: value for name, value in given.items() if value is not None})
-    with locked_tmpdir(out.parent, RESULT_PREFIX) if compared else nullcontext() as beside:
+    weights, profile = resolve_weights(arguments.weights, arguments.profile)
+    options = OPTIONS[profile].of(
+        steps=arguments.steps,
+        seed=arguments.seed,
+        face=arguments.index,
+        tail="trim" if arguments.trim else None,
+        correct_offset=arguments.correct_offset,
+    )
+    with locked_tmpdir(out.parent, RESULT_PREFIX) if compared else nullcontext() as folder:
         job = Job.ready(weights, arguments.attention, source_copy=compared is not None)
-        made = beside / out.name if beside else out  # where the job's copy of the source meets no file of the visitor's
-        with closing(job(arguments.face, arguments.voice, made, options)) as items:
+        target = folder / out.name if folder else out  # the job's copy of the source must not replace a user's file
+        with closing(job(arguments.face, arguments.voice, target, options)) as updates:
             steps_per_frame = STEPS_PER_FRAME | {"drawing": options.steps + 1}
-            result = last(items, quiet=arguments.quiet, steps_per_frame=steps_per_frame)
+            result = show_progress(updates, quiet=arguments.quiet, steps_per_frame=steps_per_frame)
         if compared:
             result.video.replace(out)
             side_by_side(result.source, out, compared)
     if arguments.json:
         report = result.report() | {"video": str(out)}
-        del report["source"]  # none is left
+        del report["source"]  # its file is gone
         print(json.dumps(report))
     else:
         print("\n".join(summary(result, out)))
@@ -58,7 +61,7 @@ def run_sync(arguments: argparse.Namespace) -> int:
 
 
 def summary(result: Result, out: Path) -> Iterator[str]:
-    """The lines that `sync` prints about the result at `out`."""
+    """The lines that `sync` prints about the result, which lies at `out`."""
     seconds = ", ".join(f"{stage} {took:.1f} s" for stage, took in result.seconds.items())
     yield f"{out}: {result.frames} frames ({seconds}; peak memory {result.peak_memory_mib:.0f} MiB)"
     for gap in result.passed_through:

@@ -1,4 +1,4 @@
-"""What a command prints: progress on standard error, and scores in words."""
+"""Output of the commands: progress on standard error, and scores in words."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ if TYPE_CHECKING:
     from syncdiff.results import Progress
     from syncdiff.sync.scoring import Scores
 
-# Steps of Progress that one video frame counts in each stage that goes frame by frame; drawing depends on --steps.
+# Steps of Progress that one video frame takes, for the stages that go frame by frame; drawing depends on --steps.
 STEPS_PER_FRAME = {"finding the face": 2, "testing the offset": 1}
 
 
-def last(items: Iterable[Any], *, quiet: bool = False, steps_per_frame: Mapping[str, int] | None = None) -> Any:
-    """The item that comes after all progress.
+def show_progress(
+    updates: Iterable[Any], *, quiet: bool = False, steps_per_frame: Mapping[str, int] | None = None
+) -> Any:
+    """Print a job's Progress to standard error; returns the item after it.
 
-    Progress goes to standard error: on a terminal a bar with stage, time left and frames a second, else one line a
-    stage; with `quiet` nothing.
+    On a terminal it is a bar with stage, time left and frames a second, elsewhere one line a stage.
 
     Args:
-        steps_per_frame: how many steps of Progress one frame counts, for the stages that go frame by frame.
+        updates: Progress items, then the result.
+        quiet: print nothing.
+        steps_per_frame: steps of Progress that one frame takes, for the stages that go frame by frame.
     """
     from syncdiff.results import Progress
 
     steps_per_frame = steps_per_frame or {}
-    moving, stage, item, bar = sys.stderr.isatty(), None, None, None
+    terminal, stage, item, bar = sys.stderr.isatty(), None, None, None
     try:
-        for item in items:
+        for item in updates:
             if not isinstance(item, Progress) or quiet:
                 continue
-            if item.stage != stage and not moving:
+            if item.stage != stage and not terminal:
                 print(item.stage, file=sys.stderr, flush=True)
             elif item.stage != stage:
                 if bar is not None:
@@ -48,7 +51,7 @@ def last(items: Iterable[Any], *, quiet: bool = False, steps_per_frame: Mapping[
 
 
 def stage_bar(first: Progress, steps_per_frame: int | None) -> Any:
-    """tqdm's bar for one stage; its rate is in frames where the stage goes frame by frame."""
+    """A tqdm bar for one stage; it shows frames a second where the stage goes frame by frame."""
     from tqdm import tqdm
 
     size = shutil.get_terminal_size()  # 80 x 24 where the terminal says 0 x 0, as under `docker run -t`
@@ -67,7 +70,7 @@ def stage_bar(first: Progress, steps_per_frame: int | None) -> Any:
 
 
 def in_words(scores: Scores) -> str:
-    """One line: the figures and whose they are, or why there are none."""
+    """Scores and their judge in one line, or why there are none."""
     if not scores.scorable:
         return f"{scores.reason} ({scores.judge})"
     confidence, distance = ("LSE-C", "LSE-D") if "LSE" in scores.judge else ("confidence", "distance")

@@ -20,7 +20,7 @@ from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.models.denoiser import Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.pipeline import SyncDiffPipeline
-from syncdiff.weights.folders import COMPACT, ship
+from syncdiff.weights.folders import COMPACT, save_pipeline
 
 
 def _record(folder: Path, component: str, note: str) -> dict[str, object]:
@@ -46,7 +46,7 @@ def main() -> None:
     }
     encoder = SpeechEncoder.from_pretrained(args.speech / "speech")
     denoiser = Denoiser.from_pretrained(args.net / "denoiser")
-    ship(SyncDiffPipeline(denoiser, encoder, compact_schedule()), args.out, records)
+    save_pipeline(SyncDiffPipeline(denoiser, encoder, compact_schedule()), args.out, records)
     print(f"{args.out}: {records}")
 
 

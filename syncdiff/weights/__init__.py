@@ -1,9 +1,9 @@
 """Weight files: folders of this project's pipelines, and other people's checkpoints.
 
-folders       which profile a folder holds, reading its networks, saving them in shards
-fetching      downloads of a named file, after its licence was shown and accepted
-reading       a checkpoint -> its tensors, and from there into a network
-unpickler     what a checkpoint's pickle may build
+folders       pipelines in diffusers' layout: profile, strict reading, saving in shards
+fetching      downloads, after the user has accepted the licence
+reading       checkpoints of others: tensors, strict loading into a network
+unpickler     a restricted unpickler for them
 """
 
 from syncdiff.late_imports import load_diffusers

@@ -1,4 +1,4 @@
-"""Downloads of files that may not be shipped, after the licence was shown and accepted."""
+"""Downloads of files that may not be shipped, after the user has accepted their licence."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Offer:
     """A downloadable file: address, licence and hash."""
 
     url: str
-    licence: str  # its name and what it forbids, in the words that are shown before the question
-    sha256: str | None = None  # or how it begins, as far as its owner has published it
-    mirrors: tuple[str, ...] = ()  # other addresses of the same file, tried where the first does not answer
+    licence: str  # its name and restrictions, as shown to the user
+    sha256: str | None = None  # hex; a prefix of it where the owner has published no more
+    mirrors: tuple[str, ...] = ()  # other addresses of the same file, tried in turn when the first fails
 
 
 def ask_on_terminal(question: str) -> bool:
@@ -36,10 +36,10 @@ def ask_on_terminal(question: str) -> bool:
 
 
 def fetch(offer: Offer, folder: Path, *, ask: Callable[[str], bool] = ask_on_terminal) -> Path:
-    """Path of the offered file in `folder`, downloaded where it is not there yet and `ask` returned True.
+    """Path of the file in `folder`; it is downloaded if it is missing and `ask` returns True.
 
-    `ask` is called with address and licence, and must return True itself. The file appears whole or not at all.
-    Raises CheckpointError without a yes, where no address answers, and for a file with another hash.
+    `ask` is called with a question that holds address and licence. The file appears whole or not at all. Raises
+    CheckpointError without a yes, where no address answers, and for a file with another hash.
     """
     to = folder / offer.url.rsplit("/", 1)[-1]
     if to.exists():

@@ -21,7 +21,7 @@ from syncdiff.options import Profile
 from syncdiff.weights.reading import first_few
 
 COMPACT = Path(__file__).resolve().parents[2] / "assets" / "weights"
-SHARD = "9MB"  # a Space refuses plain files over 10 MB
+MAX_SHARD_SIZE = "9MB"  # a Space refuses plain files over 10 MB
 PAPER_NEEDS = (
     "The paper profile has no weights that may be shipped: train them with `python -m syncdiff.training.train DATA OUT "
     "--preset paper` from LRS2 (by agreement with the BBC), VQ-f4 (CompVis/ldm-celebahq-256, sub-folder vqvae, on the "
@@ -31,18 +31,18 @@ PAPER_NEEDS = (
 Network = TypeVar("Network", bound=ModelMixin)
 
 
-def chosen(folder: Path | None = None, profile: Profile | None = None) -> tuple[Path, Profile]:
-    """The folder to use, by default the shipped one, and its profile. Raises InputError for one of another profile."""
+def resolve_weights(folder: Path | None = None, profile: Profile | None = None) -> tuple[Path, Profile]:
+    """The folder of weights, by default the shipped one, and its profile. Raises InputError for another profile."""
     if folder is None and profile == "paper":
         raise InputError(PAPER_NEEDS)
     folder = folder or COMPACT
-    found = profile_of(folder)
-    if profile not in (None, found):
+    actual = profile_of(folder)
+    if profile not in (None, actual):
         also = f" {PAPER_NEEDS}" if profile == "paper" else ""
         raise InputError(
-            f"{folder} holds the {found} profile, not the {profile} profile: leave one of the two options out.{also}"
+            f"{folder} holds the {actual} profile, not the {profile} profile: leave one of the two options out.{also}"
         )
-    return folder, found
+    return folder, actual
 
 
 def profile_of(folder: Path) -> Profile:
@@ -67,16 +67,16 @@ def read_network(kind: type[Network], folder: Path) -> Network:
     expected = f"{kind.__name__}'s config.json and its weights, whole, in {folder}"
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)  # missing and extra keys raise below
-    logging.disable_progress_bar()  # a few small files: nothing to watch
+    logging.disable_progress_bar()  # the files are small
     try:
-        net, found = kind.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+        net, info = kind.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
             folder, output_loading_info=True, torch_dtype=torch.float32, local_files_only=True
         )
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(folder, _cause(error), expected) from error
     finally:
         logging.set_verbosity(verbosity)
-    for what, keys in (("lacks", found["missing_keys"]), ("also has", found["unexpected_keys"])):
+    for what, keys in (("lacks", info["missing_keys"]), ("also has", info["unexpected_keys"])):
         if keys:
             raise CheckpointError(folder, f"it {what} {first_few(sorted(keys))}", expected)
     return net.eval()
@@ -85,9 +85,9 @@ def read_network(kind: type[Network], folder: Path) -> Network:
 def read_schedule(folder: Path) -> DDIMScheduler | LCMScheduler:
     """The noise schedule in a folder; LCMScheduler's for weights distilled to few steps. Raises CheckpointError."""
     try:
-        named = DDIMScheduler.load_config(folder, local_files_only=True)
-        kind = LCMScheduler if cast(dict, named).get("_class_name") == "LCMScheduler" else DDIMScheduler
-        with put_off("scipy.stats", "scipy.integrate"):  # it loads all schedulers that could take its place
+        config = DDIMScheduler.load_config(folder, local_files_only=True)
+        kind = LCMScheduler if cast(dict, config).get("_class_name") == "LCMScheduler" else DDIMScheduler
+        with put_off("scipy.stats", "scipy.integrate"):  # from_pretrained imports all compatible schedulers
             return cast(DDIMScheduler | LCMScheduler, kind.from_pretrained(folder, local_files_only=True))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(folder, _cause(error), f"scheduler_config.json in {folder}") from error
@@ -100,21 +100,21 @@ def _cause(error: BaseException) -> str:
     return str(error).split(". ")[0].rstrip(".")
 
 
-def ship(pipe: DiffusionPipeline, folder: Path, records: dict[str, dict[str, object]]) -> None:
-    """Save a pipeline in half precision, in shards of at most SHARD.
+def save_pipeline(pipe: DiffusionPipeline, folder: Path, records: dict[str, dict[str, object]]) -> None:
+    """Save a pipeline in half precision, in shards of at most MAX_SHARD_SIZE.
 
     Args:
         pipe: converted in place.
-        folder: shards of its components that are there already are removed.
-        records: per component how it was trained; goes into the headers, which `doctor` prints.
+        folder: where to; older shards of the same components are removed.
+        records: by component, how it was trained; stored in the headers of the files, which `doctor` prints.
     """
     pipe.to("cpu").to(dtype=torch.float16)
     for old in (path for component in pipe.components for path in (folder / component).glob("*.safetensors*")):
-        old.unlink()  # shards of another number would be found beside the new ones
+        old.unlink()  # else older shards, if there were more of them, would stay beside the new ones
     for component in pipe.components.values():
-        if isinstance(component, ModelMixin):  # else diffusers saves the path it was read from
+        if isinstance(component, ModelMixin):  # else diffusers saves the path it was loaded from
             component.register_to_config(_name_or_path="")
-    pipe.save_pretrained(folder, max_shard_size=SHARD)
+    pipe.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
     for component in pipe.components:
         for path in (folder / component).glob("*.safetensors"):
             with safe_open(path, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""Other people's checkpoints -> tensors, and from there into a network. Nothing in a file is run."""
+"""Reads PyTorch checkpoints of others without running code in them, and loads their tensors into a network."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ def read_tensors(path: Path | str, *, sha256: str | None = None) -> dict[Any, An
 def load_strictly(module: nn.Module, tensors: Mapping[str, Any], path: Path | str, *, assign: bool = False) -> None:
     """Load the tensors of the file at `path` into `module`: every key and shape must match.
 
-    With `assign` the module takes the tensors themselves, as one built on the meta device must.
+    With `assign` the module holds the tensors themselves, not copies: needed for a module on the meta device.
     Raises CheckpointError with the first keys that are missing, left over or of another shape; the module is then
     unchanged."""
-    own = module.state_dict()
-    expected = f"the {len(own)} tensors of {type(module).__name__}"
-    if missing := [key for key in own if key not in tensors]:
+    state = module.state_dict()
+    expected = f"the {len(state)} tensors of {type(module).__name__}"
+    if missing := [key for key in state if key not in tensors]:
         raise CheckpointError(path, f"it lacks {first_few(missing)}", expected)
-    if extra := [key for key in tensors if key not in own]:
+    if extra := [key for key in tensors if key not in state]:
         raise CheckpointError(path, f"it also has {first_few(extra)}", expected)
     for key, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(path, f"{key} is {type(tensor).__name__}", "a tensor")
-        if tensor.shape != own[key].shape:
-            raise CheckpointError(path, f"{key} has the shape {tuple(tensor.shape)}", f"{tuple(own[key].shape)}")
+        if tensor.shape != state[key].shape:
+            raise CheckpointError(path, f"{key} has the shape {tuple(tensor.shape)}", f"{tuple(state[key].shape)}")
     module.load_state_dict(tensors, assign=assign)
 
 
@@ -79,19 +79,19 @@ def _first_line(error: Exception) -> str:
 
 def _wrong_hash(file: BufferedReader, sha256: str | None) -> str | None:
     """What is wrong with the file's hash, or None. Leaves the file at its start."""
-    found = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else None
+    actual = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else None
     file.seek(0)
-    return None if sha256 is None or found == sha256.lower() else f"its sha256 is {found}, not {sha256}"
+    return None if sha256 is None or actual == sha256.lower() else f"its sha256 is {actual}, not {sha256}"
 
 
 def _unsupported(file: BinaryIO) -> str | None:
-    """Why torch.load must not see the file, or None: it would load a TorchScript program and unpack a tar."""
+    """Why the file may not be given to torch.load, or None: it would load a TorchScript program and unpack a tar."""
     start = file.read(4)
     file.seek(0)
     if start == b"PK\x03\x04":
-        if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():  # as torch.load tells it
+        if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():  # torch.load's own test
             return "it is a TorchScript program, of which nothing was run"
-        if damaged := zipfile.ZipFile(file).testzip():  # torch.load compares no checksum
+        if damaged := zipfile.ZipFile(file).testzip():  # torch.load does not verify checksums
             return f"its {damaged} is damaged (its checksum differs)"
     elif start[:1] != b"\x80":
         return f"it is no PyTorch file (it begins with {start!r})" if start else "it is empty (0 bytes)"

@@ -1,6 +1,6 @@
-"""A restricted unpickler for torch.load's `pickle_module`: tensors and plain data are built, nothing else.
+"""A restricted unpickler for torch.load's `pickle_module`: it builds tensors and plain data, nothing else.
 
-`pickle._Unpickler`, the Python implementation, is used because its table of instructions can be changed.
+It derives from `pickle._Unpickler`, the Python implementation, whose opcode table can be changed.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from torch._utils import _rebuild_tensor
 
 
 class Placeholder:
-    """Stands where a file has an object whose class is not in `ALLOWED`: that class is neither imported nor called."""
+    """Takes the place of an object whose class is not in `ALLOWED`: that class is neither imported nor called."""
 
     def __new__(cls, *_arguments: object, **_keywords: object) -> Placeholder:
         return super().__new__(cls)
 
     def _ignore(self, *_: object) -> None:
-        """What a pickle adds to a list, set or dictionary of an unknown class is dropped."""
+        """Drop what a pickle adds to a list, set or dictionary of an unknown class."""
 
     append = extend = add = update = __setitem__ = _ignore
 
 
 def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
-    """The view of a storage that torch.save wrote down. torch refuses one that ends beyond its storage."""
+    """A view of a storage, as torch.save stores tensors. torch itself refuses one that exceeds its storage."""
     tensor = _rebuild_tensor(storage, offset, size, stride)
     stored = tensor.untyped_storage().nbytes()
-    if tensor.nbytes > stored:  # a stride of 0 turns four bytes into terabytes at the first copy
+    if tensor.nbytes > stored:  # with a stride of 0, four bytes could become terabytes when copied
         raise ValueError(f"a tensor of {tensor.nbytes} bytes in a storage of {stored}")
     return tensor
 
@@ -46,10 +46,10 @@ ALLOWED: dict[str, Callable[..., Any]] = {
 
 
 class Unpickler(pickle._Unpickler):
-    """Resolves the names in `ALLOWED` and sets no attribute on anything."""
+    """Resolves only the names in `ALLOWED`, and sets no attributes."""
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        """The builder of an allowed name, else a subclass of Placeholder with that name. Imports nothing."""
+        """The function for an allowed name, else a subclass of Placeholder with that name. Imports nothing."""
         full = f"{module}.{name}"
         return ALLOWED.get(full) or type(full, (Placeholder,), {})
 
@@ -60,5 +60,5 @@ class Unpickler(pickle._Unpickler):
 
 
 def load(file: BinaryIO, **options: Any) -> Any:
-    """One pickle of a file, as pickle.load."""
+    """As pickle.load."""
     return Unpickler(file, **options).load()
