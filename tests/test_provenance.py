@@ -56,9 +56,9 @@ def test_time_counts_not_frames(subtests) -> None:
     for rate, late in [(25, 0.0), (29.97, 0.13), (60, 0.31), (15, 0.5)]:
         with subtests.test(rate=rate, late=late):
             times = np.arange(0, 3, 1 / rate)
-            seen = np.stack([watermark.features(mark.mark(crop, t + late)) for t in times])
-            faces = [watermark.accumulate(seen, times, np.zeros(len(times), int))]
-            reading = watermark.judge(faces)
+            seen = np.stack([watermark.crop_features(mark.mark(crop, t + late)) for t in times])
+            faces = [watermark.soft_chips(seen, times, np.zeros(len(times), int))]
+            reading = watermark.detect(faces)
             assert reading.found
             assert reading.agreement > 0.95
             assert reading.seconds == pytest.approx(3.0, abs=0.07)
@@ -68,16 +68,16 @@ def test_time_counts_not_frames(subtests) -> None:
 def test_too_short_and_gaps() -> None:
     times = np.arange(50) / 25
     run = np.where(np.arange(50) % 10 == 9, -1, np.arange(50) // 10)  # a gap every 0.4 s
-    reading = watermark.judge([watermark.accumulate(np.ones((50, watermark.PATTERNS), np.float32), times, run)])
+    reading = watermark.detect([watermark.soft_chips(np.ones((50, watermark.PATTERNS), np.float32), times, run)])
     assert (reading.found, reading.z, reading.seconds) == (False, 0.0, 0.0)
-    assert not watermark.judge([]).found
+    assert not watermark.detect([]).found
 
 
 def test_chance_keeps_to_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise of any shape, real correlations included, is found no more often than stated."""
     rng, size = np.random.default_rng(0), (watermark.SHIFTS, watermark.CHIPS)
     kinds = [rng.normal(size=size), rng.standard_t(2, size), np.cumsum(rng.normal(size=size), axis=1)]
-    needed = watermark.judge([(kinds[0], 1.0)]).needed
+    needed = watermark.detect([(kinds[0], 1.0)]).needed
     assert 3.178 * watermark.SHIFTS * math.erfc(needed / math.sqrt(2)) / 2 == pytest.approx(1e-6, rel=1e-3)
     assert not any(reading.found for soft in kinds for reading in with_other_keys([(soft, 1.0)], 200))
     monkeypatch.setattr(watermark, "FALSE_ALARMS", 0.1)

@@ -26,7 +26,7 @@ from syncdiff.geometry.crops import align, cut, paste_crop
 from syncdiff.media import Clip, ClipWriter, Speech, open_clip, timeline
 from syncdiff.progress import finished
 from syncdiff.provenance.label import label
-from syncdiff.provenance.watermark import CHIPS, Watermark, WatermarkReading, judge, soft_chips_of
+from syncdiff.provenance.watermark import CHIPS, Watermark, WatermarkReading, detect, soft_chips_of
 
 CRF = 28
 COPIES = {"own": None, f"CRF {CRF}": False, f"half size, CRF {CRF}": True}  # name: at half size? None: not copied
@@ -83,7 +83,7 @@ def soft_chips(video: Path) -> list[tuple[np.ndarray, float]]:
 
 def with_other_keys(faces: Sequence[tuple[np.ndarray, float]], keys: int) -> list[WatermarkReading]:
     """What readers with other keys would have found."""
-    return [judge(faces, chips) for chips in np.random.default_rng(0).choice([-1.0, 1.0], (keys, CHIPS))]
+    return [detect(faces, chips) for chips in np.random.default_rng(0).choice([-1.0, 1.0], (keys, CHIPS))]
 
 
 def examine(video: Path, seconds: float, keys: int) -> Examined:
@@ -96,8 +96,8 @@ def examine(video: Path, seconds: float, keys: int) -> Examined:
         copies = {}
         for how, half in COPIES.items():
             file = folder / "own.mp4" if half is None else copied(folder / "own.mp4", folder / "copy.mp4", half=half)
-            copies[how] = judge(soft_chips(file))
-    return Examined(video.name, scale, copies, judge(unmarked), with_other_keys(unmarked, keys))
+            copies[how] = detect(soft_chips(file))
+    return Examined(video.name, scale, copies, detect(unmarked), with_other_keys(unmarked, keys))
 
 
 def table(videos: list[Examined]) -> str:

@@ -1,9 +1,9 @@
-"""Marks of redrawn lips, and their detection. Imports no model and no job.
+"""Marks that say that lips were redrawn, and their detection.
 
-Nothing is imported here: `manifest` is run as a process of its own for every file that is read.
-
-label      small words in the corner of every frame
+label      visible words in the corner of every frame
 watermark  invisible, in the redrawn mouth
 manifest   a signed C2PA manifest in the file
-verify     all three, read back from any file, in plain words
+verify     detects all three in any file, and describes them in sentences
+
+This file imports nothing: `manifest` starts as a process of its own for every file that is read.
 """

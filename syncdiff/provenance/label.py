@@ -1,6 +1,6 @@
-"""The visible label: a small plate in the upper left corner, where neither subtitles nor a player's buttons lie.
+"""The visible label: a small plate in the upper left corner, where there are no subtitles and no player controls.
 
-The plate is opaque: it reads on light and dark, one Patch serves all frames, and it is found again in a copy's pixels.
+The plate is opaque: it can be read on any background, is the same Patch in all frames, and can be detected in copies.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from syncdiff.media import Patch
 
 TEXT = "Lips redrawn by AI"
 PLATE, INK = 28, 235  # grey levels
-SHARE, MIN_SIZE = 0.03, 11.0  # size of the type: of the frame's shorter side; px
-SEEN_CORRELATION = 0.6  # correlation with the label from which on it is seen; other pictures stay below 0.35 (tests)
-SCALES = (1.0, 2.0, 1.5, 4 / 3, 3.0, 4.0, 0.75, 0.5)  # size of the labelled original relative to a copy
-SLACK_PX = 3  # px that the label of a copy may be off
+FONT_SHARE, MIN_FONT_PX = 0.03, 11.0  # font size: share of the frame's shorter side, and at least so many px
+SEEN_CORRELATION = 0.6  # from this correlation on, the label counts as seen; other pictures stay below 0.35 (tests)
+SCALES = (1.0, 2.0, 1.5, 4 / 3, 3.0, 4.0, 0.75, 0.5)  # size of the labelled original over that of a copy
+SLACK_PX = 3  # px that the label may be displaced in a copy
 
 
 @lru_cache(32)
@@ -26,11 +26,11 @@ def label(width: int, height: int) -> Patch | None:
     """The label for frames of this size, px; None where a frame is too small to hold it."""
     from PIL import Image, ImageDraw, ImageFont
 
-    size = max(MIN_SIZE, SHARE * min(width, height))
+    size = max(MIN_FONT_PX, FONT_SHARE * min(width, height))
     font = ImageFont.load_default(size)
     left, top, right, bottom = font.getbbox(TEXT)
     w, h = (2 * round((side + 0.9 * size) / 2) for side in (right - left, bottom - top))
-    x = y = 2 * round(0.6 * size / 2)  # even: chroma of 4:2:0 frames lies in blocks of two
+    x = y = 2 * round(0.6 * size / 2)  # even, for the 2x2 chroma blocks of 4:2:0
     if x + w > width or y + h > height / 4:
         return None
     plate = Image.new("L", (w, h), PLATE)
@@ -41,7 +41,7 @@ def label(width: int, height: int) -> Patch | None:
 def label_likeness(images: Iterable[np.ndarray]) -> float:
     """Frames [H, W, 3] uint8 of one video -> correlation -1..1 of their upper left corner with the label.
 
-    The frames' mean is compared: what moves there fades, the label stays."""
+    The mean of the frames is compared, in which moving content is blurred and the label is not."""
     greys, height, width = [], 0, 0
     for image in images:
         height, width = image.shape[:2]

@@ -1,15 +1,15 @@
 """The C2PA manifest (Content Credentials): signed into a finished mp4, and read back from any file.
 
 It states that the lips were redrawn by a trained model, by which program and version. It holds nothing about the
-visitor: no thumbnail, no name of an input. Any later change of the file breaks the signature; re-encoding drops it.
+visitor: no thumbnail, no file name. Any later change of the file breaks the signature; re-encoding removes it.
 
-A host signs with its own key by naming two PEM files in the environment:
-    SYNCDIFF_C2PA_CERTIFICATE   the certificate chain, its own first
+To sign with its own key, a host names two PEM files in the environment:
+    SYNCDIFF_C2PA_CERTIFICATE   the certificate chain, the signer's first
     SYNCDIFF_C2PA_KEY           the private key, PKCS#8
     SYNCDIFF_C2PA_ALGORITHM     es256 (default), es384, es512, ps256, ps384, ps512, ed25519
-    SYNCDIFF_C2PA_TRUST         for reading: PEM file of the authorities whose signers count as known
-Without them each process makes a certificate of its own, in memory only: it shows that a file is unchanged, not who
-made it. No time stamp is requested, so nothing goes over a network.
+    SYNCDIFF_C2PA_TRUST         for reading: PEM file of certificate authorities to trust
+Without them every process makes its own certificate, in memory only. It proves that a file is unchanged, not who made
+it. No time stamp is requested, so nothing is sent over a network.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ LABELLED = "Label burnt into the picture"
 CERTIFICATE, KEY = "SYNCDIFF_C2PA_CERTIFICATE", "SYNCDIFF_C2PA_KEY"
 ALGORITHM, TRUST = "SYNCDIFF_C2PA_ALGORITHM", "SYNCDIFF_C2PA_TRUST"
 TIMEOUT = 60.0  # s that reading a manifest may take
-MEMORY = 2 * 2**30  # bytes of address space of the process that reads it
-# Codes that say nothing about whether the file was changed: the signer is unknown here, or the certificate too old.
-NOT_PROOF = {"signingCredential.untrusted", "signingCredential.expired", "claimSignature.outsideValidity"}
-STARTS = (b"jumdc2pa", bytes.fromhex("d8fec3d61b0e483c92975828877ec481"))  # of a manifest, in any file and in mp4
+MEMORY = 2 * 2**30  # bytes of address space of the reading process
+# Status codes that do not mean that the file was changed: an unknown signer, an expired certificate.
+NOT_TAMPERING = {"signingCredential.untrusted", "signingCredential.expired", "claimSignature.outsideValidity"}
+MARKERS = (b"jumdc2pa", bytes.fromhex("d8fec3d61b0e483c92975828877ec481"))  # of a manifest: in any file, in mp4
 SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
-# By default c2pa holds a file twice while it signs it: 576 MiB for one of 262, with these 51. Above 16 MiB it works in
-# a temporary file, and the pictures are hashed in pieces of 1 MiB, which a Merkle tree holds together.
-SIGNING = SETTINGS | {"core": {"backing_store_memory_threshold_in_mb": 16, "merkle_tree_chunk_size_in_kb": 1024}}
+# By default c2pa holds a file twice in memory while signing: 576 MiB for a file of 262, and 51 with these settings.
+# Above 16 MiB it uses a temporary file; the frames are hashed in a Merkle tree of 1 MiB pieces.
+CORE_SETTINGS = {"backing_store_memory_threshold_in_mb": 16, "merkle_tree_chunk_size_in_kb": 1024}
+SIGNING_SETTINGS = SETTINGS | {"core": CORE_SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -52,30 +53,30 @@ class Manifest:
     """What the manifest of a file states."""
 
     state: State
-    ours: bool = False  # it names this program as its maker
-    maker: str = ""  # program that wrote it
+    ours: bool = False  # this program wrote it
+    maker: str = ""  # name and version of the program that wrote it
     signer: str = ""  # issuer of the certificate
     redrawn: bool = False  # it declares media made by a trained model
     labelled: bool = False  # it declares a label in the picture
-    why: str = ""  # where tampered: the codes of what does not fit
+    why: str = ""  # where tampered: the status codes, or why it cannot be read
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What signs: PEM bytes."""
+    """Certificate chain and private key, as PEM."""
 
     chain: bytes
     key: bytes
-    algorithm: str
+    algorithm: str  # as in C2PA, such as "es256"
 
 
 def sign(video: Path, *, labelled: bool) -> None:
-    """Add the manifest to a finished mp4. The file is replaced whole, or stays as it was. Raises InputError."""
-    ours = credentials()
+    """Add the manifest to a finished mp4, which is replaced as a whole or not at all. Raises InputError."""
+    signer = credentials()
     part = video.with_name(video.name + ".signed")
     try:
         with video.open("rb") as source, part.open("w+b") as target:
-            _embed(ours, "video/mp4", source, target, labelled=labelled)
+            _embed(signer, "video/mp4", source, target, labelled=labelled)
         part.replace(video)
     except InputError:
         for folder in (video.parent, Path(tempfile.gettempdir())):
@@ -86,16 +87,17 @@ def sign(video: Path, *, labelled: bool) -> None:
 
 
 def read_manifest(video: str | Path) -> Manifest:
-    """What the manifest of a file states, read in a process with bounded memory and time, and without a network.
+    """Read the manifest of any file, in a process with bounded memory and time and without network access.
 
-    A manifest that cannot be read counts as tampered; a file without one, of whatever kind, has none.
+    The state is "tampered" for a manifest that cannot be read, "none" for a file of any kind without one.
     """
     command = [sys.executable, "-P", "-m", "syncdiff.provenance.manifest", str(Path(video).resolve())]
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR", TRUST) if name in os.environ}
-    kept["PYTHONPATH"] = str(Path(syncdiff.__file__).parents[1])
+    names = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", TRUST)
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    environment["PYTHONPATH"] = str(Path(syncdiff.__file__).parents[1])
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, env=kept, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, env=environment, check=False
         )
     except subprocess.TimeoutExpired:
         return Manifest("tampered", why=f"it cannot be read within {TIMEOUT:.0f} s")
@@ -103,56 +105,56 @@ def read_manifest(video: str | Path) -> Manifest:
 
 
 def credentials() -> Credentials:
-    """The host's from the environment, else this process's own. Raises InputError for what cannot be read or sign."""
+    """The host's credentials from the environment, else this process's own. Raises InputError if they cannot sign."""
     certificate, key = (os.environ.get(name) for name in (CERTIFICATE, KEY))
     if not certificate and not key:
         return _self_signed()
     if not certificate or not key:
         raise InputError(f"To sign with a key of your own, set both {CERTIFICATE} and {KEY}.")
     try:
-        chain, secret = Path(certificate).read_bytes(), Path(key).read_bytes()
+        files = Path(certificate).read_bytes(), Path(key).read_bytes()
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read ({error.strerror}): see {CERTIFICATE} and {KEY}.") from error
-    return _tried(Credentials(chain, secret, os.environ.get(ALGORITHM, "es256")))
+    return _tested(Credentials(*files, os.environ.get(ALGORITHM, "es256")))
 
 
 @cache
-def _tried(ours: Credentials) -> Credentials:
-    """The same, after signing a small picture: key, chain and algorithm are checked only when something is signed."""
+def _tested(signer: Credentials) -> Credentials:
+    """The same credentials, after they signed a small picture: c2pa checks them only when it signs."""
     from PIL import Image
 
     picture = BytesIO()
     Image.new("RGB", (8, 8)).save(picture, "JPEG")
-    _embed(ours, "image/jpeg", picture, BytesIO(), labelled=False)
-    return ours
+    _embed(signer, "image/jpeg", picture, BytesIO(), labelled=False)
+    return signer
 
 
-def _embed(ours: Credentials, kind: str, source: BinaryIO, target: BinaryIO, *, labelled: bool) -> None:
-    """Copy `source` to `target` with a manifest. Raises InputError. C2PA wants the first action to be the creation."""
+def _embed(signer: Credentials, mime_type: str, source: BinaryIO, target: BinaryIO, *, labelled: bool) -> None:
+    """Copy `source` to `target` with a manifest. Raises InputError."""
     import c2pa
 
     program = {"name": "syncdiff", "version": syncdiff.__version__}
     action = {"digitalSourceType": SOURCE, "softwareAgent": program}
     edits = [{"action": "c2pa.edited", "description": words, **action} for words in (REDRAWN, LABELLED)[: 1 + labelled]]
-    actions = {"actions": [{"action": "c2pa.created", **action}, *edits]}
+    actions = {"actions": [{"action": "c2pa.created", **action}, *edits]}  # C2PA requires the creation to come first
     manifest = {"claim_generator_info": [program], "assertions": [{"label": "c2pa.actions.v2", "data": actions}]}
     try:
-        info = c2pa.C2paSignerInfo(ours.algorithm, ours.chain, ours.key, None)
+        info = c2pa.C2paSignerInfo(signer.algorithm, signer.chain, signer.key, None)
         with (
-            c2pa.Context(c2pa.Settings.from_dict(SIGNING)) as context,
-            c2pa.Signer.from_info(info) as signer,
+            c2pa.Context(c2pa.Settings.from_dict(SIGNING_SETTINGS)) as context,
+            c2pa.Signer.from_info(info) as c2pa_signer,
             c2pa.Builder(manifest, context=context) as builder,
         ):
-            builder.sign(signer, kind, source, target)
+            builder.sign(c2pa_signer, mime_type, source, target)
     except (c2pa.C2paError, ValueError) as error:  # UnicodeError is one
         raise InputError(
-            f"Results cannot be signed with {CERTIFICATE}, {KEY} and the algorithm {ours.algorithm}: {error}."
+            f"Results cannot be signed with {CERTIFICATE}, {KEY} and the algorithm {signer.algorithm}: {error}."
         ) from error
 
 
 @cache
 def _self_signed() -> Credentials:
-    """A certificate under an authority whose key is dropped at once: readers refuse one that signs itself."""
+    """A certificate of an authority whose key is discarded: readers refuse a certificate that is its own authority."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -165,10 +167,10 @@ def _self_signed() -> Credentials:
         texts = {NameOID.ORGANIZATION_NAME: "syncdiff (self-signed)", NameOID.COMMON_NAME: text}
         return x509.Name([x509.NameAttribute(oid, text) for oid, text in texts.items()])
 
-    def certificate(text: str, whose: ec.EllipticCurvePrivateKey, usage: x509.ExtensionType) -> bytes:
-        authority = whose is root
-        rights = (not authority, False, False, False, False, authority, False, False, False)  # to sign
-        builder = x509.CertificateBuilder(name("local authority"), name(text), whose.public_key())
+    def certificate(text: str, owner: ec.EllipticCurvePrivateKey, usage: x509.ExtensionType) -> bytes:
+        authority = owner is root
+        rights = (not authority, False, False, False, False, authority, False, False, False)  # digital_signature, key_cert_sign
+        builder = x509.CertificateBuilder(name("local authority"), name(text), owner.public_key())
         builder = builder.serial_number(x509.random_serial_number())
         builder = builder.not_valid_before(now - dt.timedelta(hours=1)).not_valid_after(now + dt.timedelta(days=3650))
         builder = builder.add_extension(usage, critical=authority).add_extension(x509.KeyUsage(*rights), critical=True)
@@ -181,7 +183,7 @@ def _self_signed() -> Credentials:
     return Credentials(chain, private, "es256")
 
 
-def _read_here(path: Path) -> Manifest:
+def _read_in_process(path: Path) -> Manifest:
     """As read_manifest, in this process."""
     import c2pa
 
@@ -196,12 +198,15 @@ def _read_here(path: Path) -> Manifest:
                 return Manifest("none")
             with reader:
                 return _parsed(json.loads(reader.json()))
-    except c2pa.C2paError as error:  # other damage than a manifest's is not this module's business
+    except c2pa.C2paError as error:  # raised for any damage of the file, also without a manifest
         data = path.read_bytes()  # at most 200 MB (MAX_UPLOAD_BYTES), in a process of its own
-        return Manifest("tampered", why=str(error)[:200]) if any(s in data for s in STARTS) else Manifest("none")
+        if any(marker in data for marker in MARKERS):
+            return Manifest("tampered", why=str(error)[:200])
+        return Manifest("none")
 
 
 def _parsed(store: dict[str, Any]) -> Manifest:
+    """The active manifest of c2pa's JSON report."""
     active = store.get("manifests", {}).get(store.get("active_manifest"), {})
     maker = (active.get("claim_generator_info") or [{"name": str(active.get("claim_generator", ""))}])[0]
     actions = [
@@ -213,7 +218,7 @@ def _parsed(store: dict[str, Any]) -> Manifest:
     codes = [status.get("code", "") for status in store.get("validation_status") or ()]
     if store.get("validation_state") == "Invalid" and not codes:
         codes = ["invalid"]
-    broken = [code for code in codes if code not in NOT_PROOF]
+    broken = [code for code in codes if code not in NOT_TAMPERING]
     return Manifest(
         state="tampered" if broken else "self-signed" if codes else "trusted",
         ours=maker.get("name") == "syncdiff",
@@ -231,7 +236,7 @@ def main() -> None:
 
     with suppress(ValueError, OSError):  # macOS bounds no address space
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    print(json.dumps(vars(_read_here(Path(sys.argv[1])))))
+    print(json.dumps(vars(_read_in_process(Path(sys.argv[1])))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Detects label, watermark and manifest in any file, and puts the outcome into sentences."""
+"""Detects label, watermark and manifest in any file, and describes the outcome in sentences."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from syncdiff.media import read_clip
 from syncdiff.progress import finished, scaled
 from syncdiff.provenance.label import SEEN_CORRELATION, TEXT, label_likeness
 from syncdiff.provenance.manifest import Manifest, read_manifest
-from syncdiff.provenance.watermark import FALSE_ALARMS, MIN_SECONDS, READ_SECONDS, WatermarkReading, reading
+from syncdiff.provenance.watermark import FALSE_ALARMS, MIN_SECONDS, READ_SECONDS, WatermarkReading, read_watermark
 
-LABEL_FRAMES = 8  # frames in which the label is looked for, spread over the video
+LABEL_FRAMES = 8  # frames that are searched for the label, spread over the video
 Label = Literal["seen", "declared", "not seen", "not checked"]
 
 
@@ -25,11 +25,11 @@ Label = Literal["seen", "declared", "not seen", "not checked"]
 class Verification:
     """What was found in a file."""
 
-    verdict: str  # the sum of the three sentences
+    verdict: str  # a sentence on all three together
     sentences: tuple[str, str, str]  # label, watermark, manifest
     ours: bool  # a watermark, a label or an intact manifest of this program is there
-    label: Label  # "seen" in the pixels; "declared" by the manifest only: it may have been cut off
-    likeness: float  # -1..1: correlation with the label, seen from SEEN_CORRELATION on
+    label: Label  # "seen" in the pixels; "declared": by the manifest only, for it may have been cut off
+    likeness: float  # -1..1: correlation with the label; "seen" from SEEN_CORRELATION on
     watermark: WatermarkReading | None  # None where no picture could be read
     manifest: Manifest
 
@@ -39,12 +39,12 @@ class Verification:
 
 
 def verify(video: str | Path) -> Verification:
-    """Look for label, watermark and manifest in any file. Raises InputError only where there is no file to read."""
+    """Look for label, watermark and manifest in any file. Raises InputError only where there is no file."""
     return finished(verifying(video))
 
 
 def verifying(video: str | Path) -> Generator[float, None, Verification]:
-    """As verify, with its InputError; yields the fraction done, 0..1. Closing it stops the work, removes its files."""
+    """As verify, but yields the fraction done, 0..1. Closing the generator stops the work and removes its files."""
     path = Path(video)
     if not path.is_file():
         raise InputError(f"{path.name or video} is not a file that can be read; choose the video again.")
@@ -59,11 +59,11 @@ def verifying(video: str | Path) -> Generator[float, None, Verification]:
         else:
             chosen = np.unique(np.linspace(0, len(clip) - 1, LABEL_FRAMES).astype(int))
             likeness = label_likeness(frame.rgb() for frame in clip.frames(chosen))
-            mark = yield from scaled(reading(clip), 0.35, 1.0)
-    return _judged(likeness, mark, manifest, trouble)
+            mark = yield from scaled(read_watermark(clip), 0.35, 1.0)
+    return _conclude(likeness, mark, manifest, trouble)
 
 
-def _judged(likeness: float, mark: WatermarkReading | None, manifest: Manifest, trouble: str) -> Verification:
+def _conclude(likeness: float, mark: WatermarkReading | None, manifest: Manifest, trouble: str) -> Verification:
     intact = manifest.state in ("trusted", "self-signed")
     signed = intact and manifest.ours
     label: Label = "seen" if likeness >= SEEN_CORRELATION else "not checked" if mark is None else "not seen"
