@@ -13,10 +13,10 @@ from syncdiff.results import Progress
 from syncdiff.sync.scoring import Scores
 from syncdiff.web import view_state, wrap_zero_gpu
 from syncdiff.web.costs import presets, seconds_of
-from syncdiff.web.eta import Clock, Pace, in_words
+from syncdiff.web.eta import DurationModel, TimeLeft, in_words
 from syncdiff.web.jobs import JobService
 from syncdiff.web.launch import gpu_seconds
-from syncdiff.web.share_links import Settings, query, restored
+from syncdiff.web.share_links import Settings, parse_query, query
 from tests.browsing import write_voice
 from tests.fakes import FakePipeline, FakePreview, bad_input, write_video
 
@@ -33,41 +33,43 @@ def run_of(stages: dict[str, float], source: int, frames: int, steps: int) -> li
 
 
 def test_the_time_left_is_right_where_the_voice_is_four_times_as_long_as_the_video() -> None:
-    pace, options = Pace(), SampleOptions(steps=2)
-    really = {stage: 1.5 * seconds for stage, seconds in pace.stages(100, 400, options).items()}  # a slower machine
+    durations, options = DurationModel(), SampleOptions(steps=2)
+    expected = durations.stages(100, 400, options)
+    really = {stage: 1.5 * seconds for stage, seconds in expected.items()}  # a slower machine
     whole = sum(really.values())
     for lengths in ((4.0, 16.0), (None, None)):  # a program does not say how long its files are
         now, fractions, lefts = [0.0], [], {}
-        clock = Clock(pace, options, *lengths, now=lambda now=now: now[0])
+        time_left = TimeLeft(durations, options, *lengths, now=lambda now=now: now[0])
         for second, progress in run_of(really, 100, 400, 2):
             now[0] = second
-            fraction, left = clock(progress)
+            fraction, left = time_left(progress)
             fractions.append(fraction)
             lefts[progress.stage] = left / (whole - second) if whole - second > 1 else 1
             if progress.stage == "drawing":
                 assert left == pytest.approx(whole - second, rel=0.4, abs=1)
         assert fractions == sorted(fractions)
         assert fractions[-1] == pytest.approx(1.0)
-        assert clock.source == 100
-    assert clock(Progress("a stage of tomorrow", 1, 10))[0] == pytest.approx(1.0)
+        assert time_left.source == 100
+    assert time_left(Progress("a stage of tomorrow", 1, 10))[0] == pytest.approx(1.0)
 
 
 def test_the_pace_learns_from_what_runs_really_take(tmp_path) -> None:
-    pace, result = Pace(), FakePipeline(seconds=4.0).result(tmp_path / "out.mp4", SampleOptions(steps=2))
-    assert pace.usual() is None
+    durations, result = DurationModel(), FakePipeline(seconds=4.0).result(tmp_path / "out.mp4", SampleOptions(steps=2))
+    assert durations.usual() is None
     two, best = SampleOptions(steps=2), SampleOptions(steps=8)
-    guessed = pace.seconds(50, 100, two)
-    slow = {stage: 10 * seconds for stage, seconds in pace.stages(50, 100, two).items()}
+    guessed = durations.seconds(50, 100, two)
+    slow = {stage: 10 * seconds for stage, seconds in durations.stages(50, 100, two).items()}
     for _ in range(12):
-        pace.learn(replace(result, frames=100, seconds=slow), 50)
-    assert pace.seconds(50, 100, two) == pytest.approx(10 * guessed, rel=0.01)
-    assert pace.usual() == pytest.approx(sum(slow.values()))
-    assert pace.seconds(50, 100, best) > pace.seconds(50, 100, two)
+        durations.learn(replace(result, frames=100, seconds=slow), 50)
+    assert durations.seconds(50, 100, two) == pytest.approx(10 * guessed, rel=0.01)
+    assert durations.usual() == pytest.approx(sum(slow.values()))
+    assert durations.seconds(50, 100, best) > durations.seconds(50, 100, two)
     both = replace(two, correct_offset=True)
-    stages = pace.stages(100, 100, both)
+    stages = durations.stages(100, 100, both)
     assert [*stages][2:5] == ["listening", "testing the offset", "drawing"]
     assert stages["testing the offset"] < stages["drawing"]
-    assert pace.stages(9_000, 9_000, both)["testing the offset"] == pace.stages(9, 18_000, both)["testing the offset"]
+    tests = [durations.stages(*frames, both)["testing the offset"] for frames in ((9_000, 9_000), (9, 18_000))]
+    assert tests[0] == tests[1]
 
 
 def test_the_presets_say_what_each_costs_for_these_files() -> None:
@@ -114,12 +116,12 @@ def test_a_link_brings_back_what_it_was_made_of(subtests) -> None:
     ]:
         with subtests.test(text):
             assert query(settings) == text
-            assert restored(dict(pair.split("=") for pair in text.split("&"))) == settings
+            assert parse_query(dict(pair.split("=") for pair in text.split("&"))) == settings
 
 
 def test_an_address_that_asks_for_nothing_restores_nothing() -> None:
-    assert restored({}) is None
-    assert restored({"__theme": "dark", "deep_link": "x"}) is None
+    assert parse_query({}) is None
+    assert parse_query({"__theme": "dark", "deep_link": "x"}) is None
 
 
 def test_a_bad_link_gets_a_sentence(subtests) -> None:
@@ -138,7 +140,7 @@ def test_a_bad_link_gets_a_sentence(subtests) -> None:
         ({"label": "0"}, "asks for the label '0': there is yes or no"),
     ]:
         with subtests.test(sentence), pytest.raises(InputError, match=sentence):
-            restored(asked)
+            parse_query(asked)
 
 
 def said(confidence: float | None, offset: int = 0, steady: bool = True) -> Scores:

@@ -23,7 +23,7 @@ def test_first_come_first_served_and_a_place_is_given_back() -> None:
 
 
 def test_the_line_ends_somewhere_for_everybody_and_for_one() -> None:
-    queue = Queue(places=3, each=2, others=0)
+    queue = Queue(capacity=3, per_visitor=2, reserved=0)
     with queue.place(ANN), queue.place(ANN):
         with pytest.raises(InputError, match="You have 2 videos in the making"), queue.place(ANN):
             pass
@@ -39,7 +39,7 @@ def crowd(queue: Queue, stack: ExitStack, count: int, address: str = "198.51.100
 
 
 def test_made_up_sessions_neither_fill_the_line_nor_hold_up_another_address() -> None:
-    queue = Queue(places=24, others=8)
+    queue = Queue(capacity=24, reserved=8)
     with ExitStack() as stack:
         many = crowd(queue, stack, 16)
         with pytest.raises(InputError, match="Your network has 16 videos in the making"):
@@ -52,7 +52,7 @@ def test_made_up_sessions_neither_fill_the_line_nor_hold_up_another_address() ->
 
 
 def test_a_whole_school_behind_one_address_is_served_in_the_order_it_came() -> None:
-    queue = Queue(places=24, others=8)
+    queue = Queue(capacity=24, reserved=8)
     with ExitStack() as stack:
         assert [place.ahead for place in crowd(queue, stack, 16)] == list(range(16))
 
@@ -77,7 +77,7 @@ def test_nobody_starves_where_others_come_back_at_once() -> None:
 
 
 def test_nobody_overtakes_and_no_two_work_at_once() -> None:
-    queue, order, working, most = Queue(each=40), [], [0], [0]
+    queue, order, working, most = Queue(per_visitor=40), [], [0], [0]
 
     def visitor(n: int, joined: threading.Event) -> None:
         with queue.place(ANN) as place:

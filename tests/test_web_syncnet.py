@@ -63,8 +63,8 @@ def begun(server: HTTPServer, *ways: str, **options: bool) -> tuple[SyncNetFetch
 
 def test_what_lse_needs_is_fetched_in_the_background_and_told_meanwhile(server, tmp_path) -> None:
     fetch, job = begun(server, "/slow")
-    assert "being fetched" in str(fetch)
-    assert "Oxford" in str(fetch)
+    assert "being fetched" in fetch.lse_needs()
+    assert "Oxford" in fetch.lse_needs()
     assert job.syncnet is None
     server.free.set()
     assert fetch.wait(30)
@@ -81,7 +81,7 @@ def test_what_cannot_be_had_leaves_our_judge_and_no_file(server, tmp_path, way, 
     fetch, job = begun(server, way, way)
     assert fetch.wait(30)
     assert job.syncnet is None
-    assert "could not be fetched" in str(fetch)
+    assert "could not be fetched" in fetch.lse_needs()
     assert "SyncNet was not fetched" in caplog.text
     assert [*(tmp_path / "checkpoints").iterdir()] == []
 
@@ -96,7 +96,7 @@ def test_nothing_is_asked_for_where_that_is_forbidden(server, monkeypatch) -> No
     for environment, options in (("0", {"offline": True}), ("1", {})):
         monkeypatch.setenv("HF_HUB_OFFLINE", environment)
         fetch, _ = begun(server, "", **options)
-        assert "not installed" in str(fetch)
+        assert "not installed" in fetch.lse_needs()
     assert server.asked == []
     for offer in (syncnet_fetch.OFFER, syncnet_fetch.S3FD):
         assert offer.url.startswith("https://")

@@ -29,7 +29,7 @@ function show() {
 // While an upload of the same step is on its way, a pick waits: what was chosen last shall stay.
 async function pick(key) {
   const chooses = props.value.chosen !== undefined, mine = ++newest;
-  if (!chooses) row.ariaBusy = "true";  // until the slot is filled: see `fill_in` in syncdiff/web/form_filling.py
+  if (!chooses) row.ariaBusy = "true";  // until the slot is filled: see `connect_form` in syncdiff/web/form_filling.py
   while (!chooses && uploading()) await new Promise((done) => setTimeout(done, 100));
   if (mine !== newest) return;
   props.value = { ...props.value, [chooses ? "chosen" : "picked"]: key };

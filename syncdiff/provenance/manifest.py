@@ -169,7 +169,8 @@ def _self_signed() -> Credentials:
 
     def certificate(text: str, owner: ec.EllipticCurvePrivateKey, usage: x509.ExtensionType) -> bytes:
         authority = owner is root
-        rights = (not authority, False, False, False, False, authority, False, False, False)  # digital_signature, key_cert_sign
+        # digital_signature for the signer, key_cert_sign for the authority
+        rights = (not authority, False, False, False, False, authority, False, False, False)
         builder = x509.CertificateBuilder(name("local authority"), name(text), owner.public_key())
         builder = builder.serial_number(x509.random_serial_number())
         builder = builder.not_valid_before(now - dt.timedelta(hours=1)).not_valid_after(now + dt.timedelta(days=3650))

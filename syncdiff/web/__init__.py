@@ -1,21 +1,23 @@
-"""The page: a pipeline in, a gradio page out. Arranges parts and passes files on; no code for media or networks.
+"""The gradio page over one job runner. It holds no code for media or networks.
 
-build          the form, the view beside it, what happens when
-components     the parts of the form
-view_state     what the view shows
+build          lays the page out: the form on the left, the view on the right
+components     the form
+form_filling   events that fill the form: examples, links, the faces found
+buttons        events of the buttons: a run, a trial of one frame, a comparison
+costs          estimated time of each preset
+events         how events run: in the browser, queued, or at once
+view_state     what the view shows: a dict for each state, drawn by assets/page/
 jobs           one request in a private folder
-queue          whose turn it is
+queue          fair order of the visitors
 eta            how long a run takes
-share_links    settings <-> a short address
-examples       what lies in assets/examples
-verify_tab     the second tab: label, mark and note of any video
-api            the same for programs: named endpoints, MCP
-syncnet_fetch  SyncNet's file, in the background
-middleware     what stands before gradio
-launch         how the page is served
-loading        the job behind it, loaded when the page answers
-
-What a run shows is drawn by assets/page/ from one dict.
+share_links    settings <-> query string
+examples       faces and voices in assets/examples
+verify_tab     the second tab: marks of any video
+api            named endpoints for programs, also for MCP
+syncnet_fetch  SyncNet's weights, fetched in the background
+middleware     limits of requests, before gradio sees them
+launch         server settings, theme, ZeroGPU
+loading        the job, loaded after the page answers
 """
 
 from syncdiff.late_imports import load_gradio

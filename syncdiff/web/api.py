@@ -1,4 +1,4 @@
-"""Named endpoints for programs. Their docstrings are the documentation, for MCP too."""
+"""Named endpoints for programs. Their docstrings are the public documentation, also of the MCP tools."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,13 +17,13 @@ PROGRESS = gr.Progress()  # gradio looks for one among a function's defaults
 
 
 def add_endpoints(jobs: JobService) -> None:
-    """`gradio_client.Client(url).predict(face=..., voice=..., consent=True, api_name="/sync")` and its like.
+    """Add /sync and /verify, as for `gradio_client.Client(url).predict(face=..., voice=..., api_name="/sync")`.
 
-    Of a docstring's argument gradio tells programs the first line only.
+    Gradio shows programs only the first line of an argument's description.
 
-    Gradio 6.31 stores an iterator when it has yielded once (`call_process_api`), and closes on a cancel only what it
-    stored: one cancelled in its first step stays suspended, with its files and its place in the line, until the garbage
-    collector comes by. So whatever yields to gradio does so once before it holds anything.
+    Gradio 6.31 stores an iterator when it has yielded once (`call_process_api`), and a cancel closes only what is
+    stored. An iterator cancelled in its first step stays suspended, with its files and its place in the queue, until it
+    is garbage-collected. So every generator that gradio calls yields once before it holds anything.
     """
 
     def sync(
@@ -36,7 +36,7 @@ def add_endpoints(jobs: JobService) -> None:
         correct: bool | None,
         label: bool | None,
         request: gr.Request,
-        which: int | None = None,  # without this gradio's clients would have to name it: None is no value to them
+        which: int | None = None,  # the default; gradio's clients treat a component's None as a missing value
         progress: gr.Progress = PROGRESS,
     ) -> Iterator[tuple[Any, Any]]:
         """Lip synchronisation: redraw the mouth in a video (or photo) of a face so that it speaks a given voice.
@@ -58,11 +58,11 @@ def add_endpoints(jobs: JobService) -> None:
         """
         yield gr.skip(), gr.skip()
         options = {"steps": steps, "seed": seed, "tail": tail, "correct_offset": correct, "label": label}
-        asked = JobRequest(face, voice, consent, options | {"face": which})
-        with closing(jobs.run(asked, visitor_of(request))) as items:
+        job = JobRequest(face, voice, consent, options | {"face": which})
+        with closing(jobs.run(job, visitor_of(request))) as items:
             for item in items:
                 if isinstance(item, Result):
-                    if item.source is not None:  # nobody is handed it, so nobody would sweep it up
+                    if item.source is not None:  # a program does not get it
                         item.source.unlink(missing_ok=True)
                     yield str(item.video), public_report(item)
                     return
@@ -71,7 +71,7 @@ def add_endpoints(jobs: JobService) -> None:
                     progress(None, desc=f"waiting, {item.ahead} ahead{when}")
                 else:
                     progress(item.fraction, desc=f"{item.progress.stage}, {in_words(item.left)} left")
-                yield gr.skip(), gr.skip()  # where a client's cancel takes hold
+                yield gr.skip(), gr.skip()  # here a client's cancel takes effect
 
     default = SampleOptions()
     with gr.Row(visible=False):
@@ -81,14 +81,14 @@ def add_endpoints(jobs: JobService) -> None:
             gr.Number(default.steps, label="steps", precision=0),
             gr.Number(default.seed, label="seed", precision=0),
             gr.Checkbox(False, label="consent"),
-            gr.Textbox(default.tail, label="tail"),  # SampleOptions says better what may stand here than a gr.Radio
+            gr.Textbox(default.tail, label="tail"),  # not a gr.Radio: SampleOptions has the better error
             gr.Checkbox(default.correct_offset, label="correct"),
             gr.Checkbox(default.label, label="label"),
             gr.Number(None, label="which", precision=0),
         ]
         outputs = [gr.File(label="video"), gr.JSON(label="report")]
         gr.Button("sync").click(sync, inputs, outputs, api_name="sync", concurrency_id="runs", concurrency_limit=None)
-        suspect, found = gr.File(label="video"), gr.JSON(label="report")
+        video, report = gr.File(label="video"), gr.JSON(label="report")
         gr.Button("verify").click(
-            verify_tab.verify, suspect, found, api_name="verify", concurrency_id="checks", concurrency_limit=None
+            verify_tab.verify, video, report, api_name="verify", concurrency_id="checks", concurrency_limit=None
         )

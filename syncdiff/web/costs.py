@@ -1,4 +1,4 @@
-"""What each preset of the page costs, for the files in the form."""
+"""Estimated time of each preset, for the files in the form."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -9,14 +9,16 @@ from syncdiff.media import LIMITS
 from syncdiff.options import PRESETS, SampleOptions
 from syncdiff.web.components import PAGE, Form
 from syncdiff.web.eta import DEFAULT_FPS, DEFAULT_SECONDS, in_words
-from syncdiff.web.events import AGAIN, BROWSER, NEWEST, NOW, answer
+from syncdiff.web.events import BROWSER, EVERY, NEWEST, UNQUEUED, answer
 from syncdiff.web.jobs import JobService
 
 
 def show_costs(form: Form, jobs: JobService, lengths: gr.JSON, runs: list) -> None:
-    """On the presets stands what a run should take. The browser measures its files: nothing is opened here."""
+    """Show the estimated time on each preset. The browser measures its files: the server opens none for it.
 
-    def tell(lengths: list[float | None], tail: Literal["keep", "trim"], correct: bool) -> dict[str, Any]:
+    lengths: component for the seconds of the four slots. runs: events after which the estimates are renewed."""
+
+    def estimate(lengths: list[float | None], tail: Literal["keep", "trim"], correct: bool) -> dict[str, Any]:
         row = presets(jobs, lengths, SampleOptions(tail=tail, correct_offset=correct))
         return row | {"of": [lengths, tail, correct]}
 
@@ -25,18 +27,16 @@ def show_costs(form: Form, jobs: JobService, lengths: gr.JSON, runs: list) -> No
         [part.change for part in form.files], None, form.files, lengths, js=(PAGE / "lengths.js").read_text(),
         **NEWEST, **BROWSER,
     )  # fmt: skip
-    turned = [form.tail, form.correct]
-    for happens in (measured.then, *(part.change for part in turned), *(run.then for run in runs)):
-        told = happens(tell, [lengths, *turned], costs, **AGAIN, **NOW)
-        told.then(
-            None, [costs, form.presets, form.steps, lengths, *turned], form.presets, js=answer("costs"), **AGAIN,
-            **BROWSER,
-        )  # fmt: skip
+    options = [form.tail, form.correct]
+    for trigger in (measured.then, *(part.change for part in options), *(run.then for run in runs)):
+        estimated = trigger(estimate, [lengths, *options], costs, **EVERY, **UNQUEUED)
+        shown = [costs, form.presets, form.steps, lengths, *options]
+        estimated.then(None, shown, form.presets, js=answer("costs"), **EVERY, **BROWSER)
     form.steps.change(None, [form.presets, form.steps], form.presets, js=answer("marks"), **BROWSER)
 
 
 def presets(jobs: JobService, lengths: list[float | None], options: SampleOptions) -> dict[str, Any]:
-    """The row of presets: what each costs for files of these seconds (video, photo, sound, film)."""
+    """The row of presets, with the estimated time of each for files of these seconds (video, photo, sound, film)."""
     video, voice = seconds_of(lengths)
     frames = DEFAULT_FPS * (video or 0.0)
     shown = voice if voice and options.tail == "trim" else max(voice or DEFAULT_SECONDS, video or 0.0)
@@ -45,7 +45,7 @@ def presets(jobs: JobService, lengths: list[float | None], options: SampleOption
             "key": str(steps),
             "label": name,
             "hint": f"{steps} step{'' if steps == 1 else 's'}",
-            "cost": in_words(jobs.pace.seconds(frames, DEFAULT_FPS * shown, replace(options, steps=steps))),
+            "cost": in_words(jobs.durations.seconds(frames, DEFAULT_FPS * shown, replace(options, steps=steps))),
         }
         for name, steps in PRESETS.items()
     ]

@@ -1,15 +1,14 @@
-"""What lies in assets/examples: faces and voices that anybody may try."""
+"""The faces and voices in assets/examples, which anybody may use."""
 
 import base64
 import filecmp
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 EXAMPLES = ASSETS / "examples"
-DOCUMENTS = {  # what the page links to, below the repository's root
+DOCUMENTS = {  # that the page links to; paths from the repository's root
     "Model card": "assets/weights/README.md",
     "Licence": "LICENSE",
     "Credits": "assets/examples/README.md",
@@ -18,10 +17,10 @@ DOCUMENTS = {  # what the page links to, below the repository's root
 
 @dataclass(frozen=True)
 class Example:
-    """A face and the voice that goes with it; either may be taken alone."""
+    """A face and a voice that go together; each can be used alone."""
 
-    key: str  # its name in a link
-    label: str  # of the pair
+    key: str  # its name in links
+    label: str  # of face and voice together
     face: Path
     face_label: str
     voice: Path
@@ -30,12 +29,12 @@ class Example:
 
     @property
     def compared(self) -> Path:
-        """Where `tools/make_examples.py` writes the original beside our result."""
+        """The video of original and result, from `tools/make_examples.py`."""
         return self.face.with_name(f"{self.key}-compared.mp4")
 
 
 def examples() -> dict[str, Example]:
-    """By key, in the order of examples.json; empty where there is none."""
+    """The examples by key, in the order of examples.json; empty without that file."""
     index = EXAMPLES / "examples.json"
     rows = json.loads(index.read_text()) if index.is_file() else []
     return {
@@ -53,15 +52,15 @@ def examples() -> dict[str, Example]:
 
 
 def poster(example: Example) -> str | None:
-    """The small picture as a data URL: it costs the page no request."""
+    """The small picture as a data URL, which needs no request."""
     if example.poster is None:
         return None
     return "data:image/jpeg;base64," + base64.b64encode(example.poster.read_bytes()).decode()
 
 
 def recognise(path: Path | None, kind: str) -> str | None:
-    """The key of the example whose `kind` ("face" or "voice") has the very bytes of `path`, or None."""
+    """The key of the example whose `kind` ("face" or "voice") has the same bytes as `path`, or None."""
     if path is None or not path.is_file():
         return None
-    same: Mapping[str, Example] = examples()
-    return next((key for key, one in same.items() if filecmp.cmp(path, getattr(one, kind), shallow=False)), None)
+    known = examples().items()
+    return next((key for key, example in known if filecmp.cmp(path, getattr(example, kind), shallow=False)), None)

@@ -1,4 +1,4 @@
-"""How the page is served: where, to whom, in which colours."""
+"""Settings of the server, the theme, link previews, and the wrapper for ZeroGPU."""
 
 import os
 import re
@@ -18,21 +18,21 @@ from syncdiff.errors import InputError
 from syncdiff.media import LIMITS, open_speech
 from syncdiff.options import TEST_PASS_SECONDS, SampleOptions
 from syncdiff.results import Progress, Result
-from syncdiff.web.components import WHAT
+from syncdiff.web.components import TAGLINE
 from syncdiff.web.examples import ASSETS, DOCUMENTS, EXAMPLES
 from syncdiff.web.jobs import Runner
 from syncdiff.web.middleware import RequestLimits, sweeping
 
 TITLE = "syncdiff: give a face a new voice"
 PICTURE = EXAMPLES / "preview.jpg"
-# Whose word about a visitor's address is taken on a Space: its proxies, which sit in private networks. Of the addresses
-# in X-Forwarded-For uvicorn takes the rightmost that is none of these; what a visitor writes there stands further left.
-# Elsewhere a host names its proxies in FORWARDED_ALLOW_IPS itself; without that, only one on this machine is believed.
+# Proxies of a Space, in private networks, whose X-Forwarded-For is trusted. Of the addresses there, uvicorn takes the
+# rightmost that is not one of these; what visitors write there themselves stands further left. Elsewhere a host names
+# its proxies in FORWARDED_ALLOW_IPS; without that, uvicorn trusts only a proxy on this machine.
 TRUSTED_PROXIES = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,::1,fc00::/7"
 
 
 def theme() -> gr.themes.Base:
-    """Calm, with enough contrast, and fonts that no other machine is asked for."""
+    """Colours with enough contrast, and fonts that need no other machine."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.indigo,
         neutral_hue=gr.themes.colors.slate,
@@ -56,13 +56,13 @@ def theme() -> gr.themes.Base:
     )
 
 
-def wrap_zero_gpu(job: Runner, borrow: Callable[..., Any]) -> Runner:
-    """The job runner; on a ZeroGPU Space it borrows a GPU for as long as a run takes.
+def wrap_zero_gpu(job: Runner, gpu: Callable[..., Any]) -> Runner:
+    """The job runner; on a ZeroGPU Space it gets a GPU for the time of a run.
 
-    borrow: `spaces.GPU`. On ZeroGPU the run goes on in a process of its own, out of which come whole only the values
-    that it yields: of an exception the name is left. So a visitor's sentence is yielded, and raised on this side."""
+    gpu: the decorator `spaces.GPU`. On ZeroGPU the run is in a process of its own, from which yielded values arrive
+    whole, but of an exception only its name. So an InputError is yielded there, and raised here."""
 
-    @borrow(duration=gpu_seconds)
+    @gpu(duration=gpu_seconds)
     def run(
         face: Path, voice: Path, out: Path, options: SampleOptions
     ) -> Generator[Progress | Result | InputError, None, None]:
@@ -70,35 +70,37 @@ def wrap_zero_gpu(job: Runner, borrow: Callable[..., Any]) -> Runner:
             job.pipe.to("cuda")
         try:
             yield from job(face, voice, out, options)
-        except InputError as sentence:
-            yield sentence
+        except InputError as error:
+            yield error
 
-    def make(face: Path, voice: Path, out: Path, options: SampleOptions) -> Generator[Progress | Result, None, None]:
+    def run_and_raise(
+        face: Path, voice: Path, out: Path, options: SampleOptions
+    ) -> Generator[Progress | Result, None, None]:
         with closing(run(face, voice, out, options)) as items:
             for item in items:
                 if isinstance(item, InputError):
                     raise item
                 yield item
 
-    return make
+    return run_and_raise
 
 
 def gpu_seconds(face: Path, voice: Path, out: Path, options: SampleOptions) -> int:  # noqa: ARG001 -- the pipeline's own
-    """For how long a ZeroGPU Space should lend its GPU to one run. A guess on the safe side: never measured on one.
+    """Seconds for which a run asks a ZeroGPU Space for its GPU. A generous guess: never measured on one.
 
     All of the video is read and searched for faces, however short the voice. A video without sound counts as long as
-    the voice: how long it is nobody could tell without reading it."""
+    the voice, since its duration is unknown before it is read."""
     voiced = sound_seconds(voice)
-    if voiced is None:  # the run will say so, at once
+    if voiced is None:  # the run will end at once with a sentence
         return 10
-    whole = max(voiced, sound_seconds(face) or 0.0)
+    reading = max(voiced, sound_seconds(face) or 0.0)
     tested = min(voiced, TEST_PASS_SECONDS) if options.correct_offset else 0.0
-    spoken = voiced * 0.05 * options.steps + tested * 0.3  # one step, pasted nowhere, and judged
-    return round(15 + whole + spoken)
+    drawing = voiced * 0.05 * options.steps + tested * 0.3  # the test pass takes one step, is not pasted, and is scored
+    return round(15 + reading + drawing)
 
 
 def sound_seconds(file: Path) -> float | None:
-    """How long the sound of a file is; None where there is none that can be used."""
+    """Duration of a file's sound, s; None where it has none that can be used."""
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
         try:
             return open_speech(file, Path(folder)).seconds
@@ -107,22 +109,22 @@ def sound_seconds(file: Path) -> float | None:
 
 
 def set_link_preview() -> None:
-    """Title, sentence and picture that other sites show for a link to the page, in place of gradio's own."""
+    """Replace gradio's Open Graph tags: title, sentence and picture that other sites show for a link to the page."""
     env: Any
     env, name = gradio.routes.templates.env, "frontend/index.html"
     source = env.loader.get_source(env, name)[0]
     source = re.sub(r'<meta\s+(property="og:|name="twitter:)[^>]*/>', "", source)
     image = f"{{{{ config['root'] }}}}/gradio_api/file={PICTURE}"
-    tags = {"og:type": "website", "og:title": TITLE, "og:description": WHAT, "og:image": image}
+    tags = {"og:type": "website", "og:title": TITLE, "og:description": TAGLINE, "og:image": image}
     tags |= {"twitter:card": "summary_large_image"}
-    found = "".join(f'<meta property="{key}" content="{value}" />' for key, value in tags.items())
-    own = jinja2.DictLoader({name: source.replace("<head>", f"<head>{found}", 1)})
-    env.loader = jinja2.ChoiceLoader([own, env.loader])
+    html = "".join(f'<meta property="{key}" content="{value}" />' for key, value in tags.items())
+    changed = jinja2.DictLoader({name: source.replace("<head>", f"<head>{html}", 1)})
+    env.loader = jinja2.ChoiceLoader([changed, env.loader])
     env.cache.clear()
 
 
 def launch_options() -> dict[str, Any]:
-    """Arguments of `launch`: this machine only, port GRADIO_SERVER_PORT or 7860; on a Space, where its proxy looks."""
+    """Arguments of `launch`: port GRADIO_SERVER_PORT or 7860, on this machine only; on a Space, on all interfaces."""
     set_link_preview()
     everyone = "0.0.0.0"  # noqa: S104 -- inside a Space's container
     if "SPACE_ID" in os.environ:
@@ -135,14 +137,14 @@ def launch_options() -> dict[str, Any]:
         "allowed_paths": [str(EXAMPLES), *(str(ASSETS.parent / file) for file in DOCUMENTS.values())],
         "max_file_size": LIMITS.bytes,
         "app_kwargs": {"middleware": [Middleware(RequestLimits)], "lifespan": sweeping},
-        "max_threads": 64,  # everybody in line holds one
-        "state_session_capacity": 500,  # gradio keeps a copy of the page's settings for each, and anybody can make one
+        "max_threads": 64,  # every visitor in the queue holds one
+        "state_session_capacity": 500,  # gradio keeps a copy of the page's settings for each session
         "share": False,
         "strict_cors": True,
         "show_error": False,
         "enable_monitoring": False,
         "run_history": False,
         "ssr_mode": False,
-        "footer_links": [],  # gradio's API page has samples that fail here; our own are in foot.html
+        "footer_links": [],  # the samples on gradio's API page fail here; foot.html has working ones
         "mcp_server": find_spec("mcp") is not None,  # gradio[mcp] in requirements.txt
     }

@@ -1,4 +1,4 @@
-"""The job behind the page. It is loaded when the page answers already: torch and the networks take as long again."""
+"""The job behind the page, loaded after the page answers: torch and the networks take as long again."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from syncdiff.results import Progress, Result
 if TYPE_CHECKING:
     from syncdiff.job import Job
     from syncdiff.pipeline import SyncDiffPipeline
+    from syncdiff.web.syncnet_fetch import SyncNetFetch
 
 
 class LoadedJob:
-    """Runs jobs as a Job does; whoever asks before `load` is done waits for it."""
+    """Runs jobs as a Job does; calls before `load` is done wait for it."""
 
     def __init__(self) -> None:
         self._job: Future[Job] = Future()
-        self._syncnet: object = ""
+        self._fetch: SyncNetFetch | None = None
 
     def load(self, *, offline: bool = False) -> None:
-        """Load the job, and fetch SyncNet's file unless `offline`. What that raises, whoever waits gets too."""
+        """Load the job, and fetch SyncNet's file unless `offline`. An error is also raised in every call that waits."""
         try:
             from syncdiff.job import Job
             from syncdiff.web.syncnet_fetch import SyncNetFetch
@@ -32,9 +33,9 @@ class LoadedJob:
         except BaseException as error:
             self._job.set_exception(error)
             raise
-        self._syncnet = fetch = SyncNetFetch(job)
+        self._fetch = SyncNetFetch(job)
         if job.syncnet is None:
-            fetch.start(offline=offline)
+            self._fetch.start(offline=offline)
         self._job.set_result(job)
 
     def __call__(
@@ -47,6 +48,6 @@ class LoadedJob:
         """The components of the job."""
         return self._job.result().pipe
 
-    def __str__(self) -> str:
-        """Why SyncNet's scores are missing."""
-        return str(self._syncnet)
+    def lse_needs(self) -> str:
+        """Why LSE-C and LSE-D are missing at this moment; "" before the job is loaded."""
+        return self._fetch.lse_needs() if self._fetch else ""

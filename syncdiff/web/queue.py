@@ -1,11 +1,10 @@
-"""Whose turn it is: one at a time, and nobody's network before everybody else's. Knows places and visitors, no runs and
-no page.
+"""A fair queue: one job at a time, in rounds in which every network address has one turn.
 
-A session is a number that the client makes up, so a limit on sessions alone stops nobody who means harm: addresses are
-counted too. A whole school may share one address, so its people are not counted as one visitor. Instead addresses take
-turns: however many runs one of them has in line, anybody else waits for one of those at most in every round. And no
-address may take the last places, so there is room for others at any time. Where a proxy hides all addresses behind its
-own (see TRUSTED_PROXIES in `launch`), what is left of this is plain: first come, first served, in fewer places.
+A session is a number that the client makes up, so a limit on sessions alone stops no attacker: addresses are counted
+too. A whole school may share one address, so an address does not count as one visitor. Instead addresses take turns:
+however many jobs one of them has in the queue, everybody else waits for at most one of them in each round. And no
+address may take the last places, so there is always room for others. Where a proxy hides all addresses behind its own
+(see TRUSTED_PROXIES in `launch`), the queue is first come, first served, with fewer places.
 """
 
 import ipaddress
@@ -20,14 +19,14 @@ from syncdiff.errors import InputError
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who asks: one open page or program, by its own word, at one address."""
+    """One open page or program."""
 
-    session: str
-    address: str  # as `network` has it
+    session: str  # as the client states it
+    address: str  # from `network`
 
 
 def network(host: str) -> str:
-    """What one client can be told apart by: its IPv4 address, or the 64 bits of IPv6 that a household gets."""
+    """The address that counts as one client: an IPv4 address, or the /64 network that an IPv6 household gets."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -41,31 +40,34 @@ def network(host: str) -> str:
 
 @dataclass(eq=False)
 class Place:
-    """One visitor's place in a line."""
+    """A visitor's place in a queue."""
 
-    line: "Queue"
+    queue: "Queue"
     visitor: Visitor
-    turn: int  # the round in which it is this run's turn
+    turn: int  # round in which it is served
 
     @property
     def ahead(self) -> int:
-        """How many come first; 0: it is your turn. Grows only by runs of other addresses, where yours has several."""
-        return self.line.ahead(self)
+        """How many come first; 0: it is served now. Can grow only where the same address has an earlier place."""
+        return self.queue.ahead(self)
 
 
 class Queue:
-    """A fair line of visitors. Its first place is the one that works, and is never moved back."""
+    """A fair queue of visitors. Its first place is being served, and is never moved back."""
 
-    def __init__(self, places: int = 24, each: int = 2, others: int = 8, what: str = "videos in the making") -> None:
-        self.places, self.each, self.what = places, each, what  # in all, for one visitor; what one is, in a sentence
-        self.shared = places - others  # for one address
+    def __init__(
+        self, capacity: int = 24, per_visitor: int = 2, reserved: int = 8, what: str = "videos in the making"
+    ) -> None:
+        """Limits in places. reserved: places that no address may take alone. what: name of the jobs in sentences."""
+        self.capacity, self.per_visitor, self.what = capacity, per_visitor, what
+        self.per_address = capacity - reserved
         self._line: list[Place] = []
-        self._last: dict[str, int] = {}  # address -> the last round in which it had a turn, or will have
+        self._last: dict[str, int] = {}  # address -> its last round, past or to come
         self._lock = threading.Lock()
 
     @contextmanager
     def place(self, visitor: Visitor) -> Iterator[Place]:
-        """A place in the line, given back on leaving. Raises InputError where there is none left."""
+        """A place in the queue, given back on leaving. Raises InputError where none is left."""
         with self._lock:
             self._check_room(visitor)
             mine = Place(self, visitor, self._turn_of(visitor.address))
@@ -82,15 +84,15 @@ class Queue:
             return self._line.index(place)
 
     def _check_room(self, visitor: Visitor) -> None:
-        if len(self._line) >= self.places:
-            raise InputError(f"{self.places} people are in line already, the most there can be: try again later.")
-        if sum(place.visitor == visitor for place in self._line) >= self.each:
-            raise InputError(f"You have {self.each} {self.what}, the most at a time: wait for one of them.")
-        if sum(place.visitor.address == visitor.address for place in self._line) >= self.shared:
-            raise InputError(f"Your network has {self.shared} {self.what}, the most at a time: try again later.")
+        if len(self._line) >= self.capacity:
+            raise InputError(f"{self.capacity} people are in line already, the most there can be: try again later.")
+        if sum(place.visitor == visitor for place in self._line) >= self.per_visitor:
+            raise InputError(f"You have {self.per_visitor} {self.what}, the most at a time: wait for one of them.")
+        if sum(place.visitor.address == visitor.address for place in self._line) >= self.per_address:
+            raise InputError(f"Your network has {self.per_address} {self.what}, the most at a time: try again later.")
 
     def _turn_of(self, address: str) -> int:
-        """The round after this address's last one; the round of the run that works now, where that is over."""
+        """The round after this address's last one, but not before the round that is served now."""
         now = self._line[0].turn if self._line else 0
         self._last = {one: turn for one, turn in self._last.items() if turn >= now} if self._line else {}
         self._last[address] = max(now, self._last.get(address, now - 1) + 1)

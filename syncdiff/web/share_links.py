@@ -1,4 +1,4 @@
-"""Settings <-> a short address that restores them after any restart. It never holds a visitor's file."""
+"""Settings <-> query string of a link, which works after any restart and never holds a visitor's file."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -10,23 +10,21 @@ from syncdiff.options import PRESETS, SampleOptions
 from syncdiff.web.examples import examples
 
 FILES = ("face", "voice")
-SWITCHES = {"correct": "correct_offset", "label": "label"}  # in the address -> in SampleOptions
-MAX_SHOWN_LETTERS = 40  # letters of a value that are shown back
+SWITCHES = {"correct": "correct_offset", "label": "label"}  # parameter -> field of SampleOptions
+MAX_SHOWN_LETTERS = 40  # of a wrong value, in an error sentence
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a link can hold."""
 
-    face: str | None = None  # keys of examples; None where it was the visitor's own
-    voice: str | None = None
-    options: SampleOptions = field(
-        default_factory=SampleOptions
-    )  # the chosen face is not told: it is a place in a file
+    face: str | None = None  # key of an example; None for the visitor's own
+    voice: str | None = None  # likewise
+    options: SampleOptions = field(default_factory=SampleOptions)  # without the chosen face, a place in a file
 
 
 def preset_of(steps: int | None) -> str | None:
-    """The preset that takes so many steps."""
+    """The preset with so many steps."""
     return next((name for name, value in PRESETS.items() if value == steps), None)
 
 
@@ -35,7 +33,7 @@ def query(settings: Settings) -> str:
 
     Options at their default are left out, except preset and seed.
     """
-    options, usual = settings.options, SampleOptions()
+    options, default = settings.options, SampleOptions()
     pairs: dict[str, object] = {}
     if settings.face and settings.face == settings.voice:
         pairs["example"] = settings.face
@@ -44,39 +42,40 @@ def query(settings: Settings) -> str:
     preset = preset_of(options.steps)
     pairs |= {"preset": preset.lower()} if preset else {"steps": options.steps}
     pairs["seed"] = options.seed
-    if options.tail != usual.tail:
+    if options.tail != default.tail:
         pairs["tail"] = options.tail
     for name, option in SWITCHES.items():
-        if (on := getattr(options, option)) != getattr(usual, option):
+        if (on := getattr(options, option)) != getattr(default, option):
             pairs[name] = "yes" if on else "no"
     return urlencode(pairs)
 
 
-def restored(asked: Mapping[str, str]) -> Settings | None:
-    """The settings that an address asks for, None where it asks for none; what it does not name keeps its default.
+def parse_query(parameters: Mapping[str, str]) -> Settings | None:
+    """The settings of a link, with defaults for those it does not name; None where it names none.
 
-    Raises InputError with one sentence for a value that cannot be.
+    Raises InputError for a value that is not allowed.
     """
     names = ("example", *FILES, "preset", "steps", "seed", "tail", *SWITCHES)
-    asked = {name: asked[name] for name in names if name in asked}  # others are somebody else's, such as __theme
-    if not asked:
+    given = {name: parameters[name] for name in names if name in parameters}  # others are gradio's, such as __theme
+    if not given:
         return None
-    files = {name: _one_of(examples(), "example", asked[name]) for name in FILES if name in asked}
-    if "example" in asked:
-        files = dict.fromkeys(FILES, _one_of(examples(), "example", asked["example"])) | files
-    options: dict[str, Any] = {name: _number(name, asked[name]) for name in ("steps", "seed") if name in asked}
-    if "preset" in asked:
+    files = {name: _one_of(examples(), "example", given[name]) for name in FILES if name in given}
+    if "example" in given:
+        files = dict.fromkeys(FILES, _one_of(examples(), "example", given["example"])) | files
+    options: dict[str, Any] = {name: _number(name, given[name]) for name in ("steps", "seed") if name in given}
+    if "preset" in given:
         presets = {name.lower(): steps for name, steps in PRESETS.items()}
-        options = {"steps": presets[_one_of(presets, "preset", asked["preset"].lower())]} | options
-    if "tail" in asked:
-        options["tail"] = _one_of(("keep", "trim"), "tail", asked["tail"])
+        options = {"steps": presets[_one_of(presets, "preset", given["preset"].lower())]} | options
+    if "tail" in given:
+        options["tail"] = _one_of(("keep", "trim"), "tail", given["tail"])
     for name, option in SWITCHES.items():
-        if name in asked:
-            options[option] = _one_of(("yes", "no"), name, asked[name]) == "yes"
-    return Settings(**files, options=SampleOptions(**options))  # which checks the ranges
+        if name in given:
+            options[option] = _one_of(("yes", "no"), name, given[name]) == "yes"
+    return Settings(**files, options=SampleOptions(**options))  # checks the ranges
 
 
 def _one_of(names: Collection[str], what: str, value: str) -> str:
+    """The value, if it is one of the names. Raises InputError."""
     if value not in names:
         raise InputError(f"The link asks for the {what} {_shown(value)}: there is {_either(names)}.")
     return value

@@ -1,4 +1,4 @@
-"""Fetches SyncNet's file and its face detector in the background, for LSE-C and LSE-D in their own name."""
+"""Fetches the weights of SyncNet and of its face detector in the background, for LSE-C and LSE-D."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from syncdiff.weights import Offer, fetch
 S3FD = Offer(
     "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth",
     "S3FD in face-alignment's copy, 90 MB, BSD-3-Clause; trained on WIDER FACE.",
-    "619a316812",  # of its sha256 the file's own name tells the beginning
+    "619a316812",  # the start of its sha256, as in the file's name
 )
 SOURCE = (
     "LSE-C and LSE-D need SyncNet v2 (Chung and Zisserman 2016, from Oxford's VGG; the code is MIT, the file names no "
@@ -30,26 +30,26 @@ log = logging.getLogger(__name__)
 class SyncNetFetch:
     """One attempt to fetch what LSE needs, in a thread that ends with the process.
 
-    job: gets the network once it is there. offers: the files, each with its addresses and hash."""
+    job: gets the network once it is loaded. offers: the files, each with its addresses and hash."""
 
     def __init__(self, job: Job, offers: Sequence[Offer] = (OFFER, S3FD)) -> None:
         self._job, self._offers, self.state = job, offers, "are not installed"
         self._thread = threading.Thread(target=self._run, name="syncnet", daemon=True)
 
     def start(self, *, offline: bool = False) -> None:
-        """Begin, unless told not to: by `offline` or by HF_HUB_OFFLINE in the environment."""
+        """Start the thread, unless `offline` or HF_HUB_OFFLINE in the environment forbids it."""
         if offline or os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "no", "off"):
             return
         self.state = "are being fetched"
         self._thread.start()
 
     def wait(self, seconds: float) -> bool:
-        """Whether the attempt is over."""
+        """Wait at most so long; whether the attempt is over."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
-    def __str__(self) -> str:
-        """What to say where the scores are missing."""
+    def lse_needs(self) -> str:
+        """Why LSE-C and LSE-D are missing at this moment, in a sentence."""
         return f"{SOURCE}, which {self.state}."
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""The second tab: reads label, mark and note of any video with `syncdiff.provenance`."""
+"""The second tab: label, watermark and manifest of any video, by `syncdiff.provenance`."""
 
 import time
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ WHAT = (
 CHECK_QUEUE = Queue(12, 2, 4, "videos being checked")
 
 
-def build_check() -> None:
-    """The tab's parts, and what they do: a file is looked at as soon as it is there."""
+def build_verify_tab() -> None:
+    """Build the tab. A video is checked as soon as it is uploaded."""
     with gr.Column(elem_id="check"):
         gr.HTML(f"<p>{WHAT}</p>")
         video = video_slot("Video to check", "suspect")
@@ -32,10 +32,10 @@ def build_check() -> None:
             apply_default_css=False, elem_id="found",
         )  # fmt: skip
     key = gr.Textbox(visible=False)
-    # The browser notes at once which video is meant, and shows no answer that belongs to another.
-    asked = video.change(None, video, [answer, key], js=BEGIN, api_visibility="private", trigger_mode="multiple")
-    asked.then(
-        watched, [video, key], answer, concurrency_id="checks", concurrency_limit=None, trigger_mode="multiple",
+    # The browser stores at once which video is meant, and drops answers about another.
+    begun = video.change(None, video, [answer, key], js=BEGIN, api_visibility="private", trigger_mode="multiple")
+    begun.then(
+        check, [video, key], answer, concurrency_id="checks", concurrency_limit=None, trigger_mode="multiple",
         api_visibility="private", show_progress="hidden",
     )  # fmt: skip
 
@@ -46,8 +46,8 @@ BEGIN = """(video) => {
 }"""
 
 
-def watched(video: str | None, key: str | None, request: gr.Request) -> Iterator[dict[str, Any]]:
-    """How far it is, and then what was found in the file `key`."""
+def check(video: str | None, key: str | None, request: gr.Request) -> Iterator[dict[str, Any]]:
+    """Cards with the progress, then one with the outcome. key: the browser's path of the video."""
     yield gr.skip()  # before anything is held: see `api.add_endpoints`
     if video is None:
         return
@@ -57,14 +57,14 @@ def watched(video: str | None, key: str | None, request: gr.Request) -> Iterator
                 yield card(key, "Others come first …")
                 time.sleep(POLL_SECONDS)
             steps = verifying(video)
-            found = yield from adapted(steps, lambda part: card(key, f"Looking … {100 * part:.0f} %"))
+            found = yield from adapted(steps, lambda done: card(key, f"Looking … {100 * done:.0f} %"))
         yield card(key, found.verdict, *found.sentences)
     except gr.Error as error:
         yield card(key, "This did not work", unescape(error.message))
 
 
 def card(key: str | None, title: str, *sentences: str) -> dict[str, Any]:
-    """What `assets/page/check.js` draws."""
+    """The dict that `assets/page/check.js` draws."""
     return {"of": key, "title": title, "sentences": sentences}
 
 
