@@ -14,7 +14,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -45,12 +45,11 @@ from syncdiff.models.denoiser import Conditioning
 from syncdiff.sync.film_offset import FilmOffset
 
 FADE_OUT_SECONDS = 0.2  # over which redrawing fades where a shorter voice ends
-MOMENT_MARGIN_PX = 8.0  # crop px around a moment's window that are kept of its frame
-COVERED_LEVELS = 30.0  # levels, mean over the lip box at 9 x 8 px, from the median of a shot: a hand, a microphone
-LIP_ENDS = (0, 17, 61, 291)  # top, bottom and corners of the lips
-COMPARED_FRAMES = 24  # frames of a shot that the median is of
-STRETCHED = 1.8  # times its widest gap, and STRETCHED_PX more, that a mouth may be opened before its inside is drawn
-STRETCHED_PX = 1.5
+MOMENT_MARGIN_PX = 8.0  # crop px around the window that are kept of a moment's frame
+MEDIAN_FRAMES = 24  # frames of a shot, about, whose median shows the usual mouth
+COVERED_LEVELS = 30.0  # grey levels, mean difference to that median: more is a hand, a microphone
+LIP_ENDS = [0, 17, 61, 291]  # FaceMesh's top, bottom and corners of the lips
+MAX_STRETCH = 1.8, 1.5  # times the film's widest gap, plus px: targets beyond get a drawn inside
 INSIDE_FADE = 1.5  # px of gap over which the drawn inside comes in
 PLACE_SMOOTHING = 1.0  # frames, standard deviation of the Gaussian over time: landmarks jitter by half a px
 SLOPE_SMOOTHING = 6.0  # the same for slope and corners of the mouth: the tilt of the head and a smile, not what is said
@@ -59,7 +58,7 @@ SLOPE_SMOOTHING = 6.0  # the same for slope and corners of the mouth: the tilt o
 class CropFile:
     """Crops [side, side, 3] uint8 by frame number, on disk; safe to use from several threads.
 
-    Not memory-mapped: mapped pages would count as in use.
+    Not memory-mapped: mapped pages would count as memory in use.
     """
 
     def __init__(self, path: Path, side: int = S) -> None:
@@ -92,9 +91,9 @@ class FrameInputs:
         )
 
 
-# A frame, mouths of other moments with their shares, lip shapes [2, SHAPE], surroundings, and what is drawn inside the
-# lips -> FrameInputs. Training gives the surroundings of a near frame, since the frame's own contain the target. The
-# last mouth's share may be 0: chosen without the target, it is the unwarped reference of `evaluation.ablate`.
+# Frame, moments with their shares, lip shapes [2, SHAPE], surroundings, inside of the mouth with its opacity ->
+# FrameInputs. In training the surroundings are of a frame near by, since the frame's own contain the target. The last
+# moment's share may be 0: chosen without the target, it is the unwarped reference of `evaluation.ablate`.
 BuildInputs = Callable[
     [FaceView, Sequence[tuple[FaceView, float]], np.ndarray, FaceView, tuple[Interior, float] | None], FrameInputs
 ]
@@ -107,12 +106,12 @@ def warped_inputs(
     surroundings: FaceView,
     interior: tuple[Interior, float] | None = None,
 ) -> FrameInputs:
-    """The product's inputs: the mouths of other moments, warped to the target shape, in the surroundings' skin."""
+    """The product's BuildInputs: moments' mouths, warped to the target shape, in the surroundings' skin."""
     around = replace(surroundings, smoothed_pose=frame.pose)
-    made = reference_mouth(around, mouths, lip_shapes[0], interior)
+    mouth = reference_mouth(around, mouths, lip_shapes[0], interior)
     reference, blend_mask = around.image.copy(), np.zeros((S, S), np.float32)
-    reference[WINDOW], blend_mask[WINDOW] = made.pixels, made.warps.mask
-    return FrameInputs(frame.image, reference, blend_mask, lip_shapes, made.warps)
+    reference[WINDOW], blend_mask[WINDOW] = mouth.pixels, mouth.warps.mask
+    return FrameInputs(frame.image, reference, blend_mask, lip_shapes, mouth.warps)
 
 
 def condition(inputs: Sequence[FrameInputs], previous: Tensor, speech: Tensor) -> Conditioning:
@@ -147,13 +146,17 @@ class BaseFaceClip:
 
 @dataclass(frozen=True)
 class MouthPlan:
-    """The mouth of every output frame."""
+    """Target shape and moments of every output frame."""
 
     target: np.ndarray  # [T', SHAPE] float32 crop px
     moments: np.ndarray  # [T', 3] source frames whose mouths are used
-    shares: np.ndarray  # [T', 3] float32, their shares; they sum to 1
-    shown: np.ndarray  # [T', SHAPE] float32 crop px: the moments' own shape
-    inside: np.ndarray  # [T'] float32 0..1: how much of the inside is drawn instead of the moments' own
+    shares: np.ndarray  # [T', 3] float32, the moments' shares; they sum to 1
+    unwarped: np.ndarray  # [T', SHAPE] float32 crop px: mean shape of the moments
+    inside: np.ndarray  # [T'] float32 0..1: opacity of the drawn inside over the moments' own
+
+    def moments_of(self, i: int) -> list[tuple[int, float]]:
+        """Moments of output frame `i` with their shares, less those of share 0."""
+        return [(int(m), float(s)) for m, s in zip(self.moments[i], self.shares[i], strict=True) if s]
 
 
 @dataclass(frozen=True)
@@ -194,9 +197,8 @@ class FaceClip(BaseFaceClip):
     def articulation(self) -> Articulation:
         """Regression of this person's lip shapes on a forecast, fitted to the film's own sound where there is one."""
         if self.own_forecast is None:
-            return Articulation.common()
-        forecast, own = self._in_px(self.own_forecast)[self.usable], self.shapes[self.usable]
-        return Articulation.of(forecast, own)
+            return Articulation.identity()
+        return Articulation.of(self._in_px(self.own_forecast)[self.usable], self.shapes[self.usable])
 
     def _in_px(self, forecast: np.ndarray) -> np.ndarray:
         return self.scale.pixels(calibrate_forecast(forecast))
@@ -204,29 +206,33 @@ class FaceClip(BaseFaceClip):
     @cached_property
     def mouth_poses(self) -> np.ndarray:
         """[T, 4] float32: the `mouth_pose` of every frame, smoothed over time; NaN where the face cannot be used."""
-        own = [mouth_pose(self.landmarks(i)) if ok else np.full(4, np.nan) for i, ok in enumerate(self.usable)]
-        frames, shots = np.arange(len(own)), np.where(self.usable, self.shots, -1)
-        place, slope = (smoothed(np.array(own), frames, shots, spread) for spread in (PLACE_SMOOTHING, SLOPE_SMOOTHING))
+        poses = [mouth_pose(self.landmarks(i)) if ok else np.full(4, np.nan) for i, ok in enumerate(self.usable)]
+        frames, shots = np.arange(len(poses)), np.where(self.usable, self.shots, -1)
+        place, slope = (smoothed(np.array(poses), frames, shots, s) for s in (PLACE_SMOOTHING, SLOPE_SMOOTHING))
         return np.concatenate([place[:, :2], slope[:, 2:]], axis=1).astype(np.float32)
 
     @cached_property
     def moments(self) -> dict[int, np.ndarray]:
         """By shot, the source frames whose mouths are used, sorted; only shots with a usable frame."""
-        found = {}
+        moments = {}
         for shot in np.unique(self.shots[self.usable]):
-            here = self.usable & (self.shots == shot)
-            some = np.flatnonzero(here)[:: max(1, int(here.sum()) // COMPARED_FRAMES)]
-            usual = np.median([_thumbnail(self.crops[i]) for i in some], axis=0)
-            found[int(shot)] = choose_moments(self.shapes, self.yaw, here, lambda i, u=usual: self._sharpness(i, u))
-        return found
+            usable = self.usable & (self.shots == shot)
+            sample = np.flatnonzero(usable)[:: max(1, int(usable.sum()) // MEDIAN_FRAMES)]
+            median = np.median([_thumbnail(self.crops[i]) for i in sample], axis=0)
+            sharpness = partial(self._sharpness, median=median)
+            moments[int(shot)] = choose_moments(self.shapes, self.yaw, usable, sharpness)
+        return moments
 
-    def _sharpness(self, frame: int, usual: np.ndarray) -> float:
-        """Energy of the Laplacian in the lip box; -inf where it is cut by the picture's edge, or covered."""
-        lips = self.points[frame][list(LIP_ENDS)]
+    def _sharpness(self, frame: int, median: np.ndarray) -> float:
+        """Variance of the Laplacian in the lip box; -inf where the picture's edge cuts it, or something covers it.
+
+        median: [8, 9, 3], thumbnail of the shot's usual mouth.
+        """
+        lips = self.points[frame][LIP_ENDS]
         if self.picture and ((lips < 2) | (lips > np.array(self.picture[::-1]) - 3)).any():
             return -np.inf
         crop = self.crops[frame]
-        if np.abs(_thumbnail(crop) - usual).mean() > COVERED_LEVELS:
+        if np.abs(_thumbnail(crop) - median).mean() > COVERED_LEVELS:
             return -np.inf
         return float(cv2.Laplacian(cv2.cvtColor(crop[LIP_BOX], cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
 
@@ -237,7 +243,7 @@ class FaceClip(BaseFaceClip):
         return int(frames[self.shapes[frames, 0].argmax()])
 
     def interior(self, shot: int) -> Interior:
-        """The inside of the mouth in a shot, in the light and as soft as its most closed moment."""
+        """The inside of the mouth in a shot, with the light and the softness of its most closed moment."""
         if shot not in self._interiors:
             frames = self.moments[shot]
             closed = int(frames[self.shapes[frames, 0].argmin()])
@@ -250,27 +256,27 @@ class FaceClip(BaseFaceClip):
         return (self.points[frame] - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
     def face(self, frame: int) -> FaceView:
-        """A source frame's crop."""
+        """The face of a source frame in its crop."""
         return self._view(frame, self.crops[frame], UPRIGHT)
 
     def in_film(self, frame: int, image: np.ndarray) -> FaceView:
-        """The same in the frame itself [H, W, 3]."""
+        """The face of a source frame in the frame itself, `image` [H, W, 3]."""
         return self._view(frame, image, self.to_frame[frame].astype(np.float64))
 
     def _view(self, frame: int, image: np.ndarray, matrix: np.ndarray) -> FaceView:
         return FaceView(image, matrix, self.landmarks(frame), float(self.yaw[frame]), self.mouth_poses[frame])
 
     def plan_mouths(self, indices: np.ndarray, forecast: np.ndarray) -> MouthPlan:
-        """Mouths for output frames.
+        """Plan the mouths of output frames.
 
         Args:
             indices: [T'] source frame of every output frame.
-            forecast: [T', SHAPE] lips in a speaker's units.
+            forecast: [T', SHAPE] lip shapes in the speaker's units.
         """
         target = steadied(self.articulation(self._in_px(forecast)))
         n = len(target)
         moments, shares = np.zeros((n, 3), np.int64), np.zeros((n, 3), np.float32)
-        shown, inside = np.zeros((n, SHAPE), np.float32), np.zeros(n, np.float32)
+        unwarped, inside = np.zeros((n, SHAPE), np.float32), np.zeros(n, np.float32)
         shots = self.shots[indices]
         edges = [0, *(np.flatnonzero(np.diff(shots)) + 1), n]
         for a, b in pairwise(edges):
@@ -278,16 +284,16 @@ class FaceClip(BaseFaceClip):
             if frames is None:  # nothing is redrawn in this shot
                 continue
             run, yaw = slice(a, b), np.nan_to_num(self.yaw[indices[a:b]])
-            own = self.shapes[frames]
-            each = plan_moments(moment_costs(target[run], yaw, own, self.yaw[frames]), target[run, 0])
-            top = np.argsort(-each, axis=1, kind="stable")[:, :3]
+            shapes = self.shapes[frames]
+            all_shares = plan_moments(moment_costs(target[run], yaw, shapes, self.yaw[frames]), target[run, 0])
+            top = np.argsort(-all_shares, axis=1, kind="stable")[:, :3]  # no more than three share a frame
             moments[run, : top.shape[1]] = frames[top]
-            shares[run, : top.shape[1]] = np.take_along_axis(each, top, axis=1)
-            shown[run], widest = each @ own, own[:, 0].max()
-            if np.percentile(target[run, 0], 95) > STRETCHED * widest + STRETCHED_PX:
+            shares[run, : top.shape[1]] = np.take_along_axis(all_shares, top, axis=1)
+            unwarped[run], widest = all_shares @ shapes, shapes[:, 0].max()
+            if np.percentile(target[run, 0], 95) > MAX_STRETCH[0] * widest + MAX_STRETCH[1]:
                 inside[run] = np.clip((target[run, 0] - max(widest, 0.5)) / INSIDE_FADE, 0, 1)
                 self.interior(int(shots[a]))  # read from the film before frames are drawn and pasted in turn
-        return MouthPlan(target, moments, shares, shown, inside)
+        return MouthPlan(target, moments, shares, unwarped, inside)
 
     def inputs(self, frame: int, mouths: MouthPlan, i: int) -> FrameInputs:
         """Inputs of one source frame for output frame `i` of a mouth plan.
@@ -295,26 +301,26 @@ class FaceClip(BaseFaceClip):
         The lips are from other moments, all else is from the frame: the whole of another frame smears jaws and collars
         where the head moves, and from the frame itself its own lips leak (measured: docs/training-log.md).
         """
-        here, shapes = self.face(frame), np.stack([mouths.target[i], mouths.shown[i]])
-        chosen = [(self.face(int(m)), float(s)) for m, s in zip(mouths.moments[i], mouths.shares[i], strict=True) if s]
-        chosen.append((self.face(self.open_frame), 0.0))
-        return self.build(here, chosen, shapes, here, self._inside(frame, mouths, i))
+        face, shapes = self.face(frame), np.stack([mouths.target[i], mouths.unwarped[i]])
+        moments = [(self.face(m), share) for m, share in mouths.moments_of(i)]
+        moments.append((self.face(self.open_frame), 0.0))
+        return self.build(face, moments, shapes, face, self._inside(frame, mouths, i))
 
     def reference(
         self, view: FaceView, frame: int, mouths: MouthPlan, i: int, warps: MouthWarps | None = None
     ) -> Reference:
         """The reference for output frame `i` at the scale of the film, in a view of source frame `frame`.
 
-        With the `warps` of its inputs, where they were made."""
+        warps: of the same frame's FrameInputs, where they were made."""
         views = self._moments_in_film(int(self.shots[frame]))
-        chosen = [(views[int(m)], float(s)) for m, s in zip(mouths.moments[i], mouths.shares[i], strict=True) if s]
-        return reference_mouth(view, chosen, mouths.target[i], self._inside(frame, mouths, i), warps)
+        moments = [(views[m], share) for m, share in mouths.moments_of(i)]
+        return reference_mouth(view, moments, mouths.target[i], self._inside(frame, mouths, i), warps)
 
     def _inside(self, frame: int, mouths: MouthPlan, i: int) -> tuple[Interior, float] | None:
         return (self.interior(int(self.shots[frame])), float(mouths.inside[i])) if mouths.inside[i] else None
 
     def _moments_in_film(self, shot: int) -> dict[int, FaceView]:
-        """The moments of a shot as the film shows them. Those of two shots are held, so memory does not grow."""
+        """Views of a shot's moments in the film, by frame. Those of two shots are held, so memory does not grow."""
         with self._film_views_lock:
             if shot not in self._film_views:
                 frames = self.moments[shot]
@@ -335,13 +341,13 @@ def _thumbnail(crop: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FramePlan:
-    """Per-frame mapping from output to source, and how much of each frame is redrawn."""
+    """Mapping from output frames to source frames, and how much of each is redrawn."""
 
     face: Any  # the profile's BaseFaceClip
     indices: np.ndarray  # [T'] source frame of every output frame
     times: np.ndarray  # [T'] s, when every output frame is shown
     middles: np.ndarray  # [T'] s, the middle of the time that each output frame is shown for
-    weight: np.ndarray  # [T'] float32: 0 where the frame is left alone, soft at the ends of what is redrawn
+    weight: np.ndarray  # [T'] float32 0..1: opacity of the redrawn mouth; 0 leaves the frame alone
 
     @classmethod
     def of(cls, face: BaseFaceClip, clip: Clip, line: Timeline, track: FaceTrack) -> FramePlan:
@@ -360,12 +366,12 @@ class FramePlan:
         return len(self.indices)
 
     def until(self, second: float) -> FramePlan:
-        """Its frames that begin before that second."""
+        """The frames that begin before that second."""
         n = int(np.searchsorted(self.times, second))
         return replace(self, **{k: getattr(self, k)[:n] for k in ("indices", "times", "middles", "weight")})
 
     def ahead(self, seconds: float) -> FramePlan:
-        """A copy whose lips lead by `seconds`: every frame is conditioned on later sound."""
+        """The same with lips that lead by `seconds`: every frame is conditioned on later sound."""
         return replace(self, middles=self.middles + seconds)
 
     def matrix(self, i: int) -> np.ndarray:
@@ -373,21 +379,19 @@ class FramePlan:
         return self.face.to_frame[self.indices[i]]
 
     def complete(self, frames: Sequence[int], windows: np.ndarray) -> np.ndarray:
-        """Drawn windows [B, 80, 96, 3] set into their crops [B, S, S, 3]."""
+        """Drawn windows [B, 80, 96, 3] of output frames, set into their crops [B, S, S, 3]."""
         crops = np.stack([self.face.crops[self.indices[i]] for i in frames])
         crops[:, WINDOW[0], WINDOW[1]] = windows
         return crops
 
     def passed_through(self, clip: Clip, line: Timeline, track: FaceTrack) -> tuple[Gap, ...]:
         """Spans of the output, in seconds, that show the source's own pixels, and why."""
-        ends = np.append(line.times[1:], line.seconds)
-        reason = {(g.start, g.end): g.reason for g in track.gaps(clip.times)}
+        ends, gaps = np.append(line.times[1:], line.seconds), track.gaps(clip.times)
         spans: list[Gap] = []
         for i in np.flatnonzero(~self.to_redraw):
-            at = clip.times[line.indices[i]]
-            why = next((r for (a, b), r in reason.items() if a <= at < b), "the voice has ended")
-            if spans and spans[-1].reason == why and abs(spans[-1].end - line.times[i]) < 1e-6:
-                spans[-1] = Gap(spans[-1].start, float(ends[i]), why)
-            else:
-                spans.append(Gap(float(line.times[i]), float(ends[i]), why))
+            start, end, source_time = float(line.times[i]), float(ends[i]), clip.times[line.indices[i]]
+            reason = next((g.reason for g in gaps if g.start <= source_time < g.end), "the voice has ended")
+            if spans and spans[-1].reason == reason and abs(spans[-1].end - start) < 1e-6:
+                start = spans.pop().start
+            spans.append(Gap(start, end, reason))
         return tuple(spans)

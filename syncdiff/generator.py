@@ -1,4 +1,4 @@
-"""The generator of the compact profile: a frame plan and a voice in, finished patches of the redrawn mouth out."""
+"""The compact profile's generator: takes a frame plan and speech features, yields patches of the redrawn mouth."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from syncdiff.models.speech_encoder import SpeechEncoder, SpeechFeatures, speech
 from syncdiff.sync.film_offset import film_offset
 from syncdiff.sync.scoring import FPS
 
-PREVIOUS_STRENGTH = 0.4  # of the previous drawn frame: at full strength errors grew (docs/training-log.md)
-CHUNK = sampler.LANE * sampler.LANES  # output frames that are generated in one go
+PREVIOUS_STRENGTH = 0.4  # factor of the previous drawn frame: at full strength errors grew (docs/training-log.md)
+CHUNK = sampler.LANE * sampler.LANES  # output frames that one call of `generate` draws
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DrawnFrame:
     """One finished output frame."""
 
     crop: np.ndarray  # [side, side, 3] uint8
-    patch: Callable[[np.ndarray, np.ndarray], Patch]  # a frame [H, W, 3] and this crop, marked or not -> its patch
+    patch: Callable[[np.ndarray, np.ndarray], Patch]  # frame [H, W, 3] and this crop, watermarked or not -> patch
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class GeneratorStep:
     """One evaluation of a generator."""
 
     frames: tuple[int, ...]  # output frames that it worked on
-    preview: np.ndarray | None = None  # [side, side, 3] uint8: the first of them as it stands
-    finished: Mapping[int, DrawnFrame] | None = None  # by output frame, once they are done
+    preview: np.ndarray | None = None  # [side, side, 3] uint8: estimate of the first of them
+    finished: Mapping[int, DrawnFrame] | None = None  # by output frame, after their last step
 
 
 class FaceGenerator(Protocol):
-    """What a profile offers to a job."""
+    """Interface of a profile's generator."""
 
     side: int  # px, of its crops
-    finder: Backend  # of faces
-    upright: bool  # whether its crops are those that the judge sees and the invisible mark lies in
+    finder: Backend  # face detector that its crops need
+    upright: bool  # whether the judge and the watermark use its crops; else upright crops are cut for them
 
     def cut(self, image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
         """Frame [H, W, 3] and crop -> frame transform [2, 3] -> crop [side, side, 3]."""
@@ -100,26 +100,29 @@ class CompactGenerator:
         return crops.align(track, clip.times)
 
     def face_clip(self, clip: Clip, track: FaceTrack, to_frame: np.ndarray, crops: CropFile) -> FaceClip:
-        film = {
-            "film": lambda frames: (frame.rgb() for frame in clip.frames(frames)),
-            "picture": (clip.height, clip.width),
-        }
-        face = FaceClip.of(track, to_frame, crops, **film)
+        face = FaceClip.of(
+            track,
+            to_frame,
+            crops,
+            film=lambda frames: (frame.rgb() for frame in clip.frames(frames)),
+            picture=(clip.height, clip.width),
+        )
         if clip.speech is None:
             return face
-        own, middles = self.encode(clip.speech.samples()), (clip.times + np.append(clip.times[1:], clip.seconds)) / 2
+        speech = self.encode(clip.speech.samples())
+        middles = (clip.times + np.append(clip.times[1:], clip.seconds)) / 2
         gap = np.where(face.usable, face.shapes[:, 0], np.nan)
-        offset = film_offset(lambda times: self.forecast(own, times)[:, 0], middles, gap)
+        offset = film_offset(lambda times: self.forecast(speech, times)[:, 0], middles, gap)
         late = offset.frames / FPS if offset is not None and offset.sure else 0.0
-        return replace(face, own_forecast=self.forecast(own, middles - late), offset=offset)
+        return replace(face, own_forecast=self.forecast(speech, middles - late), offset=offset)
 
     @staticmethod
     def forecast(speech: SpeechFeatures, times: np.ndarray) -> np.ndarray:
-        """Lips [T, SHAPE] in a speaker's units at times [T] s."""
+        """Forecast lip shapes [T, SHAPE] in the speaker's units at times [T] s."""
         return speech.lips_at(torch.from_numpy(times)).numpy()
 
     def mouths(self, plan: FramePlan, speech: SpeechFeatures) -> MouthPlan:
-        """The mouths of all output frames, planned once."""
+        """The mouth plan of all output frames; kept for the next call."""
         if self._planned is None or self._planned[0] is not plan or self._planned[1] is not speech:
             mouths = plan.face.plan_mouths(plan.indices, self.forecast(speech, plan.middles))
             self._planned = plan, speech, mouths
@@ -131,12 +134,11 @@ class CompactGenerator:
     def conditioning(
         self, plan: FramePlan, speech: SpeechFeatures, frames: tuple[int, ...]
     ) -> tuple[Conditioning, list[FrameInputs]]:
-        """Conditioning of output frames without a previous frame, and what it was made from."""
-        when, mouths = torch.from_numpy(plan.middles[list(frames)]), self.mouths(plan, speech)
+        """Conditioning of output frames, with zeros for the previous frame, and the FrameInputs that it is made of."""
+        times, mouths = torch.from_numpy(plan.middles[list(frames)]), self.mouths(plan, speech)
         inputs = [plan.face.inputs(int(plan.indices[i]), mouths, i).windowed() for i in frames]
-        nothing = torch.zeros(len(frames), pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
-        built = condition(inputs, nothing, speech.window(when, self.denoiser.config["tokens"]))
-        return built, inputs
+        no_previous = torch.zeros(len(frames), *pixel_codec.LATENT_SHAPE)
+        return condition(inputs, no_previous, speech.window(times, self.denoiser.config["tokens"])), inputs
 
     def generate(
         self, plan: FramePlan, speech: SpeechFeatures, start: int, *, steps: int, seed: int
@@ -144,55 +146,54 @@ class CompactGenerator:
         """Redraw the CHUNK of output frames that begins at `start`."""
         device, mask = self.denoiser.device, pixel_codec.latent_mask()
 
-        @lru_cache(maxsize=1)  # every step of a frame has the same
+        @lru_cache(maxsize=1)  # all steps of a frame have the same
         def conditioning(frames: tuple[int, ...]) -> tuple[Conditioning, list[FrameInputs]]:
             return self.conditioning(plan, speech, frames)
 
-        def denoise(noisy, timestep, frames, previous):
+        def denoise(frames, previous, noisy, timestep):
             noisy = noisy.to(device, memory_format=torch.channels_last)
             with torch.inference_mode(), autocast(device):
                 drawn = self.denoiser(noisy, timestep, replace(conditioning(frames)[0], previous=previous).to(device))
             return drawn.float().cpu()
 
-        def complete(clean, frames):
+        def to_previous(clean, frames):
             return PREVIOUS_STRENGTH * (clean.clamp(-1, 1) * mask + conditioning(frames)[0].masked)
 
-        shape = (pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
-        for part in sampler.draw_frames(
-            plan.to_redraw, start, denoise, complete, shape, self.scheduler, steps=steps, seed=seed
+        shape = pixel_codec.LATENT_SHAPE
+        for step in sampler.draw_frames(
+            plan.to_redraw, start, denoise, to_previous, shape, self.scheduler, steps=steps, seed=seed
         ):
-            shown = len(part.frames) if part.finished else 1
-            drawn = plan.complete(part.frames[:shown], pixel_codec.decode(part.clean[:shown]))
-            if part.finished:
-                inputs, mouths = conditioning(part.frames)[1], self.mouths(plan, speech)
-                done = {
-                    i: DrawnFrame(crop, FilmScalePaste(plan, mouths, i, seen.reference.copy(), seen.warps))
-                    for i, crop, seen in zip(part.frames, drawn, inputs, strict=True)
+            count, finished = len(step.frames) if step.finished else 1, None
+            crops = plan.complete(step.frames[:count], pixel_codec.decode(step.clean[:count]))
+            if step.finished:
+                all_inputs, mouths = conditioning(step.frames)[1], self.mouths(plan, speech)
+                finished = {
+                    i: DrawnFrame(crop, FilmScalePaste(plan, mouths, i, inputs.reference.copy(), inputs.warps))
+                    for i, crop, inputs in zip(step.frames, crops, all_inputs, strict=True)
                 }
-                yield GeneratorStep(part.frames, drawn[0], done)
-            else:
-                yield GeneratorStep(part.frames, drawn[0])
+            yield GeneratorStep(step.frames, crops[0], finished)
 
 
 @dataclass(frozen=True)
 class FilmScalePaste:
-    """The way of one drawn crop into its frame: what it differs by is added to the reference at the film's scale."""
+    """Pastes one drawn crop into its frame: its difference to the reference is added to a reference at film scale."""
 
     plan: FramePlan
     mouths: MouthPlan
     i: int  # output frame
-    reference: np.ndarray  # [80, 96, 3] uint8: what the network saw
+    reference: np.ndarray  # [80, 96, 3] uint8: the reference that the network got
     warps: MouthWarps | None = None  # of that reference
 
     def __call__(self, image: np.ndarray, crop: np.ndarray) -> Patch:
         plan, frame = self.plan, int(self.plan.indices[self.i])
         view = plan.face.in_film(frame, image)
-        made = plan.face.reference(view, frame, self.mouths, self.i, self.warps)
+        reference = plan.face.reference(view, frame, self.mouths, self.i, self.warps)
         difference = crop[WINDOW].astype(np.float32) - self.reference
-        drawn = with_difference(view, made.pixels, min(1.0, made.gain) * difference)  # a faded frame has less contrast
+        difference = min(1.0, reference.gain) * difference  # a faded frame has less contrast
+        drawn = with_difference(view, reference.pixels, difference)
         rows, columns = view.box
         weight = float(plan.weight[self.i])
         if weight < 1:
-            own = image[view.box].astype(np.float32)
-            drawn = np.rint(own + weight * (drawn - own)).astype(np.uint8)
+            source = image[view.box].astype(np.float32)
+            drawn = np.rint(source + weight * (drawn - source)).astype(np.uint8)
         return Patch(y=rows.start, x=columns.start, rgb=drawn)

@@ -30,7 +30,7 @@ def drawn(device: str, half: torch.dtype | None) -> torch.Tensor:
     """Two frames by the shipped denoiser, two steps, in half precision where one is given; on the CPU."""
     torch.manual_seed(0)
     net = Denoiser.from_pretrained(COMPACT / "denoiser", torch_dtype=torch.float32).eval().to(device)
-    shape = (2, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+    shape = (2, *pixel_codec.LATENT_SHAPE)
     noise, *pictures, mask = (torch.randn(shape) for _ in range(5))
     speech = torch.randn(2, net.config.tokens, net.config.speech_width)
     told = Conditioning(*pictures, speech, torch.randn(2, 2, SHAPE), mask.sigmoid()).to(torch.device(device))

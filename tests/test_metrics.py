@@ -111,7 +111,7 @@ def test_the_regressor_draws_at_once_and_hears_neither_noise_nor_previous_frame(
     around[WINDOW] = False
     assert (one[:, around] == head.crops[:, around]).all()
     assert (one != head.crops).any()
-    shape = (1, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+    shape = (1, *pixel_codec.LATENT_SHAPE)
     told = Conditioning(*torch.randn(3, *shape), torch.randn(1, 8, 32), torch.rand(1, 2, 5), torch.ones(shape))
     last, nothing = torch.tensor([999]), torch.zeros(shape)
     with torch.inference_mode():

@@ -10,7 +10,7 @@ from syncdiff.geometry.crops import WINDOW, mouth_mask
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 
-SHAPE = (2, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+SHAPE = (2, *pixel_codec.LATENT_SHAPE)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def run(denoiser: Denoiser, told: Conditioning) -> torch.Tensor:
 def test_codec_is_exact():
     pixels = np.random.default_rng(0).integers(0, 256, (3, 80, 96, 3), dtype=np.uint8)
     latents = pixel_codec.encode(pixels)
-    assert latents.shape == (3, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+    assert latents.shape == (3, *pixel_codec.LATENT_SHAPE)
     assert latents.abs().max() <= 1
     assert (pixel_codec.decode(latents) == pixels).all()
 

@@ -8,7 +8,7 @@ import pytest
 from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.generator import FilmScalePaste
 from syncdiff.geometry.crops import WINDOW, S
-from syncdiff.geometry.mouth_shape import GAINS, MET, SHAPE, SpeakerScale
+from syncdiff.geometry.mouth_shape import CLOSED_FORECAST, FORECAST_GAINS, SHAPE, SpeakerScale
 from syncdiff.media import Patch
 from tests.mouths import crop, landmarks
 
@@ -53,7 +53,7 @@ def units(face: FaceClip, gaps) -> np.ndarray:
     """A forecast [T, SHAPE] that asks for these gaps, px."""
     found = np.zeros((len(gaps), SHAPE), np.float32)
     wanted = (np.array(gaps) - face.scale.rest[0]) / face.scale.reach
-    found[:, 0] = np.where(wanted > 0, MET + wanted / GAINS[0], 0)
+    found[:, 0] = np.where(wanted > 0, CLOSED_FORECAST + wanted / FORECAST_GAINS[0], 0)
     return found
 
 

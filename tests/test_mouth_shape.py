@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from syncdiff.geometry.mouth_shape import (
-    MET,
+    CLOSED_FORECAST,
     SHAPE,
     Articulation,
     SpeakerScale,
-    agreement,
+    best_correlation,
     calibrate_forecast,
     lip_shape,
     steadied,
@@ -40,7 +40,7 @@ def test_a_silent_sitter_is_taken_to_speak_as_people_do():
 
 def test_a_forecast_is_spread_as_lips_are():
     forecast = np.zeros((4, SHAPE), np.float32)
-    forecast[:, 0] = (-0.2, MET, 0.62, 1.02)
+    forecast[:, 0] = (-0.2, CLOSED_FORECAST, 0.62, 1.02)
     forecast[:, 1:] = 0.5
     shapes = calibrate_forecast(forecast)
     assert shapes[:, 0] == pytest.approx([0, 0, 0.6, 1.2], abs=1e-3)
@@ -91,11 +91,11 @@ def test_thickness_moves_as_far_as_it_is_known():
     assert wanted[:, 2].std() < 0.3
 
 
-def test_agreement_is_found_at_the_films_own_offset():
+def test_correlation_is_found_at_the_films_own_offset():
     own, noise = talk()[:, 0], np.random.default_rng(0).normal(size=300)
-    assert agreement(np.roll(own, 3), own) > 0.97
-    assert agreement(noise, own) < 0.25
-    assert agreement(np.zeros(300), own) == 0
+    assert best_correlation(np.roll(own, 3), own) > 0.97
+    assert best_correlation(noise, own) < 0.25
+    assert best_correlation(np.zeros(300), own) == 0
 
 
 def test_chatter_is_calmed_and_closures_are_kept():

@@ -192,7 +192,7 @@ def test_the_compact_denoisers_size_is_said_truly() -> None:
     config = json.loads((COMPACT / "denoiser" / "config.json").read_text())
     with torch.device("meta"):
         net = Denoiser(**{key: value for key, value in config.items() if not key.startswith("_")})
-        frame = torch.zeros(1, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+        frame = torch.zeros(1, *pixel_codec.LATENT_SHAPE)
         speech = torch.zeros(1, net.config.tokens, net.config.speech_width)
         condition = Conditioning(frame, frame, frame, speech, torch.zeros(1, 2, SHAPE), frame)
         with FlopCounterMode(display=False) as counted:

@@ -60,7 +60,7 @@ def test_frame_noise_is_unit_and_depends_on_seed_and_index_alone():
 def frames_of(wanted: np.ndarray, seen: list | None = None) -> dict[int, torch.Tensor]:
     """Draw with a made-up denoiser whose answer depends on the frame and on the previous frame."""
 
-    def denoiser(noisy, timestep, frames, previous):
+    def denoiser(frames, previous, noisy, timestep):
         if seen is not None:
             seen.append((frames, previous.abs().sum((1, 2, 3)) > 0))
         return 0.3 * noisy - 0.2 * previous + torch.tensor(frames).view(-1, 1, 1, 1) / 100

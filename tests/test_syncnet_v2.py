@@ -206,7 +206,7 @@ def test_mfcc_gives_what_python_speech_features_printed() -> None:
 def test_mfcc_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = noise(9000).astype(np.float32) / 32768
     whole = mfcc(samples)
-    monkeypatch.setattr("syncdiff.audio.mfcc.PIECE_ROWS", 7)
+    monkeypatch.setattr("syncdiff.audio.mfcc.PIECE_WINDOWS", 7)
     np.testing.assert_allclose(mfcc(samples), whole, atol=1e-9)
 
 

@@ -138,7 +138,7 @@ def test_augmentation_keeps_length_and_time():
 
 
 def test_the_loss_is_zero_for_the_right_answer():
-    clean = torch.randn(2, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+    clean = torch.randn(2, *pixel_codec.LATENT_SHAPE)
     terms, _ = Objective(compact_schedule(), LandmarkNet().eval())(lambda noisy, t, told: clean, clean, None)
     assert all(term.item() < 1e-5 for term in terms.values()), terms
 
@@ -191,7 +191,7 @@ def test_train_resumes_and_what_it_saves_draws(prepared, tmp_path, monkeypatch):
     train.main()
     assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["update"] == 5
     assert (tmp_path / "out" / "sheet-000005.png").exists()
-    shape = (1, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+    shape = (1, *pixel_codec.LATENT_SHAPE)
     told = Conditioning(
         *(torch.zeros(shape) for _ in range(3)), torch.zeros(1, 8, 32), torch.zeros(1, 2, 5), torch.ones(shape)
     )

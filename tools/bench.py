@@ -188,7 +188,7 @@ def network_alone() -> None:
     from syncdiff.pipeline import SyncDiffPipeline
 
     net = SyncDiffPipeline.from_pretrained().denoiser
-    shape = (LANES, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+    shape = (LANES, *pixel_codec.LATENT_SHAPE)
     pictures = [torch.zeros(shape).to(memory_format=torch.channels_last) for _ in range(5)]
     speech = torch.zeros(LANES, net.config.tokens, net.config.speech_width)
     told = Conditioning(*pictures[1:4], speech, torch.zeros(LANES, 2, 5), pictures[4])

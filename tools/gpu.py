@@ -127,7 +127,7 @@ def compact_times() -> dict[str, object]:
     net = Denoiser.from_pretrained(COMPACT / "denoiser").to(place).eval()
     schedule = compact_schedule()
     for frames in (1, 32):
-        shape = (frames, pixel_codec.CHANNELS, pixel_codec.HEIGHT, pixel_codec.WIDTH)
+        shape = (frames, *pixel_codec.LATENT_SHAPE)
         noise, *pictures, mask = (torch.randn(shape, device=place) for _ in range(5))
         speech = torch.randn(frames, net.config.tokens, net.config.speech_width, device=place)
         conditioning = Conditioning(*pictures, speech, torch.randn(frames, 2, SHAPE, device=place), mask)

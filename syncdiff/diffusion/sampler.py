@@ -1,9 +1,9 @@
-"""Sampling: one frame's denoising steps, and the frame-after-frame loop in lanes.
+"""Sampling: one frame's denoising steps, and the loop over frames in lanes.
 
-Everything here is a generator: control returns to the caller after each step, to show progress or to stop. The previous
-generated frame is an input, so frames cannot simply be batched. Instead the clip is cut into lanes of LANE frames that
-run side by side, each after WARM_UP frames that are generated and discarded. The lanes lie on a fixed grid, and a
-frame's noise depends on the seed and its index alone: the same seed gives the same video whatever the batch.
+Functions are Python generators: control returns to the caller after each step, to show progress or to stop. The
+previous generated frame is an input, so frames cannot simply be batched. Instead the clip is cut into lanes of LANE
+frames that run side by side, each after WARM_UP frames that are generated and discarded. The lanes lie on a fixed grid,
+and a frame's noise depends on the seed and its index alone: the same seed gives the same video whatever the batch.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from diffusers import DDIMScheduler
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
-LANE, WARM_UP, LANES = 16, 2, 8  # frames
-SHARED_NOISE = 0.9  # share of the noise variance that all frames of a clip have in common: it keeps skin from boiling
+LANE, WARM_UP, LANES = 16, 2, 8  # frames, frames, lanes
+SHARED_NOISE = 0.9  # share of the noise variance that all frames of a clip have in common: skin flickers less
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (noisy [B, C, h, w], timestep [B]) -> the network's prediction
 
@@ -47,18 +47,18 @@ def sample(denoise: Denoise, noise: Tensor, scheduler: DDIMScheduler, steps: int
 
 @dataclass(frozen=True)
 class SamplerStep:
-    """One step of the loop."""
+    """One evaluation of the denoiser."""
 
     frames: tuple[int, ...]  # output frames that it worked on
     clean: Tensor  # [len(frames), C, h, w] estimate of the clean frames
-    finished: bool  # whether it was their last; False also for warm-up frames, which belong to another lane
+    finished: bool  # whether it was their last; always False for warm-up frames, which belong to another lane
 
 
 def draw_frames(
     to_redraw: np.ndarray,
     start: int,
-    denoiser: Callable[[Tensor, Tensor, tuple[int, ...], Tensor], Tensor],
-    complete: Callable[[Tensor, tuple[int, ...]], Tensor],
+    denoiser: Callable[[tuple[int, ...], Tensor, Tensor, Tensor], Tensor],
+    to_previous: Callable[[Tensor, tuple[int, ...]], Tensor],
     shape: tuple[int, int, int],
     scheduler: DDIMScheduler,
     *,
@@ -70,9 +70,9 @@ def draw_frames(
     Args:
         to_redraw: [T] bool over the whole video; a frame after one that is left alone has no previous frame.
         start: a multiple of LANE * LANES.
-        denoiser: (noisy, timestep, frame indices, previous [B, C, h, w]) -> prediction [B, C, h, w]. `previous` is
-            zeros where there is none.
-        complete: (clean estimate, frame indices) -> what the next frames get as their previous frame.
+        denoiser: (frame indices, previous [B, C, h, w], noisy [B, C, h, w], timestep [B]) -> prediction [B, C, h, w].
+            `previous` is zeros where there is none.
+        to_previous: (clean estimate, frame indices) -> what the next frames get as their previous frame.
         shape: C, h, w.
         scheduler: the noise schedule; left unchanged.
         steps: denoising steps a frame.
@@ -88,21 +88,15 @@ def draw_frames(
         raise ValueError(f"a chunk starts at a multiple of {LANE * LANES}, not at {start}")
     starts = range(start, min(start + LANE * LANES, len(to_redraw)), LANE)
     previous = torch.zeros(len(starts), *shape)
-    for place in range(-WARM_UP, LANE):
-        rows = [
-            row for row, first in enumerate(starts) if 0 <= first + place < len(to_redraw) and to_redraw[first + place]
-        ]
-        if rows:
-            frames = tuple(starts[row] + place for row in rows)
-            noise = torch.stack([frame_noise(seed, i, shape) for i in frames])
-            denoise = partial(_with, denoiser, frames, previous[rows])
-            for step, clean in enumerate(sample(denoise, noise, scheduler, steps), start=1):
-                yield SamplerStep(frames, clean, finished=step == steps and place >= 0)
-            drawn = complete(clean, frames)
-        previous = torch.zeros_like(previous)
-        if rows:
-            previous[rows] = drawn
-
-
-def _with(denoiser: Callable, frames: tuple[int, ...], previous: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
-    return denoiser(noisy, timestep, frames, previous)
+    for offset in range(-WARM_UP, LANE):
+        before, previous = previous, torch.zeros_like(previous)
+        in_lane = {lane: first + offset for lane, first in enumerate(starts)}
+        in_lane = {lane: i for lane, i in in_lane.items() if 0 <= i < len(to_redraw) and to_redraw[i]}
+        if not in_lane:
+            continue
+        lanes, frames = list(in_lane), tuple(in_lane.values())
+        noise = torch.stack([frame_noise(seed, i, shape) for i in frames])
+        denoise = partial(denoiser, frames, before[lanes])
+        for step, clean in enumerate(sample(denoise, noise, scheduler, steps), start=1):
+            yield SamplerStep(frames, clean, finished=step == steps and offset >= 0)
+        previous[lanes] = to_previous(clean, frames)

@@ -15,7 +15,7 @@ from syncdiff.geometry.crops import WINDOW, mouth_mask
 
 FACTOR = 4
 CHANNELS = 3 * FACTOR**2
-HEIGHT, WIDTH = ((s.stop - s.start) // FACTOR for s in WINDOW)
+LATENT_SHAPE = CHANNELS, (WINDOW[0].stop - WINDOW[0].start) // FACTOR, (WINDOW[1].stop - WINDOW[1].start) // FACTOR
 
 
 def encode(pixels: np.ndarray | Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def window_mask() -> Tensor:
 
 
 def spread(weight: np.ndarray | Tensor) -> Tensor:
-    """A mask over pixels [B, 80, 96] -> over latents [B, 48, 20, 24], laid out as `encode` does."""
+    """A mask over pixels [B, 80, 96] -> over latents [B, 48, 20, 24], in the layout of `encode`."""
     return F.pixel_unshuffle(torch.as_tensor(weight)[:, None].expand(-1, 3, -1, -1), FACTOR)
 
 
