@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from syncdiff.geometry.mouth_shape import SHAPE
 
-COMMON_SHAPE, SHAPE_UNIT = (3.0, 4.2, 6.5, 32.5, 29.5), 4.0  # px: a mouth as mouths are, and how far they differ
+MEAN_SHAPE, SHAPE_STD = (3.0, 4.2, 6.5, 32.5, 29.5), 4.0  # px, about, of lip shapes
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Conditioning:
 
     masked: Tensor  # [B, C, h, w] the frame with its mouth region greyed out
     reference: Tensor  # [B, C, h, w] the person's mouth from other moments, warped to the target shape
-    previous: Tensor  # [B, C, h, w] the frame before, as generated; zeros where there is none
+    previous: Tensor  # [B, C, h, w] the previous generated frame; zeros where there is none
     speech: Tensor  # [B, K, D] tokens around the frame's time; zeros where unknown
     lip_shapes: Tensor  # [B, 2, SHAPE] crop px: the target shape, and the reference's before it was warped
     blend_mask: Tensor  # [B, C, h, w] 0..1: 1 uses the prediction, 0 keeps the reference
@@ -48,8 +48,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         tokens, speech_width: K and D of the speech window.
         widths: channels of the U-Net's levels; only the lowest attends.
         layers: residual blocks per level.
-        residual: the network predicts the difference to the reference, which lies on the same grid: skin, teeth and
-            collar are there from the first update on. The paper's predicts the frame itself.
+        residual: the network predicts the difference to the reference, so skin, teeth and collar are there from the
+            first update on. The paper's network predicts the frame itself.
     """
 
     config_name = "config.json"
@@ -67,7 +67,7 @@ class Denoiser(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.bottleneck_proj = nn.Conv2d(channels, bottleneck, 1) if bottleneck < channels else nn.Identity()
-        plain = len(widths) - 1
+        plain = len(widths) - 1  # levels without attention
         self.unet = UNet2DConditionModel(
             in_channels=3 * channels + min(bottleneck, channels),
             out_channels=channels,
@@ -96,14 +96,14 @@ class Denoiser(ModelMixin, ConfigMixin):
         visual = [noisy, condition.masked, condition.reference]
         if self.config["bottleneck"]:
             visual.append(self.bottleneck_proj(condition.previous))
-        speech = condition.speech + self.pos_embed
+        tokens = condition.speech + self.pos_embed
         embedding = self.speech_proj(condition.speech.flatten(1)) + self._embed_lip_shapes(condition.lip_shapes)
-        drawn = self.unet(torch.cat(visual, dim=1), timestep, speech, class_labels=embedding).sample
-        apart = drawn if self.config["residual"] else drawn - condition.reference
-        return condition.reference + condition.blend_mask * apart
+        drawn = self.unet(torch.cat(visual, dim=1), timestep, tokens, class_labels=embedding).sample
+        difference = drawn if self.config["residual"] else drawn - condition.reference
+        return condition.reference + condition.blend_mask * difference
 
     def _embed_lip_shapes(self, lip_shapes: Tensor) -> Tensor:
-        """Lip shapes [B, 2, SHAPE] px -> [B, D]: how far the target is from the reference's, and what that is."""
+        """Target and reference lip shapes [B, 2, SHAPE] px -> [B, D]."""
         target, reference = lip_shapes.unbind(1)
-        difference = torch.cat([target - reference, reference - lip_shapes.new_tensor(COMMON_SHAPE)], dim=1)
-        return self.lip_shape_proj(difference / SHAPE_UNIT)
+        differences = torch.cat([target - reference, reference - lip_shapes.new_tensor(MEAN_SHAPE)], dim=1)
+        return self.lip_shape_proj(differences / SHAPE_STD)

@@ -1,4 +1,4 @@
-"""Finds frames in which something covers the mouth: a hand, a microphone, a mask, text. A small network of our own."""
+"""Finds frames in which something covers the mouth (a hand, a microphone, a mask, text), by a small network."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ from syncdiff.weights.reading import load_strictly
 
 WEIGHTS = COMPACT / "occlusion" / "occlusion.safetensors"
 INPUT_SIZE = (48, 40)  # px, width and height of the crop's window as the network sees it
-# Of the probability that a frame is covered, over THRESHOLD in all of a covered stretch and over SURE somewhere in it.
-# With SURE beards and wide open mouths raise fewer false alarms: see the rates that evaluation/occlusion.py prints.
+# Hysteresis: in a covered stretch the probability is above THRESHOLD throughout and above SURE somewhere. With SURE,
+# beards and wide open mouths raise fewer false alarms: see the rates that evaluation/occlusion.py prints.
 THRESHOLD, SURE = 0.5, 0.98
-SPAN = 5  # frames, whose median decides: a single odd frame is no cover
+SPAN = 5  # frames of the median filter: a single odd frame is no cover
 GROWN = 2  # frames to either side of a cover that count as covered: a hand comes in blurred
-
-
 BRIDGED = 12  # frames of a break between two covers that count as covered: lips that flash up would only distract
 BATCH = 256  # frames judged at once
 
@@ -59,7 +57,7 @@ class OcclusionNet(nn.Module):
         return self.head(self.features(windows))[:, 0]
 
     def save(self, path: Path, record: dict[str, object]) -> None:
-        """Half-precision weights, with the record of their training in the header."""
+        """Write the weights in half precision, with the record of their training in the header."""
         half = {key: value.half() if value.is_floating_point() else value for key, value in self.state_dict().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({k: v.contiguous() for k, v in half.items()}, path, {"record": json.dumps(record), "format": "pt"})
@@ -72,7 +70,7 @@ def shipped() -> OcclusionNet:
 
 
 def load(path: Path) -> OcclusionNet:
-    """The network in a file that `save` wrote. Raises CheckpointError."""
+    """Load a file that `save` wrote. Raises CheckpointError."""
     net = OcclusionNet()
     with safe_open(path, framework="pt") as file:
         load_strictly(net, {key: file.get_tensor(key) for key in file.keys()}, path)  # noqa: SIM118  not a dict
@@ -80,52 +78,52 @@ def load(path: Path) -> OcclusionNet:
 
 
 def window_of(crop: np.ndarray) -> np.ndarray:
-    """Face crop [S, S, 3] uint8 -> what the network sees of it [40, 48, 3] uint8."""
+    """Face crop [S, S, 3] uint8 -> the network's input [40, 48, 3] uint8."""
     return cv2.resize(crop[WINDOW], INPUT_SIZE, interpolation=cv2.INTER_AREA)
 
 
 @torch.inference_mode()
 def cover_probability(net: OcclusionNet, windows: Sequence[np.ndarray]) -> np.ndarray:
-    """[T] float32, of windows as `window_of` cuts them."""
+    """Probability [T] float32 that something covers the lips in each of T windows from `window_of`."""
     pixels = torch.from_numpy(np.stack(windows)).permute(0, 3, 1, 2)
     return torch.sigmoid(net(pixels / 127.5 - 1)).numpy()
 
 
 def covered_frames(probability: np.ndarray, run: np.ndarray) -> np.ndarray:
-    """[T] bool: by the median over SPAN frames of the same run, short breaks bridged, ends grown by GROWN frames.
+    """[T] bool: median-filtered within each run, thresholded, short breaks bridged, ends grown by GROWN frames.
 
     Args:
-        probability: [T], of each frame alone; NaN where it was not judged.
+        probability: [T] that each frame is covered; NaN where it was not judged.
         run: [T] int, frames of one unbroken run share a number (see `FaceTrack.run`).
     """
-    found = np.zeros(len(run), bool)
+    covered = np.zeros(len(run), bool)
     for number in np.unique(run[run >= 0]):
         frames = np.flatnonzero((run == number) & ~np.isnan(probability))
         if not frames.size:
             continue
         padded = np.pad(probability[frames], SPAN // 2, mode="edge")
-        steady = np.median(np.lib.stride_tricks.sliding_window_view(padded, SPAN), axis=1)
-        likely = steady > THRESHOLD
-        for a, b in _stretches(~likely):
-            likely[a:b] |= a > 0 and b < len(likely) and b - a <= BRIDGED
-        for a, b in _stretches(likely):
-            likely[a:b] &= steady[a:b].max() > SURE
-        found[frames] = np.convolve(likely, np.ones(2 * GROWN + 1))[GROWN : GROWN + len(likely)] > 0
-    return found
+        filtered = np.median(np.lib.stride_tricks.sliding_window_view(padded, SPAN), axis=1)
+        likely = filtered > THRESHOLD
+        for start, stop in _stretches(~likely):
+            likely[start:stop] |= start > 0 and stop < len(likely) and stop - start <= BRIDGED
+        for start, stop in _stretches(likely):
+            likely[start:stop] &= filtered[start:stop].max() > SURE
+        covered[frames] = np.convolve(likely, np.ones(2 * GROWN + 1))[GROWN : GROWN + len(likely)] > 0
+    return covered
 
 
 def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
-    """Where the flags [T] are set: first frames, and those behind the last."""
+    """(start, stop) of every stretch of frames whose flags [T] are set."""
     edges = np.flatnonzero(np.diff(flags, prepend=False, append=False)).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def mark_covered(track: FaceTrack, crops: Crops, *, consecutive: bool = True) -> FaceTrack:
-    """The track with frames COVERED whose mouth something covers.
+    """The track with the state COVERED in frames where something covers the mouth.
 
     Args:
         crops: [T] of upright crops [S, S, 3] uint8, by frame number.
-        consecutive: whether the frames follow on each other; single ones are judged each alone.
+        consecutive: whether the frames follow each other; else each is judged alone.
 
     Raises:
         InputError: no frame is left to redraw.

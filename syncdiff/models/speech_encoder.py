@@ -1,7 +1,7 @@
-"""Speech -> features per video frame: the compact profile's place for the paper's AV-HuBERT.
+"""The compact profile's speech encoder, in place of the paper's AV-HuBERT: sound -> features and forecast lip shapes.
 
-`SpeechEncoder` is convolutional with a reach of about a second to either side: a clip encoded whole or in pieces gives
-the same features.
+`SpeechEncoder` is convolutional, with a receptive field of about a second to either side: a clip encoded whole or in
+pieces gives the same features.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from syncdiff.audio import SAMPLE_RATE
 from syncdiff.audio.mel import MEL_RATE, MELS, log_mel
 from syncdiff.geometry.mouth_shape import SHAPE
 
-MEL_MEAN, MEL_STD = -0.35, 0.45  # of log_mel over the training voices: without this the first layers barely learn
+MEL_MEAN, MEL_STD = -0.35, 0.45  # of log_mel over the training voices; unnormalised, the first layers barely learn
 
 
 class _Block(nn.Module):
@@ -39,7 +39,7 @@ class _Block(nn.Module):
 
 
 class LipForecast(nn.Module):
-    """Forecasts the lip shape of speech features, in the speaker's own units (`geometry.mouth_shape`)."""
+    """Forecasts lip shapes from speech features, in the speaker's own units (`geometry.mouth_shape`)."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
 
     Args:
         width: D, the features' size and the network's.
-        layers: ConvNeXt blocks; each adds `kernel // 2` steps of 20 ms to the reach on either side.
+        layers: ConvNeXt blocks; each adds `kernel // 2` steps of 20 ms to the receptive field on either side.
         kernel: odd length of the depthwise convolutions.
         hidden: width of the lip forecast's hidden layers.
     """
@@ -91,22 +91,22 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
 
 
 def token_window(features: Tensor, times: Tensor, *, tokens: int, rate: int) -> Tensor:
-    """The `tokens` features around each time, one feature step apart, linearly interpolated: [T50, D] -> [T, K, D].
+    """The K = `tokens` features around each time, one feature step apart, linearly interpolated: [T, K, D].
 
     Args:
         features: [T50, D] at `rate` per second; feature i spans the time from i / rate to (i + 1) / rate.
-        times: [T] seconds, any spacing: the model's clock is the video's own. Beyond the ends the edge repeats.
+        times: [T] seconds, at any spacing. Beyond the ends the first or the last feature repeats.
     """
     offsets = torch.arange(tokens, dtype=torch.float64) - (tokens - 1) / 2
-    where = (times.double()[:, None] * rate - 0.5 + offsets).clamp(0, len(features) - 1)
-    low = where.floor().long().clamp(max=max(0, len(features) - 2))
-    mix = (where - low).to(features.dtype)[..., None]
-    return features[low] * (1 - mix) + features[(low + 1).clamp(max=len(features) - 1)] * mix
+    position = (times.double()[:, None] * rate - 0.5 + offsets).clamp(0, len(features) - 1)
+    low = position.floor().long().clamp(max=max(0, len(features) - 2))
+    fraction = (position - low).to(features.dtype)[..., None]
+    return features[low] * (1 - fraction) + features[(low + 1).clamp(max=len(features) - 1)] * fraction
 
 
 @torch.inference_mode()
 def encode_speech(encoder: SpeechEncoder, samples: np.ndarray) -> Tensor:
-    """[N] float32 at 16 kHz -> features [T50, D] on the CPU, in pieces that overlap by more than its reach."""
+    """[N] float32 at 16 kHz -> features [T50, D] on the CPU. Its pieces overlap by more than the receptive field."""
     piece, overlap = 20 * MEL_RATE, 2 * MEL_RATE
     if len(samples) < SAMPLE_RATE // 2:  # a whole analysis window at the least
         samples = np.pad(samples, (0, SAMPLE_RATE // 2 - len(samples)))
@@ -114,18 +114,18 @@ def encode_speech(encoder: SpeechEncoder, samples: np.ndarray) -> Tensor:
     parts = []
     for start in range(0, mel.shape[-1], piece):
         before = min(start, overlap)
-        heard = mel[None, :, start - before : start + piece + overlap].to(encoder.device, encoder.dtype)
-        features = encoder(heard)[0].float().cpu()
+        padded = mel[None, :, start - before : start + piece + overlap].to(encoder.device, encoder.dtype)
+        features = encoder(padded)[0].float().cpu()
         parts.append(features[before // 2 : (before + piece) // 2])
     return torch.cat(parts)
 
 
 @dataclass(frozen=True)
 class SpeechFeatures:
-    """What drawing needs of a voice, looked up by time."""
+    """Features and lip forecast of one voice, looked up by time."""
 
     features: Tensor  # [T50, D]
-    lips: Tensor  # [T50, SHAPE] forecast of the lips, in a speaker's units (`syncdiff.geometry.mouth_shape`)
+    lips: Tensor  # [T50, SHAPE] forecast lip shapes, in the speaker's units (`geometry.mouth_shape`)
     rate: int  # of both, per second
 
     def window(self, times: Tensor, tokens: int) -> Tensor:
@@ -133,13 +133,13 @@ class SpeechFeatures:
         return token_window(self.features, times, tokens=tokens, rate=self.rate)
 
     def lips_at(self, times: Tensor) -> Tensor:
-        """Seconds [T] -> [T, SHAPE]."""
+        """Seconds [T] -> forecast lip shapes [T, SHAPE]."""
         return token_window(self.lips, times, tokens=1, rate=self.rate)[:, 0]
 
 
 @torch.inference_mode()
 def speech_features(encoder: SpeechEncoder, samples: np.ndarray) -> SpeechFeatures:
-    """[N] float32 at 16 kHz -> everything that drawing needs of it, on the CPU."""
+    """[N] float32 at 16 kHz -> SpeechFeatures on the CPU."""
     features = encode_speech(encoder, samples)
     lips = encoder.lips(features[None].to(encoder.device, encoder.dtype))[0]
     return SpeechFeatures(features, lips.float().cpu(), encoder.rate)
