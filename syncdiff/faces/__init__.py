@@ -3,17 +3,15 @@
 detection               one face in one frame
 mediapipe_backend       faces and 478 landmarks by mediapipe's networks
 face_alignment_backend  boxes and 68 landmarks by face-alignment's
-orientation             films that stand on their head or lie on their side
+orientation             films recorded upside down or sideways
 tracker                 associates detections over time
-track                   FaceTrack, Gap, choose()
+track                   FaceTrack, Gap, choose(), face_index()
 head_pose               yaw from landmarks
 """
 
 from syncdiff.faces.orientation import read_upright
 from syncdiff.faces.track import (
     COVERED,
-    MAX_YAW,
-    MIN_EYE_DISTANCE,
     MISSING,
     OK,
     OTHER,
@@ -23,16 +21,14 @@ from syncdiff.faces.track import (
     FaceTrack,
     Gap,
     Spot,
-    at_spot,
     choose,
+    face_index,
     make_track,
 )
 from syncdiff.faces.tracker import track_faces
 
 __all__ = [
     "COVERED",
-    "MAX_YAW",
-    "MIN_EYE_DISTANCE",
     "MISSING",
     "OK",
     "OTHER",
@@ -42,8 +38,8 @@ __all__ = [
     "FaceTrack",
     "Gap",
     "Spot",
-    "at_spot",
     "choose",
+    "face_index",
     "make_track",
     "read_upright",
     "track_faces",

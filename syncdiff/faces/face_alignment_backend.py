@@ -1,4 +1,4 @@
-"""Faces and their 68 points in one picture, by face-alignment (S3FD + 2DFAN4): the paper's mask is made of them."""
+"""Face boxes and 68 landmarks in one picture, by face-alignment (S3FD + 2DFAN4); the paper's mask needs them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from face_alignment.detection.sfd.sfd_detector import SFDDetector
 
 WEIGHTS = ("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar")
-DETECTED_AT = 640  # px: S3FD runs on the picture shrunk to this longer side; on a CPU it takes seconds otherwise
+DETECTED_AT = 640  # px, longer side that S3FD's input is shrunk to: on a CPU it takes seconds otherwise
 
 
 class FaceAlignmentDetector:
@@ -32,7 +32,7 @@ class FaceAlignmentDetector:
     def __exit__(self, *exception: object) -> None:
         del self._alignment
 
-    def redetect(self, image: np.ndarray, seen: Detection) -> Detection | None:  # noqa: ARG002 -- see detect
+    def redetect(self, image: np.ndarray, previous: Detection) -> Detection | None:  # noqa: ARG002 -- see detect
         """None: the paper's mask needs a box, so every frame is detected anew."""
         return None
 
@@ -48,7 +48,7 @@ class FaceAlignmentDetector:
 
 
 def check_files(needed: Sequence[str] = WEIGHTS) -> None:
-    """InputError names what is missing of S3FD and 2DFAN4, and where it goes."""
+    """Raise an InputError that names the missing weights of S3FD and 2DFAN4, and their folder."""
     import torch
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"

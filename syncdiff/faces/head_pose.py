@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-# Seven points that speech hardly moves: outer and inner eye corners, nose root, tip and base. Their places in space
-# were measured on the rendered and filmed heads of the training corpus: FaceMesh's own depth, 2,000 nearly frontal
-# frames, Procrustes mean, made symmetric. Unit: outer eye corner to outer eye corner; x right, y down, z away from us.
+# Seven points that speech hardly moves: outer and inner eye corners, nose root, tip and base. Their 3-D places were
+# measured on the rendered and filmed heads of the training corpus: FaceMesh's own depth, 2,000 nearly frontal frames,
+# Procrustes mean, made symmetric. Unit: outer eye corner to outer eye corner; x right, y down, z away from the camera.
 _INDEX = {478: (33, 133, 362, 263, 168, 4, 2), 68: (36, 39, 42, 45, 27, 30, 33)}
 _HEAD = np.array([
     (-0.500, 0.000, 0.000), (-0.196, 0.021, -0.056), (0.196, 0.021, -0.056), (0.500, 0.000, 0.000),
@@ -19,16 +19,16 @@ def yaw_of(points: np.ndarray) -> np.ndarray:
     """Yaw in degrees, [T] float32, of landmarks [T, P, 2] px; > 0 = nose towards the picture's right; NaN stays NaN.
 
     Scaled orthography (DeMenthon and Davis 1995, POS without its iteration): the least-squares map from the mean head
-    to the picture, its rows made orthonormal, is the head's rotation: a turn about its own upright axis (the yaw), then
-    a nod, then a tilt. The landmark net's own depth is not used.
+    to the picture, with its rows made orthonormal, is the head's rotation. That is a turn about the head's own upright
+    axis (the yaw), then a nod, then a tilt. The landmark network's own depth is not used.
     """
-    chosen = points[:, list(_INDEX[points.shape[1]])].astype(np.float64)
+    points = points[:, list(_INDEX[points.shape[1]])].astype(np.float64)
     yaw = np.full(len(points), np.nan, np.float32)
-    seen = ~np.isnan(chosen[:, 0, 0])
-    if seen.any():
-        rows = np.einsum("kp,tpc->tck", _FIT, chosen[seen] - chosen[seen].mean(1, keepdims=True))  # [T, 2, 3]
-        left, _, right = np.linalg.svd(rows, full_matrices=False)
-        rows = left @ right
+    present = ~np.isnan(points[:, 0, 0])
+    if present.any():
+        centred = points[present] - points[present].mean(1, keepdims=True)
+        left, _, right = np.linalg.svd(np.einsum("kp,tpc->tck", _FIT, centred), full_matrices=False)
+        rows = left @ right  # [T, 2, 3], orthonormal
         forward = np.cross(rows[:, 0], rows[:, 1])
-        yaw[seen] = np.degrees(np.arctan2(forward[:, 0], forward[:, 2]))
+        yaw[present] = np.degrees(np.arctan2(forward[:, 0], forward[:, 2]))
     return yaw

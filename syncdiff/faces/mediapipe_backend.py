@@ -18,11 +18,11 @@ from syncdiff.faces.detection import Detection, appearance_of
 from syncdiff.late_imports import load_mediapipe
 
 PRESENCE = 0.5  # score of the landmark network; below it there is no face
-_ROOM = 1.5  # side of the square that the landmark net sees, in longer sides of the face's box: FaceMesh's own rule
+_ROI_SCALE = 1.5  # side of the landmark network's square over the longer side of the face's box: FaceMesh's own rule
 _TILE_OVERLAP = 0.5
 
-# mediapipe's FaceMesh finds faces with the short-range detector, which loses everybody whose head is less than about an
-# eighth of the picture's width. Here its landmark graph runs alone, in the square that it is given.
+# mediapipe's FaceMesh finds faces with the short-range detector, which misses heads narrower than about an eighth of
+# the picture. Here its landmark graph runs alone, in the square that it is given.
 _GRAPH = """
 input_stream: "image"
 input_stream: "roi"
@@ -42,7 +42,7 @@ node {
 """
 _THRESHOLD = "facelandmarkcpu__ThresholdingCalculator.threshold"
 
-Roi = tuple[float, float, float, float]  # centre x, y and side of a square in px, its rotation in radians
+Roi = tuple[float, float, float, float]  # of a square: x and y of the centre, side (px), rotation (radians)
 
 
 class MediapipeDetector:
@@ -74,25 +74,25 @@ class MediapipeDetector:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def redetect(self, image: np.ndarray, seen: Detection) -> Detection | None:
-        """The face at the place where it was `seen` in the frame before, or None."""
-        return self._landmarks(image, _roi_of_points(seen.points))
+    def redetect(self, image: np.ndarray, previous: Detection) -> Detection | None:
+        """The face in the square around its landmarks in the previous frame, or None."""
+        return self._landmarks(image, _roi_of_points(previous.points))
 
     def detect(self, image: np.ndarray, known: Sequence[Detection], *, closely: bool) -> list[Detection]:
-        """Faces in the whole picture that are not `known`; `closely`: down to 16 px from eye corner to eye corner."""
+        """Faces other than the `known` ones; `closely`: down to 16 px from eye corner to eye corner."""
         rois = [*self._rois(image), *(self._rois_in_tiles(image) if closely else ())]
-        fresh = [roi for roi in rois if not any(_covers(detection, roi) for detection in known)]
-        first = (self._landmarks(image, roi) for roi in fresh)
+        new = [roi for roi in rois if not any(_covers(detection, roi) for detection in known)]
+        first = (self._landmarks(image, roi) for roi in new)
         # Landmarks once more, in the square around the first ones, as for a face that is being followed.
-        return [second for seen in first if seen and (second := self.redetect(image, seen))]
+        return [second for detection in first if detection and (second := self.redetect(image, detection))]
 
     def _landmarks(self, image: np.ndarray, roi: Roi) -> Detection | None:
         from mediapipe.framework.formats.rect_pb2 import NormalizedRect
 
         x, y, side, angle = roi
-        reach = 0.5 * side * (abs(np.cos(angle)) + abs(np.sin(angle))) + 2
-        left, top = max(0, int(x - reach)), max(0, int(y - reach))
-        part = np.ascontiguousarray(image[top : int(y + reach) + 1, left : int(x + reach) + 1])
+        half = 0.5 * side * (abs(np.cos(angle)) + abs(np.sin(angle))) + 2  # of the upright square around the roi
+        left, top = max(0, int(x - half)), max(0, int(y - half))
+        part = np.ascontiguousarray(image[top : int(y + half) + 1, left : int(x + half) + 1])
         height, width = part.shape[:2]
         if min(height, width) < 8:
             return None
@@ -103,37 +103,37 @@ class MediapipeDetector:
             height=side / height,
             rotation=angle,
         )
-        found = self._mesh.process({"image": part, "roi": rect}).landmarks
-        if not found:
+        landmarks = self._mesh.process({"image": part, "roi": rect}).landmarks
+        if not landmarks:
             return None
-        points = np.array([(p.x, p.y) for p in found.landmark]) * (width, height) + (left, top)
+        points = np.array([(p.x, p.y) for p in landmarks.landmark]) * (width, height) + (left, top)
         points = points.astype(np.float32)
         return Detection(points, appearance_of(image, points[[33, 263, 2]]))
 
     def _rois(self, image: np.ndarray) -> list[Roi]:
         for net in (self._far, self._near):  # the far net misses a few of the faces that fill the picture
-            if found := net.process(image).detections:
-                return [_roi_of_detection(each.location_data, image.shape) for each in found]
+            if detections := net.process(image).detections:
+                return [_roi_of_detection(d.location_data, image.shape) for d in detections]
         return []
 
     def _rois_in_tiles(self, image: np.ndarray) -> list[Roi]:
-        """The far net on overlapping squares: it shrinks what it sees to 192 px, which costs a wide picture most."""
+        """From the far net on overlapping squares: it shrinks its input to 192 px, where small faces get lost."""
         height, width = image.shape[:2]
         side = min(height, width)
-        found = []
+        rois = []
         for top in _starts(height, side):
             for left in _starts(width, side):
                 tile = np.ascontiguousarray(image[top : top + side, left : left + side])
-                for each in self._far.process(tile).detections or ():
-                    x, y, size, angle = _roi_of_detection(each.location_data, tile.shape)
-                    if not any(np.hypot(x + left - a, y + top - b) < size / 3 for a, b, *_ in found):
-                        found.append((x + left, y + top, size, angle))
-        return found
+                for detection in self._far.process(tile).detections or ():
+                    x, y, size, angle = _roi_of_detection(detection.location_data, tile.shape)
+                    if not any(np.hypot(x + left - a, y + top - b) < size / 3 for a, b, *_ in rois):
+                        rois.append((x + left, y + top, size, angle))
+        return rois
 
 
 @contextmanager
 def face_scorer() -> Iterator[Callable[[np.ndarray], float]]:
-    """A function of a picture: the score of its surest face, 0..1, or 0 where there is none."""
+    """A function of a picture: the highest score of its faces, 0..1, or 0 where there is none."""
     load_mediapipe()
     from mediapipe.python.solutions.face_detection import FaceDetection
 
@@ -144,8 +144,8 @@ def face_scorer() -> Iterator[Callable[[np.ndarray], float]]:
                 net.process(np.zeros((48, 64, 3), np.uint8))
 
         def score(image: np.ndarray) -> float:
-            found = [each for net in nets for each in net.process(image).detections or ()]
-            return max((float(each.score[0]) for each in found), default=0.0)
+            detections = (d for net in nets for d in net.process(image).detections or ())
+            return max((float(d.score[0]) for d in detections), default=0.0)
 
         yield score
 
@@ -155,27 +155,28 @@ _LOG_LINE = re.compile(rb"INFO: Created TensorFlow Lite|WARNING: All log message
 
 @contextmanager
 def known_log_lines_dropped() -> Iterator[None]:
-    """Inside, what C++ code writes to standard error is held back, and after it passed on without known log lines.
+    """Inside, standard error of C++ code is held back; at the end it is passed on without known log lines.
 
-    TensorFlow Lite and absl have no switch for the lines that they write before anybody could set one."""
+    TensorFlow Lite and absl have no switch for the lines that they write at their start."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
     try:
-        with tempfile.TemporaryFile() as held:
-            os.dup2(held.fileno(), 2)
+        with tempfile.TemporaryFile() as captured:
+            os.dup2(captured.fileno(), 2)
             try:
                 yield
             finally:
-                os.dup2(kept, 2)
-                held.seek(0)
-                for line in held:
+                os.dup2(stderr, 2)
+                captured.seek(0)
+                for line in captured:
                     if not _LOG_LINE.match(line):
                         os.write(2, line)
     finally:
-        os.close(kept)
+        os.close(stderr)
 
 
 def _starts(length: int, side: int) -> list[int]:
+    """Where overlapping tiles of `side` px begin along `length` px."""
     count = 1 + int(np.ceil((length - side) / (side * (1 - _TILE_OVERLAP))))
     return np.linspace(0, length - side, count).astype(int).tolist()
 
@@ -184,14 +185,14 @@ def _roi_of_points(points: np.ndarray) -> Roi:
     low, high = points.min(0), points.max(0)
     x, y = (low + high) / 2
     across = points[263] - points[33]
-    return float(x), float(y), float(_ROOM * (high - low).max()), float(np.arctan2(across[1], across[0]))
+    return float(x), float(y), float(_ROI_SCALE * (high - low).max()), float(np.arctan2(across[1], across[0]))
 
 
-def _roi_of_detection(place, shape: tuple[int, ...]) -> Roi:
+def _roi_of_detection(location, shape: tuple[int, ...]) -> Roi:
     height, width = shape[:2]
-    box, (right_eye, left_eye) = place.relative_bounding_box, place.relative_keypoints[:2]
+    box, (right_eye, left_eye) = location.relative_bounding_box, location.relative_keypoints[:2]
     angle = np.arctan2((left_eye.y - right_eye.y) * height, (left_eye.x - right_eye.x) * width)
-    side = _ROOM * max(box.width * width, box.height * height)
+    side = _ROI_SCALE * max(box.width * width, box.height * height)
     return (box.xmin + box.width / 2) * width, (box.ymin + box.height / 2) * height, side, float(angle)
 
 

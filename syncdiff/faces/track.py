@@ -1,4 +1,4 @@
-"""A face over time: its landmarks in every frame, and where it cannot be redrawn, and why."""
+"""A face over time: its landmarks in every frame, and in which frames it cannot be redrawn, and why."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ MAX_YAW = 50.0  # degrees
 LIPS = {478: (61, 291, 0, 17), 68: (48, 54, 51, 57)}  # corners, and the middles of the upper and the lower edge
 MAX_LIPS_OUTSIDE = 1  # of these four
 MAX_OUTSIDE_SHARE = 1 / 3  # of the points; a close-up that cuts off the chin or the forehead stays below it
-FADE_SECONDS = 0.2  # s over which weight() fades towards a gap
-MAX_BRIDGED_FRAMES = 3  # frames: a shorter drop-out is interpolated
+FADE_SECONDS = 0.2  # over which weight() fades towards a gap
+MAX_BRIDGED_FRAMES = 3  # frames of the longest drop-out that is interpolated
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class FaceTrack:
     points: np.ndarray  # [T, P, 2] float32, frame pixels; NaN rows where missing. P = 478 (mediapipe) or 68 (FAN)
     yaw: np.ndarray  # [T] float32, degrees, 0 = facing the camera, > 0 = nose towards the picture's right
     state: np.ndarray = field(repr=False)  # [T] uint8, OK or why not
-    cuts: tuple[int, ...] = ()  # frames appearance_distance the one before: scene cuts, and jumps of this face
+    cuts: tuple[int, ...] = ()  # first frames after a discontinuity: scene cuts, and jumps of this face
     boxes: np.ndarray | None = None  # [T, 4] float32 x0 y0 x1 y1 of the detector, NaN rows; face-alignment only
 
     @property
@@ -77,18 +77,17 @@ class FaceTrack:
         """[T] float32, 0 in gaps, rising to 1 within FADE_SECONDS of them; no fade at a cut or the clip's own ends."""
         edges = _edges(times, len(self.state))
         cut = np.isin(np.arange(len(self.state) + 1), self.cuts)
-        since, until = np.empty(len(self.state)), np.empty(len(self.state))
-        last = -np.inf  # end of the gap before; a cut hides it
+        since, until = np.empty(len(self.state)), np.empty(len(self.state))  # s, from and to the nearest gaps
+        gap_end = -np.inf  # of the gap before; none across a cut
         for t, state in enumerate(self.state):
-            last = edges[t + 1] if state != OK else -np.inf if cut[t] else last
-            since[t] = edges[t] - last
-        nearest = np.inf  # start of the gap after
+            gap_end = edges[t + 1] if state != OK else -np.inf if cut[t] else gap_end
+            since[t] = edges[t] - gap_end
+        gap_start = np.inf  # of the gap after
         for t in range(len(self.state) - 1, -1, -1):
-            nearest = np.inf if cut[t + 1] else nearest
-            nearest = edges[t] if self.state[t] != OK else nearest
-            until[t] = nearest - edges[t + 1]
-        middle = (edges[1:] - edges[:-1]) / 2  # the fade is read at the middle of a frame, so it never starts at 0 or 1
-        ramp = np.clip((np.minimum(since, until) + middle) / FADE_SECONDS, 0, 1)
+            gap_start = edges[t] if self.state[t] != OK else np.inf if cut[t + 1] else gap_start
+            until[t] = gap_start - edges[t + 1]
+        half = (edges[1:] - edges[:-1]) / 2  # the fade is read at the middle of a frame, so it never starts at 0 or 1
+        ramp = np.clip((np.minimum(since, until) + half) / FADE_SECONDS, 0, 1)
         return np.where(self.state == OK, ramp * ramp * (3 - 2 * ramp), 0).astype(np.float32)
 
 
@@ -99,9 +98,9 @@ def make_track(
     boxes: np.ndarray | None = None,
     picture: tuple[int, int] | None = None,
 ) -> FaceTrack:
-    """A track from its points [T, P, 2] (NaN rows where unseen): short drop-outs bridged, every frame given its state.
+    """A track from points [T, P, 2] px (NaN rows where missing): bridges short drop-outs, finds every frame's state.
 
-    picture: height and width of the frames, px; without it no face is half out of the picture.
+    picture: height and width of the frames, px; without it no frame gets the state OUTSIDE.
     """
     cuts = tuple(sorted({int(t) for t in (*scene_cuts, *jumps)}))
     points = _bridge(points, cuts)
@@ -132,7 +131,7 @@ def choose(tracks: Sequence[FaceTrack], index: int | None = None) -> FaceTrack:
 
 @dataclass(frozen=True)
 class Spot:
-    """A place in the picture at some moment: selects a face where an index could mean another one."""
+    """A place in the picture at some moment, by which a face is chosen. An index may change with the clip's length."""
 
     second: float
     x: float  # fraction of the picture's width
@@ -143,26 +142,34 @@ class Spot:
             raise InputError(f"No face can be at {self}: choose a second from 0 on, and x and y between 0 and 1.")
 
 
-def at_spot(tracks: Sequence[FaceTrack], spot: Spot, times: np.ndarray, picture: tuple[int, int]) -> int | None:
-    """Index of the track whose face is nearest to the spot; None where there are no tracks.
+def face_index(
+    tracks: Sequence[FaceTrack], face: int | Spot | None, times: np.ndarray, picture: tuple[int, int]
+) -> int | None:
+    """Index for `choose`: of the track nearest to a Spot, None without tracks; an index or None stays as it is.
 
-    times: [T] s, of the frames. picture: their height and width, px. A face that is out of view at that moment counts
-    at the place where it is seen nearest in time.
+    A face that is out of view at the spot's moment counts where it is in the nearest frame that shows it.
+
+    Args:
+        times: [T] s, of the frames.
+        picture: their height and width, px.
     """
-    place = np.array([spot.x * picture[1], spot.y * picture[0]])
-    away = []
+    if not isinstance(face, Spot):
+        return face
+    place = np.array([face.x * picture[1], face.y * picture[0]])
+    distances = []
     for track in tracks:
-        seen = np.flatnonzero(~np.isnan(track.points[:, 0, 0]))
-        frame = seen[np.abs(np.asarray(times)[seen] - spot.second).argmin()]
-        away.append(float(np.linalg.norm(track.points[frame].mean(0) - place)))
-    return int(np.argmin(away)) if away else None
+        present = np.flatnonzero(~np.isnan(track.points[:, 0, 0]))
+        frame = present[np.abs(np.asarray(times)[present] - face.second).argmin()]
+        distances.append(float(np.linalg.norm(track.points[frame].mean(0) - place)))
+    return int(np.argmin(distances)) if distances else None
 
 
 def _why_unusable(track: FaceTrack) -> str:
-    trouble = max((SMALL, TURNED, OUTSIDE), key=lambda state: int((track.state == state).sum()))
-    if trouble == OUTSIDE:
+    """A sentence about the most frequent reason."""
+    reason = max((SMALL, TURNED, OUTSIDE), key=lambda state: int((track.state == state).sum()))
+    if reason == OUTSIDE:
         return "The face is half out of the picture in every frame. Pick a clip where all of it is in view."
-    if trouble == SMALL:
+    if reason == SMALL:
         widest = np.nanmax(_eye_distance(track.points, track.yaw))
         return (
             f"The face is too small in every frame: at most {widest:.1f} pixels from eye corner to eye corner, and "
@@ -178,11 +185,12 @@ def _why_unusable(track: FaceTrack) -> str:
 def _eye_distance(points: np.ndarray, yaw: np.ndarray | None = None) -> np.ndarray:
     """[T] px between the outer eye corners; given the yaw, without the foreshortening of a turned head."""
     left, right = (points[:, i] for i in OUTER_EYE_CORNERS[points.shape[1]])
-    seen = np.linalg.norm(right - left, axis=-1)
-    return seen if yaw is None else seen / np.cos(np.radians(np.clip(yaw, -75, 75)))
+    distance = np.linalg.norm(right - left, axis=-1)
+    return distance if yaw is None else distance / np.cos(np.radians(np.clip(yaw, -75, 75)))
 
 
 def _states(points: np.ndarray, yaw: np.ndarray, picture: tuple[int, int] | None) -> np.ndarray:
+    """[T] uint8 state of every frame; of several reasons the last one set counts."""
     eyes = _eye_distance(points, yaw)
     state = np.full(len(points), OK, np.uint8)
     if picture is not None:
@@ -196,10 +204,10 @@ def _states(points: np.ndarray, yaw: np.ndarray, picture: tuple[int, int] | None
 
 
 def _bridge(rows: np.ndarray, cuts: Sequence[int]) -> np.ndarray:
-    """Fill drop-outs of up to MAX_BRIDGED_FRAMES frames along a straight line, unless a cut lies in between."""
+    """Interpolate drop-outs of up to MAX_BRIDGED_FRAMES frames linearly, unless a cut lies in between."""
     rows = rows.copy()
-    seen = np.flatnonzero(~np.isnan(rows.reshape(len(rows), -1)[:, 0]))
-    for a, b in pairwise(seen):
+    present = np.flatnonzero(~np.isnan(rows.reshape(len(rows), -1)[:, 0]))
+    for a, b in pairwise(present):
         if 1 < b - a <= MAX_BRIDGED_FRAMES + 1 and not any(a < cut <= b for cut in cuts):
             share = (np.arange(a + 1, b) - a) / (b - a)
             share = share.reshape(-1, *[1] * (rows.ndim - 1)).astype(rows.dtype)
