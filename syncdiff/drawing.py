@@ -1,4 +1,4 @@
-"""Drawing a job's frames: crops are cut, mouths generated in chunks, and pasted, marked and encoded in threads."""
+"""Drawing a job's frames: crops are cut, mouths generated, and pasted, watermarked and encoded in threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from syncdiff.provenance.label import label
 from syncdiff.provenance.watermark import Watermark
 from syncdiff.results import Progress
 
-DECODED_AHEAD = 4  # frames that a thread decodes while one is searched or cut
+DECODED_AHEAD = 4  # frames that are decoded in a thread while one is searched or cut
 
 Cut = Callable[[np.ndarray, np.ndarray], np.ndarray]  # frame [H, W, 3] and transform [2, 3] -> crop [side, side, 3]
 
@@ -36,19 +36,22 @@ class JudgeCrops:
 
 
 def cut_crops(clip: Clip, cuts: Sequence[tuple[Cut, np.ndarray, CropFile]]) -> Generator[Progress, None, None]:
-    """Crops of all frames into files, each cut as its transforms [T, 2, 3] say; black where there is no face."""
+    """Write crops of all frames into files; black where there is no face.
 
-    def work(shown: tuple[int, Frame]) -> None:
-        i, frame = shown
+    cuts: for each file the function that cuts, the transforms [T, 2, 3], and the file.
+    """
+
+    def cut_frame(numbered: tuple[int, Frame]) -> None:
+        i, frame = numbered
         image = frame.rgb()
-        for cut, to_frame, out in cuts:
-            seen = np.isfinite(to_frame[i]).all()
-            out[i] = cut(image, to_frame[i]) if seen else np.zeros((out.side, out.side, 3), np.uint8)
+        for cut, to_frame, file in cuts:
+            present = np.isfinite(to_frame[i]).all()
+            file[i] = cut(image, to_frame[i]) if present else np.zeros((file.side, file.side, 3), np.uint8)
 
     frames = enumerate(prefetched(clip.frames(), DECODED_AHEAD))
-    with closing(mapped(work, frames, usable_cores())) as done:
-        for i, _ in enumerate(done):
-            yield Progress("finding the face", len(clip) + i + 1, 2 * len(clip))
+    with closing(mapped(cut_frame, frames, usable_cores())) as finished:
+        for done, _ in enumerate(finished, start=1):
+            yield Progress("finding the face", len(clip) + done, 2 * len(clip))
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Drawing:
     judged: JudgeCrops
 
     def draft(self, plan: FramePlan, seed: int) -> Iterator[Progress]:
-        """Draw a plan's crops in one step, into the crops of the result, which `write` replaces."""
+        """Draw a plan's frames in one step each, into the crops of the result, which `write` replaces."""
         for i in np.flatnonzero(~plan.to_redraw):
             self.judged.result[i] = self.judged.source[plan.indices[i]]
         done = 0
@@ -91,11 +94,11 @@ class Drawing:
         """
         clip, judged, steps = self.clip, self.judged, options.steps
         total = len(plan) * (steps + 1)  # a frame counts once for every evaluation and once for the pasting
-        plate = label(clip.width, clip.height) if options.label else None
+        visible_label = label(clip.width, clip.height) if options.label else None
         written = 0
 
-        def finish(shown: tuple[int, Frame, DrawnFrame | None]) -> tuple[int, Frame, Patch | None]:
-            i, frame, drawn = shown
+        def paste(task: tuple[int, Frame, DrawnFrame | None]) -> tuple[int, Frame, Patch | None]:
+            i, frame, drawn = task
             at, patch = plan.indices[i], None
             if drawn is None:
                 judged.result[i] = judged.source[at]
@@ -110,14 +113,14 @@ class Drawing:
             nonlocal written
             frames = range(start, min(start + CHUNK, len(plan)))
             decoded = zip(frames, clip.frames(plan.indices[frames.start : frames.stop]), strict=True)
-            shown = ((i, frame, drawn.pop(i, None)) for i, frame in decoded)
-            with closing(mapped(finish, shown, usable_cores())) as finished:
-                for i, frame, patch in finished:
+            tasks = ((i, frame, drawn.pop(i, None)) for i, frame in decoded)
+            with closing(mapped(paste, tasks, usable_cores())) as pasted:
+                for i, frame, patch in pasted:
                     if stopped():
                         return
                     if original is not None:
                         original.write(frame, plan.times[i])
-                    video.write(frame, plan.times[i], patch, plate)
+                    video.write(frame, plan.times[i], patch, visible_label)
                     written += 1
 
         with Worker() as writer:
@@ -134,23 +137,23 @@ class Drawing:
                 yield Progress("drawing", len(plan) * steps + written, total)
 
     def _judged(self, image: np.ndarray, at: int) -> np.ndarray:
-        """The crop of a finished frame: what the visitor gets is what is scored. `at`: its source frame."""
+        """The judge's crop of a finished frame, so that the result itself is scored. `at`: its source frame."""
         to_frame = self.judged.to_frame[at]
-        if not self.generator.upright:  # its patch may be larger than the window
+        if not self.generator.upright:  # the patch may be larger than the window
             return crops.cut(image, to_frame)
         crop = self.judged.source[at]
         crop[crops.WINDOW] = crops.cut(image, to_frame, crops.WINDOW)[crops.WINDOW]
         return crop
 
     def _preview(self, plan: FramePlan, step: GeneratorStep) -> np.ndarray | None:
-        """The crop as it stands, without the stripes where it reaches beyond the picture."""
+        """A step's preview, without the stripes where the crop reaches beyond the picture."""
         if step.preview is None or not self.generator.upright:
             return step.preview
         to_frame = self.judged.to_frame[plan.indices[step.frames[0]]]
         return step.preview[crops.within(to_frame, (self.clip.height, self.clip.width))]
 
     def _marked(self, plan: FramePlan, i: int, drawn: DrawnFrame, image: np.ndarray, mark: Watermark | None) -> Patch:
-        """The patch of output frame `i`, with the invisible mark where the mouth is."""
+        """The patch of output frame `i`, with the invisible watermark where the mouth is."""
         if mark is None:
             return drawn.patch(image, drawn.crop)
         time = plan.times[i]

@@ -1,4 +1,4 @@
-"""What is raised for input that cannot be used: one sentence the visitor can act on."""
+"""Errors for input that cannot be used: one sentence the visitor can act on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FULL_BYTES = 2**20  # a disk with less free space counts as full
 
 
 class InputError(ValueError):
-    """What the visitor gave cannot be used: one sentence they can act on, with the value and the limit."""
+    """Input cannot be used: one sentence the visitor can act on, with the value and the limit."""
 
 
 class CheckpointError(InputError):
@@ -37,7 +37,7 @@ class CheckpointError(InputError):
 
 
 class DiskError(InputError):
-    """A disk is full or closed: a sentence with the folder, for whoever runs the program."""
+    """A disk is full, closed or faulty: a sentence with the folder, for whoever runs the program."""
 
 
 @contextmanager
@@ -45,23 +45,23 @@ def disk_errors_as_sentences(*folders: Path) -> Iterator[None]:
     """Inside, an OSError that means a full, closed or faulty disk becomes a DiskError that names the folder.
 
     Args:
-        folders: where the work writes; the fullest is named where the error does not say.
+        folders: where the work writes; the one with the least free space is named where the error names no file.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        there = [folder for folder in folders if folder.is_dir()]
+        existing = [folder for folder in folders if folder.is_dir()]
         if error.filename:
             file = Path(os.fsdecode(error.filename)).absolute()
-            place = next((folder for folder in there if file.is_relative_to(folder.absolute())), file.parent)
+            folder = next((folder for folder in existing if file.is_relative_to(folder.absolute())), file.parent)
         else:
-            place = min(there, key=lambda folder: shutil.disk_usage(folder).free, default=Path())
-        room = "free some space there, or " if error.errno in FULL else ""
+            folder = min(existing, key=lambda folder: shutil.disk_usage(folder).free, default=Path())
+        advice = "free some space there, or " if error.errno in FULL else ""
         raise DiskError(
-            f"{DISK_ERRORS[error.errno]} ({place}): {room}choose another folder for the result, or for temporary files "
-            "by TMPDIR. Nothing was written."
+            f"{DISK_ERRORS[error.errno]} ({folder}): {advice}choose another folder for the result, or for temporary "
+            "files by TMPDIR. Nothing was written."
         ) from error
 
 

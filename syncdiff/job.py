@@ -1,8 +1,8 @@
 """One job: a face video and a voice are read, the face is redrawn, and a scored, signed video is written.
 
 `Job.__call__` yields Progress after every bit of work and ends with one Result, so that page, command line and tests
-show and stop it the same way; closing it cancels. No stage holds the clip: frames are streamed from the normalised
-file, crops lie in a file of the private job folder.
+show and stop it the same way; closing it cancels. No stage holds the clip in memory: frames are streamed from the
+normalised file, and crops lie in a file of the private job folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from syncdiff.conditioning import CropFile, FramePlan
 from syncdiff.devices import free_memory, peak_memory_mib
 from syncdiff.drawing import DECODED_AHEAD, Cut, Drawing, JudgeCrops, cut_crops
 from syncdiff.errors import CheckpointError, InputError, disk_errors_as_sentences
-from syncdiff.faces import FaceTrack, Spot, at_spot, choose, read_upright, track_faces
+from syncdiff.faces import FaceTrack, Spot, choose, face_index, read_upright, track_faces
 from syncdiff.faces.face_alignment_backend import check_files
 from syncdiff.faces.tracker import Backend
 from syncdiff.generator import CompactGenerator, FaceGenerator
@@ -107,11 +107,11 @@ class Job:
         options = options or OPTIONS[self.pipe.profile]()
         out, watch, generator = Path(out), Stopwatch(), self.pipe.generator()
         preview = out.with_name(out.stem + ".source.mp4")
-        _check_target((out, preview), (Path(face), Path(voice)))
+        _check_targets((out, preview), (Path(face), Path(voice)))
         finder, notes = _finder(generator)
         if options.correct_offset and self.pipe.profile == "paper":
             raise InputError("Correcting the offset is made for the compact profile: leave it out.")
-        credentials()  # a key that cannot be read is said before the work, not after it
+        credentials()  # raises for a key that cannot be read, before the work and not after it
         temp = Path(tempfile.gettempdir())
         with (
             disk_errors_as_sentences(out.parent, temp),
@@ -124,14 +124,14 @@ class Job:
                 line = timeline(clip, speech, options.tail)
             with watch.stage("finding the face"):
                 track = yield from _track(clip, finder, options.face)
-                source = CropFile(folder / "source", generator.side)
-                to_frame = generator.align(clip, track)
+                to_frame, source = generator.align(clip, track), CropFile(folder / "source", generator.side)
                 cuts: list[tuple[Cut, np.ndarray, CropFile]] = [(generator.cut, to_frame, source)]
                 if not generator.upright:
                     cuts.append((crops.cut, crops.align(track, clip.times), CropFile(folder / "upright")))
                 yield from cut_crops(clip, cuts)
-                judged = JudgeCrops(cuts[-1][1], cuts[-1][2], CropFile(folder / "result"))
-                track = mark_covered(track, judged.source)  # pyright: ignore[reportArgumentType]
+                _, upright_to_frame, upright = cuts[-1]
+                judged = JudgeCrops(upright_to_frame, upright, CropFile(folder / "result"))
+                track = mark_covered(track, upright)  # pyright: ignore[reportArgumentType]
             with watch.stage("listening"):
                 yield Progress("listening", 0, 1)
                 drawing = Drawing(generator, clip, generator.encode(speech.samples()), judged)
@@ -141,9 +141,9 @@ class Job:
             earlier = 0
             if options.correct_offset:
                 with watch.stage("testing the offset"):
-                    found = yield from self._test_pass(drawing, plan, line, track, speech, options.seed)
-                earlier = found.out_of_step
-                plan, notes = plan.ahead(earlier / SCORE_RATE), (*notes, correction_note(found))
+                    scores = yield from self._test_pass(drawing, plan, line, track, speech, options.seed)
+                earlier = scores.out_of_step
+                plan, notes = plan.ahead(earlier / SCORE_RATE), (*notes, correction_note(scores))
             with (
                 watch.stage("drawing"),
                 ClipWriter(video, clip, line, speech) as result_writer,
@@ -156,8 +156,8 @@ class Job:
                 mark = Watermark() if self.marking else None
                 yield from drawing.write(plan, options, mark, result_writer, source_writer)
             sign(video, labelled=options.label and label(clip.width, clip.height) is not None)
-            own = plan.face.offset
-            source_offset = own.frames if own is not None and own.sure else None
+            offset = plan.face.offset
+            source_offset = offset.frames if offset is not None and offset.sure else None
             redrawn, passed, state = int(plan.to_redraw.sum()), plan.passed_through(clip, line, track), track.state
             del drawing, plan, track  # a long clip's landmarks and features: scoring needs neither
             free_memory()
@@ -167,7 +167,7 @@ class Job:
                 yield Progress("scoring", 1, 2)
                 after = self._score(judged.result, line.times, state[line.indices], speech, line.seconds)
                 yield Progress("scoring", 2, 2)
-                lse = yield from self._lse(face, video)
+                source_lse, result_lse, lse_needs = yield from self._lse(face, video)
             silent = pauses(speech.samples())
             if self.source_copy:
                 original.replace(preview)
@@ -189,9 +189,9 @@ class Job:
             source_offset=source_offset,
             mouth=mouth_path(judged.to_frame[line.indices], line.times, clip.width, clip.height),
             earlier_frames=earlier,
-            source_lse=lse[0],
-            result_lse=lse[1],
-            lse_needs=lse[2],
+            source_lse=source_lse,
+            result_lse=result_lse,
+            lse_needs=lse_needs,
         )
 
     def score(self, video: str | Path) -> Generator[Progress | Scores, None, None]:
@@ -209,41 +209,48 @@ class Job:
         self, drawing: Drawing, plan: FramePlan, line: Timeline, track: FaceTrack, speech: Speech, seed: int
     ) -> Generator[Progress, None, Scores]:
         """Scores of the plan's first TEST_PASS_SECONDS, drawn in one step into the crops that the result replaces."""
-        part, seconds = plan.until(TEST_PASS_SECONDS), min(TEST_PASS_SECONDS, line.seconds)
-        yield from drawing.draft(part, seed)
-        return self._score(drawing.judged.result, part.times, track.state[part.indices], speech, seconds)
+        plan, seconds = plan.until(TEST_PASS_SECONDS), min(TEST_PASS_SECONDS, line.seconds)
+        yield from drawing.draft(plan, seed)
+        return self._score(drawing.judged.result, plan.times, track.state[plan.indices], speech, seconds)
 
     def _score(
         self, upright: CropFile, times: np.ndarray, states: np.ndarray, speech: Speech | None, seconds: float
     ) -> Scores:
-        """Crops [S, S, 3] shown from `times` on, `seconds` in all, against a voice, on the judge's 25 fps clock."""
+        """Score crops [S, S, 3] against a voice, at the judge's 25 fps.
+
+        Args:
+            times: [T] s, when each crop is first shown.
+            states: [T] uint8, of the track.
+            seconds: length of the video.
+        """
         if self.judge is None:
             return Scores("no judge", reason="not scorable: these weights come without a judge")
         if speech is None:
             return Scores(self.judge.name, reason="not scorable: the face came without a sound of its own")
         ticks = np.arange(int(seconds * SCORE_RATE + 1e-6)) / SCORE_RATE
-        at = np.searchsorted(times, ticks + 1e-6, side="right") - 1
-        return score((upright[i] for i in at), speech.samples(), self.judge, states=states[at])
+        shown = np.searchsorted(times, ticks + 1e-6, side="right") - 1
+        return score((upright[i] for i in shown), speech.samples(), self.judge, states=states[shown])
 
     def _lse(
         self, face: str | Path, out: Path
     ) -> Generator[Progress, None, tuple[tuple[Scores, ...], tuple[Scores, ...], str | None]]:
-        """LSE of source and result, and what it needs where it cannot be measured."""
+        """LSE scores of source and result, and a sentence on what is missing where they cannot be measured."""
         if self.syncnet is None:
             return (), (), NO_SYNCNET
         try:
             source = yield from _staged("scoring", syncnet_v2.score_video(face, self.syncnet))
             result = yield from _staged("scoring", syncnet_v2.score_video(out, self.syncnet, limits=RESULT_LIMITS))
-        except InputError as sentence:  # files of the face detector are missing
-            return (), (), str(sentence)
+        except InputError as error:  # files of the face detector are missing
+            return (), (), str(error)
         return source, result, None
 
 
-def _check_target(written: tuple[Path, ...], read: tuple[Path, ...]) -> None:
-    for path in written:
+def _check_targets(targets: tuple[Path, ...], sources: tuple[Path, ...]) -> None:
+    """Raise InputError for a target that cannot be written or that is one of the sources."""
+    for path in targets:
         if not path.parent.is_dir() or path.is_dir():
             raise InputError(f"The result cannot be written to {path}: give a file name in a folder that exists.")
-        for source in read:
+        for source in sources:
             if path.exists() and source.exists() and path.samefile(source):  # whatever the spelling, and through links
                 raise InputError(f"The result would overwrite {source.name}, which is an input: give it another name.")
 
@@ -265,7 +272,7 @@ def _read(face: str | Path, voice: str | Path, folder: Path) -> Generator[Progre
 
 
 def _finder(generator: FaceGenerator) -> tuple[Backend, tuple[str, ...]]:
-    """The face finder of a generator, or the shipped one where its files are missing; and notes."""
+    """The face detector that a generator asks for, or mediapipe where its files are missing; and notes."""
     if generator.finder == "face-alignment":
         try:
             check_files()
@@ -275,10 +282,8 @@ def _finder(generator: FaceGenerator) -> tuple[Backend, tuple[str, ...]]:
     return generator.finder, ()
 
 
-def _track(clip: Clip, finder: Backend, wanted: int | Spot | None) -> Generator[Progress, None, FaceTrack]:
-    """The track of the face that was asked for."""
+def _track(clip: Clip, finder: Backend, face: int | Spot | None) -> Generator[Progress, None, FaceTrack]:
+    """The track of the face that was asked for (`SampleOptions.face`)."""
     steps = track_faces(prefetched((frame.rgb() for frame in clip.frames()), DECODED_AHEAD), finder)
     tracks = yield from adapted(steps, lambda done: Progress("finding the face", done, 2 * len(clip)))
-    if isinstance(wanted, Spot):
-        wanted = at_spot(tracks, wanted, clip.times, (clip.height, clip.width))
-    return choose(tracks, wanted)
+    return choose(tracks, face_index(tracks, face, clip.times, (clip.height, clip.width)))

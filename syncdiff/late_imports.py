@@ -1,8 +1,8 @@
-"""Imports of large libraries without the parts that are not used here; those load at their first use.
+"""Imports of large libraries without parts that are not used here; those are loaded lazily.
 
-Loading diffusers takes 0.9 s of CPU so, and 3.0 s with torch's compiler and scipy's statistics; mediapipe 0.4 s, and
-0.9 s with matplotlib. Scipy's integrals and a list of all installed files would take 0.9 s more. On a busy machine
-gradio takes 2.6 s, and 5.8 s with pandas and its stub files.
+CPU time: diffusers 0.9 s, instead of 3.0 s with torch's compiler and scipy's statistics, and 0.9 s more with scipy's
+integrals and a list of all installed files; mediapipe 0.4 s, instead of 0.9 s with matplotlib. On a busy machine gradio
+takes 2.6 s, instead of 5.8 s with pandas and its stub files.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 
-class _Later(ModuleType):
-    """Stands for a module, which is loaded when something of it is used that is not among the `known`."""
+class _LazyModule(ModuleType):
+    """Placeholder for a module that is loaded at the first use of an attribute that is not among the `stubs`."""
 
-    def __init__(self, name: str, **known: Any) -> None:
+    def __init__(self, name: str, **stubs: Any) -> None:
         super().__init__(name)
-        self.__dict__.update(known)
+        self.__dict__.update(stubs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -33,10 +33,10 @@ class _Later(ModuleType):
 
 
 @contextmanager
-def put_off(*modules: _Later | str) -> Iterator[None]:
+def put_off(*modules: _LazyModule | str) -> Iterator[None]:
     """Inside, importing these modules does not load them, if they are not loaded yet; using them does."""
-    later = [_Later(module) if isinstance(module, str) else module for module in modules]
-    placed = [module for module in later if sys.modules.setdefault(module.__name__, module) is module]
+    lazy = [_LazyModule(module) if isinstance(module, str) else module for module in modules]
+    placed = [module for module in lazy if sys.modules.setdefault(module.__name__, module) is module]
     try:
         yield
     finally:
@@ -47,14 +47,14 @@ def put_off(*modules: _Later | str) -> Iterator[None]:
 
 def without_compiler() -> AbstractContextManager[None]:
     """Inside, importing torch's compiler is put off; diffusers decorates with it, and tests for compiled modules."""
-    from torch._compile import _disable_dynamo  # torch's own decorator that loads it at the first call
+    from torch._compile import _disable_dynamo  # torch's own decorator that loads the compiler at the first call
 
     class NothingCompiled:
         pass
 
-    compiler = _Later(
+    compiler = _LazyModule(
         "torch._dynamo",
-        allow_in_graph=lambda made: made,  # as diffusers has it where there is no compiler
+        allow_in_graph=lambda fn: fn,  # as diffusers has it where there is no compiler
         disable=lambda fn=None, recursive=True, **_: _disable_dynamo(fn, recursive),
         eval_frame=SimpleNamespace(OptimizedModule=NothingCompiled),
     )
@@ -63,7 +63,7 @@ def without_compiler() -> AbstractContextManager[None]:
 
 @contextmanager
 def _no_packages_listed() -> Iterator[None]:
-    """Inside, no installed files are listed, which diffusers does with all of them for three optional packages."""
+    """Inside, installed files are not listed; diffusers lists them all to look for three optional packages."""
     before, importlib.metadata.packages_distributions = importlib.metadata.packages_distributions, dict
     try:
         yield
@@ -72,15 +72,15 @@ def _no_packages_listed() -> Iterator[None]:
 
 
 def load_diffusers() -> None:
-    """Load the parts of diffusers that are used; call it before any other import of diffusers."""
+    """Load the parts of diffusers that are used. To be called before any other import of diffusers."""
     with without_compiler(), put_off("scipy.stats", "scipy.integrate", "requests"), _no_packages_listed():
         from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel, VQModel  # noqa: F401
 
 
 def load_mediapipe() -> None:
-    """Load what is used of mediapipe."""
-    plots = _Later("matplotlib.pyplot")
-    with put_off(_Later("matplotlib", pyplot=plots), plots):
+    """Load mediapipe without matplotlib."""
+    pyplot = _LazyModule("matplotlib.pyplot")
+    with put_off(_LazyModule("matplotlib", pyplot=pyplot), pyplot):
         from mediapipe.python.solutions import face_detection  # noqa: F401
 
 
@@ -90,12 +90,12 @@ def load_gradio() -> None:
     gradio 6.31 reads, parses and compares the source of every component class for them at each start."""
     getfile = inspect.getfile
 
-    def no_file(made: Any) -> str:
-        if isinstance(made, type) and made.__module__.startswith("gradio."):
-            raise OSError("no stub for this class")  # gradio's `create_or_modify_pyi` then leaves it alone
-        return getfile(made)
+    def getfile_without_gradio(obj: Any) -> str:
+        if isinstance(obj, type) and obj.__module__.startswith("gradio."):
+            raise OSError("no stub for this class")  # gradio's `create_or_modify_pyi` then writes none
+        return getfile(obj)
 
-    inspect.getfile = no_file
+    inspect.getfile = getfile_without_gradio
     try:
         with put_off("pandas"):
             import gradio  # noqa: F401

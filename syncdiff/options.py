@@ -10,20 +10,20 @@ from syncdiff.faces import Spot
 
 Profile = Literal["compact", "paper"]
 PAPER_STEPS = 200  # DDIM steps of the paper (section 4.3)
-TEST_PASS_SECONDS = 30.0  # at the most, drawn only to find the offset that is corrected
-FEW_STEPS = 20  # of the paper profile: fewer are spaced from the last timestep down; "leading" would miss the noise
+TEST_PASS_SECONDS = 30.0  # at the most, drawn to measure the offset before it is corrected
+FEW_STEPS = 20  # of the paper profile: fewer are spaced "trailing"; "leading" would start far below full noise
 
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """What a person may turn; these defaults are the only ones. Raises InputError for a value out of range."""
+    """Options of the compact profile, and their only defaults. Raises InputError for a value out of range."""
 
     steps: int = 1  # denoising steps a frame; four measured no better (docs/mouth.md)
     seed: int = 0
     face: int | Spot | None = None  # index by size over time, or where to find it; None is the largest
-    tail: Literal["keep", "trim"] = "keep"  # what becomes of the video's end when the voice is shorter
-    correct_offset: bool = False  # where the lips would come early or late, draw them as much later or earlier
-    label: bool = True  # small words in the corner of every frame: the lips were redrawn by AI
+    tail: Literal["keep", "trim"] = "keep"  # of the video, where the voice is shorter
+    correct_offset: bool = False  # measure the sync offset in a test pass, and draw the lips earlier or later by it
+    label: bool = True  # visible label in the corner of every frame: the lips were redrawn by AI
 
     MAX_STEPS = 50
     MAX_SEED = 2**31 - 1
@@ -44,7 +44,7 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class PaperOptions(SampleOptions):
-    """The same for the paper profile."""
+    """Options of the paper profile."""
 
     steps: int = PAPER_STEPS
 
@@ -52,7 +52,7 @@ class PaperOptions(SampleOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps >= FEW_STEPS and (1000 % self.steps or self.steps == 1000):  # others would begin far below noise
+        if self.steps >= FEW_STEPS and (1000 % self.steps or self.steps == 1000):  # others start below full noise
             raise InputError(
                 f"{self.steps} steps were asked for: the paper's sampler takes 1 to {FEW_STEPS - 1}, or a divisor of "
                 "1000 up to 500."

@@ -18,7 +18,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.utils import BaseOutput
 
 from syncdiff.conditioning import FramePlan
-from syncdiff.devices import autocast, limit_threads
+from syncdiff.devices import half_type, limit_threads
 from syncdiff.errors import InputError
 from syncdiff.generator import CompactGenerator, FaceGenerator, drawn_frames
 from syncdiff.late_imports import without_compiler
@@ -86,7 +86,7 @@ class SyncDiffPipeline(DiffusionPipeline):
         """`from_pretrained`, moved to the GPU where there is one, with the attention kernel that was asked for."""
         limit_threads()
         pipe = cls.from_pretrained(folder)
-        if torch.cuda.is_available() and not os.environ.get("SPACES_ZERO_GPU"):  # which lends one call by call
+        if torch.cuda.is_available() and not os.environ.get("SPACES_ZERO_GPU"):  # ZeroGPU lends a GPU for single calls
             pipe.to("cuda")
         pipe.set_attention(attention)
         return pipe
@@ -105,9 +105,9 @@ class SyncDiffPipeline(DiffusionPipeline):
             raise InputError(f"xformers cannot be used here: {why}. Choose auto or sdpa.")
         if attention != "sdpa" and installed and self.device.type == "cuda":
             try:
-                # The one call that diffusers' U-Nets obey: set_attention_backend("xformers") changes nothing in them.
+                # set_attention_backend("xformers") changes nothing in diffusers' U-Nets.
                 self.denoiser.unet.enable_xformers_memory_efficient_attention()
-            except Exception as error:  # it tries the operator out, which fails in as many ways as there are builds
+            except Exception as error:  # it tries the operator out, which fails in many ways, by build
                 if attention == "xformers":
                     raise InputError(f"xformers cannot be used here: {error}. Choose auto or sdpa.") from error
             else:
@@ -118,12 +118,14 @@ class SyncDiffPipeline(DiffusionPipeline):
 
     @property
     def running(self) -> dict[str, str]:
-        """On what and how the networks run: profile, device, precision, attention."""
-        with autocast(self.device):
-            half = torch.is_autocast_enabled(self.device.type)
-            precision = str(torch.get_autocast_dtype(self.device.type)).removeprefix("torch.") if half else "float32"
-        names = {"profile": self.profile, "device": self.device.type, "precision": precision}
-        return names | {"attention": self.attention}
+        """How the networks run: profile, device, precision, attention."""
+        dtype = half_type(self.device) or torch.float32
+        return {
+            "profile": self.profile,
+            "device": self.device.type,
+            "precision": str(dtype).removeprefix("torch."),
+            "attention": self.attention,
+        }
 
     @property
     def profile(self) -> Profile:

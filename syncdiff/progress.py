@@ -1,4 +1,4 @@
-"""Long work as generators, which yield how far it is and return what came of it, and work that overlaps."""
+"""Long work as generators that yield progress and return a result, and work that overlaps in threads."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 Out = TypeVar("Out")
 Value = TypeVar("Value")
 Item = TypeVar("Item")
+POLL_SECONDS = 0.1  # between looks at whether work that waits was stopped
 
 
 def adapted(steps: Generator[Any, None, Value], convert: Callable[[Any], Out]) -> Generator[Out, None, Value]:
-    """The same work with every yielded value converted; passes the generator's own return value on."""
+    """The same work with every yielded value converted; the return value is passed on."""
     while True:
         try:
             step = next(steps)
@@ -26,7 +27,7 @@ def adapted(steps: Generator[Any, None, Value], convert: Callable[[Any], Out]) -
 
 
 def finished(steps: Generator[Any, None, Value]) -> Value:
-    """What a generator returns, for a caller who does not need its progress."""
+    """The return value of a generator, for a caller who does not need its progress."""
     while True:
         try:
             next(steps)
@@ -39,14 +40,11 @@ def scaled(steps: Generator[float, None, Value], first: float, last: float) -> G
     return adapted(steps, lambda fraction: first + (last - first) * fraction)
 
 
-POLL_SECONDS = 0.1  # between looks at whether work that waits was stopped
-
-
 def prefetched(items: Iterable[Value], ahead: int) -> Iterator[Value]:
     """The same items, made in a thread of their own, at most `ahead` of them waiting.
 
     An error in the thread is raised where its item would have come. Closing the iterator ends the thread."""
-    queue: Queue[tuple[bool, Any]] = Queue(ahead)
+    queue: Queue[tuple[bool, Any]] = Queue(ahead)  # (True, item), or at the end (False, the error or None)
     stop = Event()
 
     def put(*entry: Any) -> None:
@@ -69,8 +67,8 @@ def prefetched(items: Iterable[Value], ahead: int) -> Iterator[Value]:
     thread.start()
     try:
         while True:
-            going_on, item = queue.get()
-            if going_on:
+            is_item, item = queue.get()
+            if is_item:
                 yield item
             elif item is None:
                 return
@@ -82,39 +80,42 @@ def prefetched(items: Iterable[Value], ahead: int) -> Iterator[Value]:
 
 
 def mapped(work: Callable[[Item], Value], items: Iterable[Item], threads: int) -> Generator[Value, None, None]:
-    """`work` done to every item in several threads, the results in the items' order.
+    """`work(item)` of every item, computed in several threads, in the items' order.
 
-    No more than one item a thread is taken ahead. An error is raised where its result would have come. Threads, not
-    forked processes: a fork of a process whose networks have run waits for locks of threads that it lacks."""
-    waiting: deque[Future[Value]] = deque()
+    At most one item a thread is taken ahead. An error is raised where its result would have come. Threads, not forked
+    processes: a fork of a process whose networks have run waits for locks of threads that it lacks."""
+    futures: deque[Future[Value]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                futures.append(pool.submit(work, item))
+                if len(futures) > threads:
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
         finally:
-            for future in waiting:
+            for future in futures:
                 future.cancel()
 
 
+Task = Callable[[Callable[[], bool]], None]  # gets a function that says whether to stop
+
+
 class Worker:
-    """Tasks done one after the other in a thread of their own, while the caller goes on: a context manager.
+    """Runs tasks one after the other in a thread of its own, while the caller goes on. A context manager.
 
     At most `waiting` tasks wait, so memory stays flat. An error in a task is raised by the caller's next `submit` or
-    `pending`; leaving the block after an error drops the tasks that wait and ends the thread.
+    `pending`. Leaving the block drops the tasks that wait and ends the thread.
     """
 
     def __init__(self, waiting: int = 1) -> None:
-        self._queue: Queue[Callable[[Callable[[], bool]], None]] = Queue(waiting)
+        self._queue: Queue[Task] = Queue(waiting)
         self._stop, self._error = Event(), None
         self._thread = Thread(target=self._work, daemon=True)
 
-    def submit(self, task: Callable[[Callable[[], bool]], None]) -> bool:
-        """Hand over a task, which gets a function that says whether to stop; False while the queue is full."""
-        self._raise()
+    def submit(self, task: Task) -> bool:
+        """Hand over a task; False if the queue stays full for POLL_SECONDS."""
+        self._raise_error()
         try:
             self._queue.put(task, timeout=POLL_SECONDS)
         except Full:
@@ -122,14 +123,14 @@ class Worker:
         return True
 
     def pending(self) -> bool:
-        """Whether tasks are still to be finished; waits a moment for them."""
-        self._raise()
+        """Whether tasks are still unfinished; if so, waits POLL_SECONDS."""
+        self._raise_error()
         if not self._queue.unfinished_tasks:
             return False
         self._stop.wait(POLL_SECONDS)
         return True
 
-    def _raise(self) -> None:
+    def _raise_error(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
             raise error

@@ -1,4 +1,4 @@
-"""What a job reports: progress of every stage, and the finished video with everything measured about it."""
+"""What a job yields: Progress of every stage, and the Result with everything measured about the finished video."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from syncdiff.geometry.crops import LIP_BOX
 from syncdiff.options import SampleOptions
 from syncdiff.sync.scoring import FPS, Scores
 
-NOTICED_OFFSET = 1.0  # 25ths of a s between a film's lips and its sound that are worth a note
+NOTICED_OFFSET = 1.0  # 25ths of a s between a film's lips and its sound, from which on a note is made
 MOUTH_SECONDS = 0.2  # from one row of `Result.mouth` to the next
 
 Stage = Literal["reading", "finding the face", "listening", "testing the offset", "drawing", "scoring"]
@@ -29,12 +29,12 @@ class Progress:
     stage: Stage
     done: int
     total: int
-    preview: np.ndarray | None = field(default=None, repr=False)  # [H, W, 3] uint8 RGB, a crop as it stands
+    preview: np.ndarray | None = field(default=None, repr=False)  # [H, W, 3] uint8 RGB, a crop while it is drawn
 
 
 @dataclass(frozen=True)
 class Result:
-    """The finished video and everything that is known about it."""
+    """The finished video, and what was measured on the way."""
 
     video: Path
     source: Path | None  # the original on the same timeline, smaller, playable by browsers; None if not asked for
@@ -50,14 +50,14 @@ class Result:
     options: SampleOptions
     running: dict[str, str]  # profile, device, precision, attention
     source_offset: float | None = None  # 25ths of a s that the source's lips come after its own sound, where sure
-    mouth: tuple[tuple[float, float, float, float], ...] = ()  # (s, x, y, width), parts of the size
-    earlier_frames: int = 0  # of 25 a second, that the lips were drawn earlier than heard, to be in step
+    mouth: tuple[tuple[float, float, float, float], ...] = ()  # (s, x, y, width), see `mouth_path`
+    earlier_frames: int = 0  # 25ths of a s by which the lips were drawn earlier, to correct the offset
     source_lse: tuple[Scores, ...] = ()  # LSE-C and LSE-D of each face, where SyncNet's own weights are installed
     result_lse: tuple[Scores, ...] = ()
     lse_needs: str | None = None  # why there are none, in a sentence
 
     def report(self) -> dict:
-        """Everything above as plain JSON types."""
+        """All fields as plain JSON types."""
         row = {f.name: getattr(self, f.name) for f in fields(self)}
         row |= {"video": str(self.video), "source": self.source and str(self.source), "notes": list(self.notes)}
         row |= {key: asdict(row[key]) for key in ("source_scores", "result_scores", "options")}
@@ -75,7 +75,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
-        """Inside, the time counts for that stage, also where it ends with an error."""
+        """Inside, time counts for that stage, also where it ends with an error."""
         began = time.perf_counter()
         try:
             yield
@@ -86,7 +86,7 @@ class Stopwatch:
 def mouth_path(
     to_frame: np.ndarray, times: np.ndarray, width: int, height: int
 ) -> tuple[tuple[float, float, float, float], ...]:
-    """Where the mouth is, a row every MOUTH_SECONDS: `Result.mouth`.
+    """Path of the mouth: a row (s, x, y, width) every MOUTH_SECONDS, in fractions of the frame's size.
 
     Args:
         to_frame: [T, 2, 3] upright crop px -> px of the frames shown at `times`; NaN where the face is missing.
@@ -118,7 +118,7 @@ def offset_notes(offset: float | None) -> tuple[str, ...]:
 
 
 def correction_note(scores: Scores) -> str:
-    """What came of the wish to have the offset corrected, by the scores of the test pass."""
+    """A note on how the offset was corrected, by the scores of the test pass."""
     if not scores.scorable:
         return f"The offset could not be found: {scores.reason}."
     if not scores.out_of_step:
