@@ -152,6 +152,6 @@ def run_verify(arguments: argparse.Namespace) -> int:
     from syncdiff.provenance.verify import verify
 
     refuse_address(arguments.video)
-    found = verify(arguments.video)
-    print(json.dumps(found.report()) if arguments.json else "\n".join((found.verdict, *found.sentences)))
+    outcome = verify(arguments.video)
+    print(json.dumps(outcome.report()) if arguments.json else "\n".join((outcome.verdict, *outcome.sentences)))
     return 0

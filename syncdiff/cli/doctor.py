@@ -44,13 +44,13 @@ def python(problems: list[str]) -> str:
 
 def packages(problems: list[str]) -> str:
     """Versions of the packages that everything needs."""
-    found = []
+    versions = []
     for name in PACKAGES:
         try:
-            found.append(f"{name} {metadata.version(name)}")
+            versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             problems.append(f"{name} is not installed")
-    return ", ".join(found)
+    return ", ".join(versions)
 
 
 def cores(_: list[str]) -> str:

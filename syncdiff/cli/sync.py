@@ -35,12 +35,9 @@ def run_sync(arguments: argparse.Namespace) -> int:
     from syncdiff.weights.folders import resolve_weights
 
     weights, profile = resolve_weights(arguments.weights, arguments.profile)
+    tail, correct = "trim" if arguments.trim else None, arguments.correct_offset
     options = OPTIONS[profile].of(
-        steps=arguments.steps,
-        seed=arguments.seed,
-        face=arguments.index,
-        tail="trim" if arguments.trim else None,
-        correct_offset=arguments.correct_offset,
+        steps=arguments.steps, seed=arguments.seed, face=arguments.index, tail=tail, correct_offset=correct
     )
     with locked_tmpdir(out.parent, RESULT_PREFIX) if compared else nullcontext() as folder:
         job = Job.ready(weights, arguments.attention, source_copy=compared is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from fractions import Fraction
 from typing import Any
 
@@ -60,8 +61,8 @@ class FrameNormalizer:
 
     def facts(self) -> dict[str, Any]:
         """Size, colour and pixel aspect for the Clip."""
-        colour = [self.colour.matrix, self.colour.primaries, self.colour.transfer, self.colour.full]
-        return {"width": self.width, "height": self.height, "colour": colour, "aspect": str(self.aspect)}
+        colour, aspect = astuple(self.colour), str(self.aspect)
+        return {"width": self.width, "height": self.height, "colour": colour, "aspect": aspect}
 
     def push(self, image: av.VideoFrame) -> list[av.VideoFrame]:
         """Normalise one picture; returns those that are ready, in order. A picture may come out at a later call."""

@@ -56,7 +56,6 @@ def read_clip(
     clockwise: degrees by which the picture is turned, 0, 90, 180 or 270."""
     facts, decoded = yield from _decode("face", path, folder, limits, until, clockwise)
     times = np.load(decoded / "times.npy", allow_pickle=False)
-    matrix, primaries, transfer, full = facts["colour"]
     return Clip(
         path=decoded / "picture.mp4",
         width=facts["width"],
@@ -65,7 +64,7 @@ def read_clip(
         seconds=facts["seconds"],
         rate=Fraction(facts["rate"]),
         steady=facts["steady"],
-        colour=Colour(matrix, primaries, transfer, full),
+        colour=Colour(*facts["colour"]),
         pixel_aspect=Fraction(facts["aspect"]),
         photo=facts["photo"],
         speech=_speech(decoded, facts.get("sound")),
@@ -85,14 +84,8 @@ def read_speech(path: str | Path, folder: Path, limits: Limits = LIMITS) -> Gene
 def _speech(decoded: Path, sound: dict[str, Any] | None) -> Speech | None:
     if sound is None:
         return None
-    return Speech(
-        decoded / "sound.wav",
-        sound["rate"],
-        sound["channels"],
-        sound["seconds"],
-        sound["mono_channel"],
-        tags=TrackTags(**sound["tags"]),
-    )
+    facts = {name: sound[name] for name in ("rate", "channels", "seconds", "mono_channel")}
+    return Speech(decoded / "sound.wav", **facts, tags=TrackTags(**sound["tags"]))
 
 
 def _decode(

@@ -115,11 +115,11 @@ def scan(
         pts = packet.dts if lacks_pts(container) or packet.pts is None else packet.pts
         if pts is None:
             continue
-        own, unit = packets[packet.stream_index], packet.time_base
-        own.dts.append(float((pts if packet.dts is None else packet.dts) * unit))
-        own.pts.append(pts)
+        stream_packets, unit = packets[packet.stream_index], packet.time_base
+        stream_packets.dts.append(float((pts if packet.dts is None else packet.dts) * unit))
+        stream_packets.pts.append(pts)
         duration = float((packet.duration or 0) * unit)
-        own.durations.append(duration if duration <= MAX_PACKET_SECONDS else 0.0)
+        stream_packets.durations.append(duration if duration <= MAX_PACKET_SECONDS else 0.0)
         clock = result.clocks[packet.stream_index]
         if clock.first_key is None and packet.is_keyframe:
             clock.first_key = pts
@@ -141,9 +141,9 @@ def _close_jumps(result: Scan, packets: dict[int, _Packets], order: Sequence[int
     ends = dict.fromkeys(packets, None)  # s, end of each stream's last packet, on that clock
     jumps = {index: _jumps(packets, index) for index in packets}
     for index in order:
-        own, i, clock = packets[index], position[index], result.clocks[index]
+        stream_packets, i, clock = packets[index], position[index], result.clocks[index]
         position[index] += 1
-        dts, pts = own.dts[i], own.pts[i]
+        dts, pts = stream_packets.dts[i], stream_packets.pts[i]
         newest = len(shifts) - 1
         if i in jumps[index]:
             joins = source[index] < newest and opened_by[-1] != index
@@ -159,18 +159,18 @@ def _close_jumps(result: Scan, packets: dict[int, _Packets], order: Sequence[int
             clock.stretches.append(Stretch(0, pts, pts))
         stretch = clock.stretches[-1]
         stretch.low, stretch.high = min(stretch.low, pts), max(stretch.high, pts)
-        clock.end = max(clock.end, pts + stretch.shift + round(own.durations[i] / clock.unit))
-        ends[index] = dts + own.durations[i]
+        clock.end = max(clock.end, pts + stretch.shift + round(stream_packets.durations[i] / clock.unit))
+        ends[index] = dts + stream_packets.durations[i]
     result.jumps = len(shifts) - 1
 
 
 def _jumps(packets: dict[int, _Packets], index: int) -> set[int]:
     """Indices of a stream's packets before which its clock jumps."""
-    own = packets[index]
-    dts = np.array(own.dts)
+    stream_packets = packets[index]
+    dts = np.array(stream_packets.dts)
     if len(dts) < 2:
         return set()
-    gaps = dts[1:] - dts[:-1] - own.durations[:-1]
+    gaps = dts[1:] - dts[:-1] - stream_packets.durations[:-1]
     jumps = set((np.flatnonzero(np.diff(dts) < -MAX_BACKWARD_SECONDS) + 1).tolist())
     others = [(np.array(one.dts), np.array(one.durations)) for key, one in packets.items() if key != index and one.dts]
     for i in (np.flatnonzero(gaps > MAX_COMMON_GAP_SECONDS) + 1).tolist():

@@ -22,14 +22,8 @@ from syncdiff.media.timestamps import StreamClock, frame_times, lacks_pts
 # Near-lossless, and quick to write and to read. A constant quantiser, because a constant rate factor spends less on
 # difficult frames: white noise comes out at 52.6 dB with qp 8, at 43.9 dB with crf 8. Real clips: 53 dB and more. Clean
 # H.264 is encoded again as well, so that everything that is read later was written by this encoder.
-NEAR_LOSSLESS = {
-    "preset": "ultrafast",
-    "qp": "8",
-    "g": str(GOP),
-    "keyint_min": str(GOP),
-    "sc_threshold": "0",
-    "bf": "0",
-}
+NEAR_LOSSLESS = {"preset": "ultrafast", "qp": "8", "bf": "0"}
+NEAR_LOSSLESS |= {"g": str(GOP), "keyint_min": str(GOP), "sc_threshold": "0"}  # key frames every GOP frames
 MAX_LOST_SECONDS = 0.3  # of picture that may be missing at the start without a note
 
 

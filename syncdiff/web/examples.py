@@ -25,7 +25,7 @@ class Example:
     face_label: str
     voice: Path
     voice_label: str
-    poster: Path | None  # a small picture of the face
+    poster: Path | None = None  # a small picture of the face
 
     @property
     def compared(self) -> Path:
@@ -36,18 +36,11 @@ class Example:
 def examples() -> dict[str, Example]:
     """The examples by key, in the order of examples.json; empty without that file."""
     index = EXAMPLES / "examples.json"
-    rows = json.loads(index.read_text()) if index.is_file() else []
+    entries = json.loads(index.read_text()) if index.is_file() else []
+    files = ("face", "voice", "poster")
     return {
-        row["key"]: Example(
-            row["key"],
-            row["label"],
-            EXAMPLES / row["face"],
-            row["face_label"],
-            EXAMPLES / row["voice"],
-            row["voice_label"],
-            EXAMPLES / row["poster"] if "poster" in row else None,
-        )
-        for row in rows
+        entry["key"]: Example(**entry | {name: EXAMPLES / entry[name] for name in files if name in entry})
+        for entry in entries
     }
 
 

@@ -56,13 +56,8 @@ def fill_from_link(page: gr.Blocks, form: Form, view: gr.HTML) -> None:
             return {"view": view_state.failed(str(sentence), "This link does not work")}
         if settings is None:
             return None
-        return {
-            "face": settings.face,
-            "voice": settings.voice,
-            "turned": values(settings.options),
-            "most": MAX_SLIDER_STEPS,
-            "view": view_state.ready(settings),
-        }
+        link = {"face": settings.face, "voice": settings.voice, "turned": values(settings.options)}
+        return link | {"most": MAX_SLIDER_STEPS, "view": view_state.ready(settings)}
 
     def values(options: SampleOptions) -> list:
         """In the order of `Form.settings`."""

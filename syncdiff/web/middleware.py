@@ -135,10 +135,8 @@ class Body:
     def check_size(self, size: int) -> None:
         """Raise HTTPException for a body that is too large."""
         if size > self._limit:
-            raise HTTPException(
-                413,
-                f"This is larger than {self._limit >> 20} MiB, the most that may be sent at a time: make it smaller.",
-            )
+            most = f"{self._limit >> 20} MiB, the most that may be sent at a time"
+            raise HTTPException(413, f"This is larger than {most}: make it smaller.")
 
     async def read(self) -> Message:
         """As ASGI's receive. The errors that it raises make gradio's parser remove the unfinished file."""

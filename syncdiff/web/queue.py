@@ -70,13 +70,13 @@ class Queue:
         """A place in the queue, given back on leaving. Raises InputError where none is left."""
         with self._lock:
             self._check_room(visitor)
-            mine = Place(self, visitor, self._turn_of(visitor.address))
-            self._line.insert(bisect_right(self._line, mine.turn, key=lambda place: place.turn), mine)
+            place = Place(self, visitor, self._turn_of(visitor.address))
+            self._line.insert(bisect_right(self._line, place.turn, key=lambda other: other.turn), place)
         try:
-            yield mine
+            yield place
         finally:
             with self._lock:
-                self._line.remove(mine)
+                self._line.remove(place)
 
     def ahead(self, place: Place) -> int:
         """How many come before this place."""
