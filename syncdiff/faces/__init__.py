@@ -9,6 +9,8 @@ track                   FaceTrack, Gap, choose(), face_index()
 head_pose               yaw from landmarks
 """
 
+# ruff: noqa: F401 -- imported for users of the package
+
 from syncdiff.faces.orientation import read_upright
 from syncdiff.faces.track import (
     COVERED,
@@ -26,21 +28,3 @@ from syncdiff.faces.track import (
     make_track,
 )
 from syncdiff.faces.tracker import track_faces
-
-__all__ = [
-    "COVERED",
-    "MISSING",
-    "OK",
-    "OTHER",
-    "OUTSIDE",
-    "SMALL",
-    "TURNED",
-    "FaceTrack",
-    "Gap",
-    "Spot",
-    "choose",
-    "face_index",
-    "make_track",
-    "read_upright",
-    "track_faces",
-]

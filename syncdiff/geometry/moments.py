@@ -13,9 +13,9 @@ MOMENTS = 12  # 8, 12, 16 moments: 28.1, 28.3, 28.4 dB in the mouth box with the
 CANDIDATES = 6  # frames nearest to a centre, of which the sharpest is taken
 CHANGE_COST = 16.0  # px2, cost of changing to another moment, on the scale of `moment_costs`
 CLOSED_CHANGE_COST = 4.0  # the same while lips are closed: nobody sees the teeth change
-PARTED_PX = (1.0, 3.0)  # px of gap: up to the first, lips count as closed and moments change at once; from the second
-# on, a change is a cross-fade with these shares, frame by frame.
-HAND_OVER = (0.25, 0.5, 0.25)
+# px of gap: up to the first, lips count as closed and moments change at once; from the second on they cross-fade
+PARTED_PX = (1.0, 3.0)
+HAND_OVER = (0.25, 0.5, 0.25)  # the cross-fade's kernel over frames: a longer one is softer
 _WEIGHT = np.array([2, 1, 1, 0.35, 0.35], np.float32)  # of a shape's differences: a gap shows teeth, widths warp well
 _CLOSING = 2.0  # added weight where a warp must close a gap to less than _CLOSED px: teeth pressed to a line are seen
 _CLOSED, _TURN = 2.0, 6.0  # px of gap; degrees of yaw that count as much as one px
