@@ -60,7 +60,7 @@ def test_nothing_is_said_of_short_flat_or_far_off_films():
     assert film_offset(spoken(3), times, np.full_like(lips, 3.0)) is None
     assert film_offset(np.zeros_like, times, lips) is None
     assert film_offset(spoken(3), times, np.full_like(lips, np.nan)) is None
-    far = film_offset(spoken(4), *film(4, 9.0))  # beyond REACH
+    far = film_offset(spoken(4), *film(4, 9.0))  # beyond MAX_SHIFT
     assert far is None or not far.sure
 
 

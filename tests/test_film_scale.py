@@ -66,8 +66,8 @@ def test_a_film_without_sound_is_refused_in_a_sentence(tmp_path, monkeypatch, fi
 
 
 def test_the_sheet_shows_every_row_upright(film: Film) -> None:
-    looks = film.seen[:3].tolist()
-    picture = sheet(film, {"film": film.frames, "black": [0 * frame for frame in film.frames]}, looks)
+    numbers = film.usable[:3].tolist()
+    picture = sheet(film, {"film": film.frames, "black": [0 * frame for frame in film.frames]}, numbers)
     side = picture.shape[1] // 3
     assert picture.shape == (2 * side, 3 * side, 3)
     assert picture[side + 20 :].max() == 0

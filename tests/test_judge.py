@@ -10,7 +10,7 @@ from safetensors import safe_open
 torch = pytest.importorskip("torch")
 from torch.nn import functional as F  # noqa: E402
 
-from syncdiff.evaluation.judge_table import OneLook, delay  # noqa: E402
+from syncdiff.evaluation.judge_table import CachedJudge, delay  # noqa: E402
 from syncdiff.progress import finished  # noqa: E402
 from syncdiff.sync.judge import JudgeConfig, JudgeNet  # noqa: E402
 from syncdiff.sync.scoring import score  # noqa: E402
@@ -146,8 +146,8 @@ def spoken(name: str) -> tuple[np.ndarray, np.ndarray]:
 def test_shipped_judge_on_the_examples(shipped: JudgeNet) -> None:
     """Sound moved by -5 .. +5 frames is found within a frame, and a still face earns less than the moving one."""
     crops, sound = spoken("malik.mp4")
-    looked = OneLook(shipped, np.stack([shipped.view(crop) for crop in crops]))
-    found = [score(crops, delay(sound, frames), looked) for frames in range(-5, 6)]
+    cached = CachedJudge(shipped, np.stack([shipped.crop_mouth(crop) for crop in crops]))
+    found = [score(crops, delay(sound, frames), cached) for frames in range(-5, 6)]
     assert max(abs(scores.offset_frames + frames) for scores, frames in zip(found, range(-5, 6), strict=True)) <= 1
     still = np.broadcast_to(crops[:1], crops.shape)
     assert score(still, sound, shipped).confidence < 0.5 * found[5].confidence

@@ -16,7 +16,7 @@ import torch
 from syncdiff.errors import InputError
 from syncdiff.evaluation import input_sensitivity, paper_scores
 from syncdiff.evaluation import perceptual_metrics as module
-from syncdiff.evaluation.baselines import most_alike
+from syncdiff.evaluation.baselines import nearest_moments
 from syncdiff.evaluation.input_sensitivity import evaluate_input_sensitivity
 from syncdiff.evaluation.paper_drawing import estimate
 from syncdiff.evaluation.paper_results import PUBLISHED_4, TALKLIP_PSNR, published
@@ -203,7 +203,7 @@ def test_the_most_alike_moment_is_found_a_few_at_a_time():
     own, new = np.random.default_rng(0).normal(size=(2, 600, 4)).astype(np.float32)
     apart = np.square(new[:, None] - own[None]).sum(-1)
     apart[np.abs(np.subtract.outer(np.arange(600), np.arange(600))) < 15] = np.inf
-    assert (most_alike(own, new, 15) == apart.argmin(1)).all()
+    assert (nearest_moments(own, new, 15) == apart.argmin(1)).all()
 
 
 # --- a run

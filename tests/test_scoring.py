@@ -18,13 +18,13 @@ class LevelJudge:
 
     name = "level"
 
-    def view(self, crop: np.ndarray) -> np.ndarray:
+    def crop_mouth(self, crop: np.ndarray) -> np.ndarray:
         return crop.mean(keepdims=True)[0, 0]
 
-    def see(self, views: Iterable[np.ndarray]) -> np.ndarray:
+    def embed_video(self, views: Iterable[np.ndarray]) -> np.ndarray:
         return np.lib.stride_tricks.sliding_window_view(np.stack(list(views))[:, 0] / 255, 5)
 
-    def hear(self, samples: np.ndarray) -> np.ndarray:
+    def embed_audio(self, samples: np.ndarray) -> np.ndarray:
         loud = np.sqrt(np.square(samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)).mean(1))
         return np.lib.stride_tricks.sliding_window_view(loud, 5)
 
@@ -73,7 +73,8 @@ def test_planted_offset_is_found(subtests) -> None:
 
 def test_confidence_is_median_minus_minimum_of_the_means() -> None:
     crops, samples = clip(2)
-    video, audio = LevelJudge().see(np.stack([LevelJudge().view(crop) for crop in crops])), LevelJudge().hear(samples)
+    judge = LevelJudge()
+    video, audio = judge.embed_video(map(judge.crop_mouth, crops)), judge.embed_audio(samples)
     means = []
     for shift in range(-15, 16):
         pairs = [(v, v + shift) for v in range(len(video)) if 0 <= v + shift < len(audio)]
@@ -325,25 +326,25 @@ def test_another_file_than_a_judge_is_refused(judge: JudgeNet, tmp_path: Path, s
 def test_chunks_do_not_show(judge: JudgeNet, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     mouths, samples = rng.integers(0, 256, (60, 36, 48), np.uint8), clip(frames=60)[1]
-    seen, heard = judge.see(mouths), judge.hear(samples)
+    seen, heard = judge.embed_video(mouths), judge.embed_audio(samples)
     assert seen.shape == heard.shape == (56, 128)
-    monkeypatch.setattr("syncdiff.sync.judge.CHUNK", 11)
-    np.testing.assert_allclose(judge.see(mouths), seen, atol=1e-5)
-    np.testing.assert_allclose(judge.hear(samples), heard, atol=1e-5)
+    monkeypatch.setattr("syncdiff.sync.judge.BATCH", 11)
+    np.testing.assert_allclose(judge.embed_video(mouths), seen, atol=1e-5)
+    np.testing.assert_allclose(judge.embed_audio(samples), heard, atol=1e-5)
 
 
 def test_a_stream_gives_what_the_whole_gives(judge: JudgeNet, monkeypatch, subtests) -> None:
-    monkeypatch.setattr("syncdiff.sync.judge.CHUNK", 11)
+    monkeypatch.setattr("syncdiff.sync.judge.BATCH", 11)
     for frames in [5, 17, 18, 19, 28, 29, 30, 60]:
         with subtests.test(frames=frames):
             mouths = np.random.default_rng(0).integers(0, 256, (frames, 36, 48), np.uint8)
             with torch.inference_mode():
                 whole = torch.nn.functional.normalize(judge.look(torch.from_numpy(mouths)[None].float())[0], dim=1)
-            np.testing.assert_allclose(judge.see(iter(mouths)), whole, atol=1e-5)
+            np.testing.assert_allclose(judge.embed_video(iter(mouths)), whole, atol=1e-5)
 
 
 def test_a_stream_is_not_held(judge: JudgeNet, monkeypatch) -> None:
-    monkeypatch.setattr("syncdiff.sync.judge.CHUNK", 11)
+    monkeypatch.setattr("syncdiff.sync.judge.BATCH", 11)
     given, most = [], 0
 
     def stream() -> Iterator[np.ndarray]:
@@ -354,18 +355,18 @@ def test_a_stream_is_not_held(judge: JudgeNet, monkeypatch) -> None:
             yield mouth
             del mouth
 
-    assert len(judge.see(stream())) == 86
+    assert len(judge.embed_video(stream())) == 86
     assert most <= 11 + 4 + 2 * 3 + 1  # a piece, the rest of its last window, three frames to either side, the next
 
 
 def test_less_than_a_window_is_refused(judge: JudgeNet) -> None:
     with pytest.raises(ValueError, match="needs 5 frames, and 4 are here"):
-        judge.see(np.zeros((4, 36, 48), np.uint8))
+        judge.embed_video(np.zeros((4, 36, 48), np.uint8))
 
 
 def test_the_view_is_the_grey_mouth_box(judge: JudgeNet) -> None:
     crop = np.zeros((128, 128, 3), np.uint8)
     top, left, bottom, right = judge.config.box
     crop[top:bottom, left:right] = 90
-    assert judge.view(crop).shape == (36, 48)
-    assert (judge.view(crop) == 90).all()
+    assert judge.crop_mouth(crop).shape == (36, 48)
+    assert (judge.crop_mouth(crop) == 90).all()

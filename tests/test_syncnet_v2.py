@@ -23,7 +23,7 @@ from syncdiff.sync.syncnet_v2 import weights
 from syncdiff.sync.syncnet_v2.distance import ADDED
 from syncdiff.sync.syncnet_v2.network import SyncNet
 from syncdiff.sync.syncnet_v2.s3fd import S3FD, find_original, read_original
-from syncdiff.sync.syncnet_v2.tracks import Track, crop, detect, linked, places
+from syncdiff.sync.syncnet_v2.tracks import Track, crop, detect, link_tracks, smoothed_boxes
 from tests.media_fixtures import make_track, track_packets
 
 FRAME = 640
@@ -112,7 +112,7 @@ def test_the_released_format_is_read(net: SyncNet, file: Path, monkeypatch: pyte
     assert all(torch.equal(value, read.state_dict()[key]) for key, value in released(net).items())
     cepstra = torch.randn(3, 1, 13, 20)
     with torch.inference_mode():
-        assert torch.equal(read.listen(cepstra), net.listen(cepstra))
+        assert torch.equal(read.forward_aud(cepstra), net.forward_aud(cepstra))
 
 
 def test_another_file_is_refused_in_one_sentence(file: Path, tmp_path: Path, monkeypatch) -> None:
@@ -211,39 +211,39 @@ def test_mfcc_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sound_windows_are_twenty_columns_four_apart(net: SyncNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("syncdiff.sync.syncnet_v2.sound_windows.PIECE", 10)
+    monkeypatch.setattr("syncdiff.sync.syncnet_v2.sound_windows.BATCH", 10)
     samples = noise(20 * FRAME + 300).astype(np.float32) / 32768
-    heard = syncnet_v2.hear(net, samples)
+    heard = syncnet_v2.embed_audio(net, samples)
     assert heard.shape == (15, 1024)  # min_length - 5
     columns = torch.from_numpy(mfcc(samples)).float()
     with torch.inference_mode():
         for v in (0, 9, 10, 14):
-            alone = net.listen(columns[4 * v : 4 * v + 20].T[None, None])[0].numpy()
+            alone = net.forward_aud(columns[4 * v : 4 * v + 20].T[None, None])[0].numpy()
             np.testing.assert_allclose(heard[v], alone, atol=1e-4)
-    assert syncnet_v2.hear(net, samples[: 5 * FRAME]).shape == (0, 1024)
+    assert syncnet_v2.embed_audio(net, samples[: 5 * FRAME]).shape == (0, 1024)
 
 
 # --- pictures
 
 
 def test_windows_in_one_pass_equal_windows_alone(net: SyncNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("syncdiff.sync.syncnet_v2.face_windows.PIECE", 3)
+    monkeypatch.setattr("syncdiff.sync.syncnet_v2.face_windows.BATCH", 3)
     pictures = np.random.default_rng(0).integers(0, 256, (9, 224, 224, 3), np.uint8)
-    seen = np.concatenate(list(syncnet_v2.see(net, iter(pictures))))
+    seen = np.concatenate(list(syncnet_v2.embed_video(net, iter(pictures))))
     assert seen.shape == (5, 1024)
     for v in (0, 2, 3, 4):
         window = np.stack([picture.astype(np.float32).transpose(2, 0, 1) for picture in pictures[v : v + 5]], 1)
         with torch.inference_mode():
-            alone = net.look(torch.from_numpy(window)[None])[0, 0].numpy()
+            alone = net.forward_lip(torch.from_numpy(window)[None])[0, 0].numpy()
         np.testing.assert_allclose(seen[v], alone, rtol=1e-3, atol=1e-3 * np.abs(alone).max())
-    assert list(syncnet_v2.see(net, iter(pictures[:4]))) == []
+    assert list(syncnet_v2.embed_video(net, iter(pictures[:4]))) == []
 
 
 def test_jpegs_are_bgr_coarse_and_one_each() -> None:
     y, x = np.mgrid[:120, :160]
     picture = np.stack([200 + 0 * x, x, y], 2).astype(np.uint8)
     picture[40:80, 40:80] = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
-    written = list(syncnet_v2.jpegs(picture for _ in range(12)))
+    written = list(syncnet_v2.jpeg_round_trip(picture for _ in range(12)))
     assert len(written) == 12
     assert abs(written[-1][100, 100, ::-1].astype(int) - (200, 100, 100)).max() < 12
     errors = [np.abs(image[..., ::-1].astype(int) - picture).mean() for image in written]
@@ -267,14 +267,14 @@ def test_a_decoded_frame_is_encoded_from_its_own_planes() -> None:
         padded = np.zeros((plane.height, plane.line_size), np.uint8)
         padded[:, : plane.width] = value
         plane.update(padded.tobytes())
-    (written,) = syncnet_v2.jpegs([frame])
+    (written,) = syncnet_v2.jpeg_round_trip([frame])
     error = written - picture_of(frame)
     assert np.abs(error.mean((0, 1))).max() < 0.8
     assert np.abs(error).mean() < 1.0
     limits = av.VideoFrame(16, 16, "yuv420p")
     for plane, value in zip(limits.planes, (235, 128, 128), strict=True):
         plane.update(bytes([value]) * plane.buffer_size)
-    (white,) = syncnet_v2.jpegs([limits])
+    (white,) = syncnet_v2.jpeg_round_trip([limits])
     assert white.min() == 255
 
 
@@ -329,7 +329,7 @@ def box(x: float, y: float = 300, side: float = 120) -> np.ndarray:
 
 def test_a_track_needs_more_than_a_hundred_detections_and_a_large_face() -> None:
     def count(frames: int, side: float = 120, cuts: tuple[int, ...] = ()) -> int:
-        return len(linked([[box(300, side=side)]] * frames, cuts))
+        return len(link_tracks([[box(300, side=side)]] * frames, cuts))
 
     assert (count(100), count(101)) == (0, 1)
     assert (count(150, side=100), count(150, side=101)) == (0, 1)
@@ -340,23 +340,23 @@ def test_two_faces_with_a_drop_out_are_two_tracks_filled_between() -> None:
     found = [[box(200 + t), box(900)] for t in range(140)]
     for t in range(50, 74):
         del found[t][0]
-    first, second = linked(found, ())
+    first, second = link_tracks(found, ())
     assert first.first == second.first == 0
     np.testing.assert_allclose(first.boxes, [box(200 + t) for t in range(140)])
     np.testing.assert_allclose(second.boxes, [box(900)] * 140)
     del found[74][0]  # 25 in a row: one more than may be missed, and neither end is long enough
-    assert [round(track.boxes[0, 0]) for track in linked(found, ())] == [840]
+    assert [round(track.boxes[0, 0]) for track in link_tracks(found, ())] == [840]
 
 
 def test_a_jump_ends_a_track() -> None:
     found = [[box(200)]] * 120 + [[box(280)]] * 120  # a fifth of the two boxes is shared
-    assert [track.first for track in linked(found, ())] == [0, 120]
+    assert [track.first for track in link_tracks(found, ())] == [0, 120]
 
 
 def test_places_are_medians_over_thirteen_with_zeros_beyond_the_ends() -> None:
     boxes = np.stack([box(300 + t, 200, 120 + 2 * (t % 3)) for t in range(40)])
     boxes[20] = box(700, 700, 400)
-    x, y, s = places(Track(0, boxes)).T
+    x, y, s = smoothed_boxes(Track(0, boxes)).T
     values = [300 + t for t in range(40)]
     values[20] = 700
     for t in range(40):
@@ -439,10 +439,10 @@ class LevelNet:
 
     device = torch.device("cpu")
 
-    def look(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward_lip(self, pictures: torch.Tensor) -> torch.Tensor:
         return pictures[:, :, :, 90:134, 90:134].mean((1, 3, 4)).unfold(1, 5, 1) / 20
 
-    def listen(self, cepstra: torch.Tensor) -> torch.Tensor:
+    def forward_aud(self, cepstra: torch.Tensor) -> torch.Tensor:
         return cepstra[:, 0, 0].reshape(-1, 5, 4).mean(2) - 14
 
 

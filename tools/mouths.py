@@ -22,7 +22,7 @@ from syncdiff.training.prepare import FPS, read_frames
 
 NAMES = ("speaker-1", "speaker-2", "speaker-3", "ines", "malik", "tomas")
 GAPS = (1.5, 3.0, 5.0, 7.0, 9.0, 11.0)  # crop px: a gap of 11 is that of an "ah"
-SIDE, ROOM = 180, (40.0, 50.0, 48.0)  # px of a tile, and the crop px that it shows
+SIDE, REGION = 180, (40.0, 50.0, 48.0)  # px of a tile, and the crop px that it shows
 
 
 def row(path: Path) -> np.ndarray:
@@ -39,7 +39,7 @@ def row(path: Path) -> np.ndarray:
     film = lambda _indices: [frames[i]]  # noqa: E731
     face = FaceClip(crop, to_frame[one], track.points[one], track.yaw[one], usable, shots, film)
     shape = face.shapes[0]
-    tiles = [square(frames[i], to_frame[i], ROOM, SIDE)]
+    tiles = [square(frames[i], to_frame[i], REGION, SIDE)]
     for gap in GAPS:
         wanted = shape * np.float32([0, 1, 1, 1, 1]) * (1 - 0.004 * gap)
         wanted[0] = gap
@@ -48,7 +48,7 @@ def row(path: Path) -> np.ndarray:
         mouths = MouthPlan(wanted[None], zeros, np.float32([[1, 0, 0]]), np.zeros((1, SHAPE), np.float32), inside)
         view, made = face.in_film(0, frames[i]), frames[i].copy()
         made[view.box] = face.reference(view, 0, mouths, 0).pixels
-        tiles.append(square(made, to_frame[i], ROOM, SIDE))
+        tiles.append(square(made, to_frame[i], REGION, SIDE))
     return np.concatenate(tiles, axis=1)
 
 

@@ -48,7 +48,7 @@ COLUMNS = (
 
 
 def drawn_by_row(row: Row, denoiser: Denoiser, encoder: SpeechEncoder) -> Method:
-    """Draws as this row's network was trained to."""
+    """A method that draws with a row's network, from the inputs that it was trained with."""
     net = Regressor(denoiser) if row.preset.config.regressor else denoiser
     generator = CompactGenerator(cast(Denoiser, net.eval()), encoder, compact_schedule())
 
@@ -60,38 +60,38 @@ def drawn_by_row(row: Row, denoiser: Denoiser, encoder: SpeechEncoder) -> Method
 
 
 def ablate(data: Path, out: Path, encoders: dict[str, Any], names: list[str], updates: int) -> list[dict]:
-    """Train rows and judge them. Returns the figures of every clip, first those of an earlier call's other rows."""
+    """Train rows and judge them. Returns the figures of every clip, those of an earlier call's other rows first."""
     train_rows(data, out, encoders, {name: replace(ROWS[name].preset, updates=updates) for name in names})
-    shipped, found = JudgeNet.shipped(), _read(out / "ablations.csv", names)
+    shipped, results = JudgeNet.shipped(), _earlier_results(out / "ablations.csv", names)
     judge = shipped and shipped.to(best_device())
     for name in names:
         row, samples = ROWS[name], state_of(name, out)["samples"]
         denoiser = Denoiser.from_pretrained(folder_of(name, out) / "denoiser", torch_dtype=torch.float32)
         method = drawn_by_row(row, denoiser, encoders[row.features])
         for figures in evaluate({name: method}, judge, data, ABLATION, CLIPS):
-            found.append({"group": row.group, "samples": samples, **figures})
+            results.append({"group": row.group, "samples": samples, **figures})
             print(figures, flush=True)
-        write(found, out)
-    return found
+        write(results, out)
+    return results
 
 
-def _read(path: Path, anew: list[str]) -> list[dict]:
-    """What an earlier call found, less what is to be found anew."""
+def _earlier_results(path: Path, repeated: list[str]) -> list[dict]:
+    """The rows of an earlier call's CSV, without the methods that are judged again."""
     if not path.exists():
         return []
     words = {"group", "samples", "method", "set", "clip"}
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["method"] not in anew]
+        rows = [row for row in csv.DictReader(file) if row["method"] not in repeated]
     return [{k: v if k in words else float(v) if v else None for k, v in row.items()} for row in rows]
 
 
-def write(found: list[dict], out: Path) -> None:
+def write(results: list[dict], out: Path) -> None:
     """OUT/ablations.csv, clip by clip, and OUT/ablations.md, the means."""
-    write_csv(out / "ablations.csv", found)
+    write_csv(out / "ablations.csv", results)
     lines = []
-    for name in dict.fromkeys(row["method"] for row in found):
-        here = [row for row in found if row["method"] == name]
-        lines.append([here[0]["group"], name, here[0]["samples"], *means(here, COLUMNS)])
+    for name in dict.fromkeys(row["method"] for row in results):
+        clips = [row for row in results if row["method"] == name]
+        lines.append([clips[0]["group"], name, clips[0]["samples"], *means(clips, COLUMNS)])
     (out / "ablations.md").write_text(markdown(["group", "row", "samples", *COLUMNS], lines) + "\n")
 
 
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument(
         "--speech", type=Path, required=True, help="the facial-informative encoder: distill's OUT/speech"
     )
-    parser.add_argument("--distilled", type=Path, help="one that only the teacher taught: distill --only-teacher")
+    parser.add_argument("--distilled", type=Path, help="an encoder trained by distill --only-teacher")
     parser.add_argument("--updates", type=int, default=800, help=f"of each row, {BATCH} samples each")
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
     args = parser.parse_args()

@@ -1,9 +1,8 @@
 """Methods for `evaluate`: our model and baselines.
 
-A method takes a filmed clip and a sound and returns the clip's crops speaking it. Beside our model: the video left as
-it was, one mouth held all the time, the clip's own mouth from the moment that sounds most alike, the mouth that our
-model is shown (warped to the forecast, no network). All that is drawn is pasted as the product pastes it (without the
-invisible mark).
+A method takes a filmed clip and a sound and returns the clip's crops speaking it. The baselines are the video left as
+it was, one mouth held all the time, the clip's own mouth from the moment whose sound is most similar, and the reference
+alone (warped to the forecast, no network). All are pasted as the product pastes (without the invisible mark).
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from syncdiff.pipeline import SyncDiffPipeline
 from syncdiff.training.data import ClipRecord, load_crops, load_set
 from syncdiff.training.prepare import FPS
 
-APART = 15  # frames between a frame and the one whose mouth it may be given
+MIN_GAP = 15  # frames between a frame and the one whose mouth it may be given
 UPRIGHT = np.eye(2, 3, dtype=np.float32)  # prepared crops are their own frames
 
 
 @dataclass(frozen=True)
 class SourceClip:
-    """A clip as it is."""
+    """A prepared clip as it was filmed."""
 
     name: str
     crops: np.ndarray  # [T, S, S, 3] uint8
@@ -45,35 +44,34 @@ class SourceClip:
     build: BuildInputs = warped_inputs  # of its conditioning; another for a network that was trained otherwise
 
     @classmethod
-    def of(cls, data: Path, records: list[ClipRecord], place: int) -> SourceClip:
-        """The clip at that place of a prepared set; its landmarks are read anew."""
-        (crops, starts), record = load_crops(data, records), records[place]
-        pixels = np.array(crops[starts[place] : starts[place + 1]])
+    def of(cls, data: Path, records: list[ClipRecord], index: int) -> SourceClip:
+        """One of the records of a prepared set; its landmarks are read anew."""
+        (crops, starts), record = load_crops(data, records), records[index]
+        pixels = np.array(crops[starts[index] : starts[index + 1]])
         return cls(f"{record.set}/{record.name}", pixels, read_lips(pixels), record.samples)
 
     def first(self, frames: int) -> SourceClip:
-        """So many frames from its beginning, and their sound."""
+        """The clip cut to its first `frames` frames and their sound."""
         sound = self.sound[: frames * SAMPLE_RATE // FPS]
         return replace(self, crops=self.crops[:frames], points=self.points[:frames], sound=sound)
 
     @property
     def plan(self) -> FramePlan:
         """Every frame in which the face was found, to be redrawn."""
-        times, seen = np.arange(len(self.crops)) / FPS, np.isfinite(self.points[:, 0, 0])
+        times, usable = np.arange(len(self.crops)) / FPS, np.isfinite(self.points[:, 0, 0])
         still = np.tile(UPRIGHT, (len(self.crops), 1, 1))
-        shots = np.zeros(len(seen), int)
-        face_clip = FaceClip(self.crops, still, self.points, yaw_of(self.points), seen, shots, build=self.build)
-        return FramePlan(face_clip, np.arange(len(self.crops)), times, times + 0.5 / FPS, seen.astype(np.float32))
+        shots = np.zeros(len(usable), int)
+        face_clip = FaceClip(self.crops, still, self.points, yaw_of(self.points), usable, shots, build=self.build)
+        return FramePlan(face_clip, np.arange(len(self.crops)), times, times + 0.5 / FPS, usable.astype(np.float32))
 
     def plan_for(self, pipe: SyncDiffPipeline | CompactGenerator) -> FramePlan:
         """The same with the articulation learnt from the clip's own sound, as a job does."""
         plan, features = self.plan, speech_features(pipe.speech, self.sound)
-        own = CompactGenerator.forecast(features, plan.middles)
-        return replace(plan, face=replace(plan.face, own_forecast=own))
+        return replace(plan, face=replace(plan.face, own_forecast=CompactGenerator.forecast(features, plan.middles)))
 
 
 def clips_of(data: Path, name: str) -> list[ClipRecord]:
-    """The records of a prepared set. Ends the program in a sentence where there are none."""
+    """The records of a prepared set. Raises SystemExit with a sentence where there are none."""
     if records := load_set(data, name):
         return records
     raise SystemExit(f"{data / name} holds no prepared clips: make them with syncdiff.training.prepare.")
@@ -92,8 +90,8 @@ def draw(
 ) -> np.ndarray:
     """The clip's crops [T, S, S, 3] with its mouth redrawn to a sound [N], pasted as the product pastes it.
 
-    The product adds what a crop differs by to its own warped reference. A network that saw another reference is pasted
-    `whole`: else that warp would show the lips that this network did not draw.
+    The product adds the difference between a crop and its reference to the reference at the film's scale. A network
+    that saw another reference is pasted `whole`: else the warped lips, which it did not draw, would show.
     """
     plan, speech, out = clip.plan_for(generator), generator.encode(sound), clip.crops.copy()
     for i, frame in drawn_frames(generator, plan, speech, steps=steps, seed=seed):
@@ -114,9 +112,9 @@ class Regressor(nn.Module):
         self.denoiser, self.config, self.device = denoiser, denoiser.config, denoiser.device
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
-        """As `Denoiser`: [B, C, h, w], of whose noise nothing is used."""
-        nothing = torch.zeros_like(noisy)
-        return self.denoiser(nothing, timestep, replace(condition, previous=nothing))
+        """As `Denoiser`, [B, C, h, w], but neither the noise nor the previous frame is used."""
+        zeros = torch.zeros_like(noisy)
+        return self.denoiser(zeros, timestep, replace(condition, previous=zeros))
 
 
 def left_alone(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:
@@ -126,17 +124,17 @@ def left_alone(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:
 
 def frozen(clip: SourceClip, _sound: np.ndarray) -> np.ndarray:
     """[T, S, S, 3] with the mouth of one frame held, whatever the sound."""
-    who = clip.crops[clip.plan.face.open_frame]
-    return pasted_crops(np.broadcast_to(who, clip.crops.shape), clip.crops)
+    held = clip.crops[clip.plan.face.open_frame]
+    return pasted_crops(np.broadcast_to(held, clip.crops.shape), clip.crops)
 
 
 def nearest_by(pipe: SyncDiffPipeline) -> Method:
-    """The clip's own mouth from another moment, the one whose sound our speech encoder finds most alike."""
+    """The clip's own mouth from the moment whose speech features are nearest."""
 
     def make(clip: SourceClip, sound: np.ndarray) -> np.ndarray:
         times = clip.plan.middles
         own, new = (_windows(pipe, s, times) for s in (clip.sound, sound))
-        return pasted_crops(clip.crops[most_alike(own, new, min(APART, len(times) // 3))], clip.crops)
+        return pasted_crops(clip.crops[nearest_moments(own, new, min(MIN_GAP, len(times) // 3))], clip.crops)
 
     return make
 
@@ -155,24 +153,25 @@ def warped_by(pipe: SyncDiffPipeline) -> Method:
     return make
 
 
-def most_alike(own: np.ndarray, new: np.ndarray, apart: int) -> np.ndarray:
-    """Features [T, D] of a clip and of another sound -> [T] which moment of the clip is nearest, `apart` or more away.
+def nearest_moments(own: np.ndarray, new: np.ndarray, min_gap: int) -> np.ndarray:
+    """Features [T, D] of a clip and of another sound -> [T] the clip's nearest frame, at least `min_gap` frames away.
 
-    A few moments at a time: memory grows with the clip, not with its square."""
-    found, i = [], torch.arange(len(own))
+    In batches: memory grows with the clip, not with its square."""
+    nearest, i = [], torch.arange(len(own))
     for part in i.split(256):
         distance = torch.cdist(torch.from_numpy(new)[part], torch.from_numpy(own))
-        found.append(distance.masked_fill((part[:, None] - i).abs() < apart, torch.inf).argmin(1))
-    return torch.cat(found).numpy()
+        nearest.append(distance.masked_fill((part[:, None] - i).abs() < min_gap, torch.inf).argmin(1))
+    return torch.cat(nearest).numpy()
 
 
 def _windows(pipe: SyncDiffPipeline, sound: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Speech features [T, 5 * D] around every time [T], s."""
     return speech_features(pipe.speech, sound).window(torch.from_numpy(times), 5).flatten(1).numpy()
 
 
-def pasted_crops(made: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """Mouths [T, S, S, 3] in the crops around them, by the product's own paste: feathered, in the skin's colour."""
-    out = around.copy()
-    for image, crop in zip(out, made, strict=True):
+def pasted_crops(drawn: np.ndarray, crops: np.ndarray) -> np.ndarray:
+    """The mouths of drawn crops [T, S, S, 3] in other crops, by the product's feathered paste."""
+    out = crops.copy()
+    for image, crop in zip(out, drawn, strict=True):
         paste_crop(image, crop, UPRIGHT).apply(image)
     return out

@@ -29,7 +29,7 @@ from syncdiff.evaluation.input_sensitivity import evaluate_input_sensitivity
 from syncdiff.evaluation.metrics import closure, jitter, lip_distance, psnr, read_lips, sharpness, ssim
 from syncdiff.evaluation.paper_results import Table
 from syncdiff.evaluation.protocol import evaluate_as_published
-from syncdiff.evaluation.reports import shown, table, write_csv
+from syncdiff.evaluation.reports import print_rows, table, write_csv
 from syncdiff.geometry.crops import WINDOW
 from syncdiff.geometry.mouth_shape import SpeakerScale, lip_shape
 from syncdiff.job import Job
@@ -43,49 +43,59 @@ from syncdiff.training.prepare import FPS
 from syncdiff.training.sets import HELD_OUT
 from syncdiff.weights.folders import COMPACT
 
-CLOSING = 1  # place of the lip closing curve among the visemes of the corpus
+CLOSING = 1  # index of the lip closing curve among the visemes of the corpus
 
 
 def measure(make: Method, clip: SourceClip, record: ClipRecord, other: ClipRecord | None, judge) -> dict:
-    """One row of the table; see the module's head for the columns."""
-    opening, row = lip_opening(clip.points), {}
-    own = make(clip, clip.sound)
-    points = clip.points if own is clip.crops else read_lips(own)
-    made = lip_opening(points)
-    lag = best_lag(made, opening)
-    row |= {
-        "matched_r": correlation(made, opening),
+    """One row of the table: the clip redrawn to its own voice, to another person's, and to silence."""
+    row, filmed = measure_own_voice(make, clip, record, judge), lip_opening(clip.points)
+    n = min(len(record), len(other)) if other else 0
+    if other and n >= 2 * FPS:
+        row |= measure_foreign_voice(make, clip.first(n), other, judge)
+    drawn = lip_opening(read_lips(make(clip, np.zeros_like(clip.sound))))
+    return row | {"silence_move": float(drawn.std() / filmed.std()), "silence_r": correlation(drawn, filmed)}
+
+
+def measure_own_voice(make: Method, clip: SourceClip, record: ClipRecord, judge) -> dict:
+    """Columns of the clip redrawn to its own voice; see the module's head."""
+    crops = make(clip, clip.sound)
+    points = clip.points if crops is clip.crops else read_lips(crops)
+    drawn, filmed = lip_opening(points), lip_opening(clip.points)
+    lag = best_lag(drawn, filmed)
+    row = {
+        "matched_r": correlation(drawn, filmed),
         "best_lag": lag and lag.frames,
         "best_r": lag and lag.r,
         "width_r": correlation(lip_width(points), lip_width(clip.points)),
-        "opening_ratio": float(made.std() / opening.std()),
+        "opening_ratio": float(drawn.std() / filmed.std()),
         "closure": None,
-        "sharpness": sharpness(own) / sharpness(clip.crops),
+        "sharpness": sharpness(crops) / sharpness(clip.crops),
         "jitter": jitter(points) / jitter(clip.points),
-        "PSNR": psnr(own[:, *WINDOW], clip.crops[:, *WINDOW]) if own is not clip.crops else None,
-        "SSIM": ssim(own, clip.crops),
+        "PSNR": psnr(crops[:, *WINDOW], clip.crops[:, *WINDOW]) if crops is not clip.crops else None,
+        "SSIM": ssim(crops, clip.crops),
         "LMD": lip_distance(points, clip.points),
     }
     if record.visemes is not None:
         reach = SpeakerScale.of(lip_shape(clip.points)).speaking().reach
         row["closure"] = closure(points, record.visemes[:, CLOSING], reach)
     if judge is not None:
-        scores = score(own, clip.sound, judge)
+        scores = score(crops, clip.sound, judge)
         row |= {"confidence": scores.confidence, "offset": scores.offset_frames}
+    return row
 
-    n = min(len(record), len(other)) if other else 0
-    if other and n >= 2 * FPS:
-        foreign = other.samples[: n * SAMPLE_RATE // FPS]
-        crops = make(clip.first(n), foreign)
-        made, spoken = lip_opening(read_lips(crops)), other.opening[:n]
-        lag = best_lag(made, spoken)
-        row |= {"foreign_r": correlation(made, spoken), "foreign_best_r": lag and lag.r}
-        row["leak_r"] = correlation(made, opening[:n])
-        if judge is not None:
-            row["foreign_confidence"] = score(crops, foreign, judge).confidence
 
-    made = lip_opening(read_lips(make(clip, np.zeros_like(clip.sound))))
-    return row | {"silence_move": float(made.std() / opening.std()), "silence_r": correlation(made, opening)}
+def measure_foreign_voice(make: Method, clip: SourceClip, other: ClipRecord, judge) -> dict:
+    """Columns of the clip redrawn to the beginning of another person's voice; see the module's head."""
+    n = len(clip.crops)
+    sound = other.samples[: n * SAMPLE_RATE // FPS]
+    crops = make(clip, sound)
+    drawn, spoken = lip_opening(read_lips(crops)), other.opening[:n]
+    lag = best_lag(drawn, spoken)
+    row = {"foreign_r": correlation(drawn, spoken), "foreign_best_r": lag and lag.r}
+    row["leak_r"] = correlation(drawn, lip_opening(clip.points))
+    if judge is not None:
+        row["foreign_confidence"] = score(crops, sound, judge).confidence
+    return row
 
 
 def evaluate(methods: dict[str, Method], judge, data: Path, sets: tuple[str, ...], limit: int | None) -> Iterator[dict]:
@@ -155,8 +165,8 @@ def main() -> None:
             "frozen mouth": baselines.frozen,
             "nearest mouth": baselines.nearest_by(pipe),
         }
-    judge = (found := JudgeNet.shipped()) and found.to(best_device())
-    rows = shown(evaluate(methods, judge, args.data, tuple(args.sets), args.limit))
+    judge = (shipped := JudgeNet.shipped()) and shipped.to(best_device())
+    rows = print_rows(evaluate(methods, judge, args.data, tuple(args.sets), args.limit))
     print(table(rows))
     write_csv(args.csv, rows)
 

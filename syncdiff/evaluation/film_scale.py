@@ -28,7 +28,7 @@ from syncdiff.audio import SAMPLE_RATE
 from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.errors import InputError
 from syncdiff.evaluation.metrics import SSIM, jitter, lip_distance, psnr, read_landmarks
-from syncdiff.evaluation.reports import shown, table, write_csv
+from syncdiff.evaluation.reports import print_rows, table, write_csv
 from syncdiff.faces import OK, FaceTrack, choose, track_faces
 from syncdiff.generator import CompactGenerator, drawn_frames
 from syncdiff.geometry.crops import LIP_BOX, WINDOW, align, cut_all
@@ -39,9 +39,10 @@ from syncdiff.sync.scoring import best_lag, correlation, lip_opening, lip_width
 from syncdiff.training.prepare import FPS, VIDEOS, read_frames, read_sound
 from syncdiff.weights.folders import COMPACT
 
-READ_SIDE, READ_ROOM = 336, (-32.0, -48.0, 192.0)  # px, and x, y, side in crop px, of what landmarks are read from
-LOOKED_AT = (28.0, 44.0, 72.0)  # the same of a contact sheet's tiles
-LOOKS = 10  # frames of a clip on its contact sheet
+Region = tuple[float, float, float]  # an upright square: x, y, side in crop px
+LANDMARK_SIDE, LANDMARK_REGION = 336, (-32.0, -48.0, 192.0)  # px; what landmarks are read from
+TILE_REGION = (28.0, 44.0, 72.0)  # of a contact sheet's tiles
+SHEET_FRAMES = 10  # of a clip on its contact sheet
 REFERENCES, NETWORK = "references alone", "with the network"
 Box = tuple[slice, slice]
 
@@ -67,21 +68,21 @@ class Film:
         return align(self.track, self.times)
 
     @cached_property
-    def seen(self) -> np.ndarray:
-        """[n] frames in which the face can be redrawn."""
+    def usable(self) -> np.ndarray:
+        """[n] numbers of the frames in which the face can be redrawn."""
         return np.flatnonzero(self.track.state == OK)
 
     @cached_property
     def lips(self) -> np.ndarray:
-        """Landmarks [len(seen), 478, 2] px of the pictures that they are read from."""
-        return self.read(self.frames)
+        """FaceMesh landmarks [n, 478, 2] of the usable frames, in px of the enlarged crops they are read from."""
+        return self.landmarks(self.frames)
 
-    def read(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+    def landmarks(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         """The same of redrawn frames, T of [H, W, 3]."""
-        return read_landmarks(square(frames[i], self.to_frame[i], READ_ROOM, READ_SIDE) for i in self.seen)
+        return read_landmarks(square(frames[i], self.to_frame[i], LANDMARK_REGION, LANDMARK_SIDE) for i in self.usable)
 
     def plan(self, generator: CompactGenerator) -> FramePlan:
-        """Every frame in which the face is seen, to be redrawn; articulation learnt from the clip's own sound."""
+        """All usable frames to be redrawn, with the articulation learnt from the clip's own sound."""
         crops = cut_all(self.frames, self.to_frame, self.track.state == OK)
         middles = self.times + 0.5 / FPS
         face = FaceClip.of(
@@ -96,30 +97,30 @@ class Film:
         return FramePlan(face, np.arange(len(self.frames)), self.times, middles, weight)
 
     def boxes(self, region: Box) -> list[Box]:
-        """Rows and columns of the frames around a region of the crop, for every seen frame."""
+        """Rows and columns of the frame around a region of the crop, for every usable frame."""
         (y0, y1), (x0, x1) = ((s.start, s.stop) for s in region)
         corners = np.array([[x0, y0, 1], [x1, y0, 1], [x0, y1, 1], [x1, y1, 1]])
-        found = []
-        for i in self.seen:
-            at = corners @ self.to_frame[i].T
-            low = np.maximum(np.floor(at.min(0)), 0).astype(int)
-            high = np.ceil(at.max(0)).astype(int)
-            found.append((slice(low[1], high[1]), slice(low[0], high[0])))
-        return found
+        boxes = []
+        for i in self.usable:
+            in_frame = corners @ self.to_frame[i].T
+            low = np.maximum(np.floor(in_frame.min(0)), 0).astype(int)
+            high = np.ceil(in_frame.max(0)).astype(int)
+            boxes.append((slice(low[1], high[1]), slice(low[0], high[0])))
+        return boxes
 
 
 def load_film(path: Path, seconds: float | None = None, cache: Path | None = None) -> Film:
     """A clip and the track of its largest face; `cache` keeps the tracks. Raises InputError where there is none."""
     frames = read_frames(path)
-    kept = cache / f"{path.parent.name}__{path.stem}.npz" if cache else None
-    if kept is not None and kept.exists():
-        with np.load(kept) as file:
+    cached = cache / f"{path.parent.name}__{path.stem}.npz" if cache else None
+    if cached is not None and cached.exists():
+        with np.load(cached) as file:
             track = FaceTrack(file["points"], file["yaw"], file["state"], tuple(file["cuts"].tolist()))
     else:
         track = choose(finished(track_faces(iter(frames))))
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(kept, points=track.points, yaw=track.yaw, state=track.state, cuts=np.array(track.cuts, int))
+        if cached is not None:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(cached, points=track.points, yaw=track.yaw, state=track.state, cuts=np.array(track.cuts, int))
     sound = read_sound(path)
     if sound is None:
         raise InputError(f"{path.name} has no sound to redraw it to.")
@@ -129,14 +130,14 @@ def load_film(path: Path, seconds: float | None = None, cache: Path | None = Non
     return Film(path.parent.name, path.stem, frames[:n], track, sound[: n * SAMPLE_RATE // FPS])
 
 
-def redrawn(
+def redraw(
     generator: CompactGenerator, film: Film, sound: np.ndarray, options: SampleOptions, *, network: bool
 ) -> list[np.ndarray]:
     """The film's frames speaking a sound [N], by the references alone or with the network."""
     plan, speech, out = film.plan(generator), generator.encode(sound), [frame.copy() for frame in film.frames]
     if not network:
         mouths = generator.mouths(plan, speech)
-        for i in film.seen:
+        for i in film.usable:
             view = plan.face.in_film(int(i), film.frames[i])
             out[i][view.box] = plan.face.reference(view, int(i), mouths, int(i)).pixels
         return out
@@ -145,9 +146,9 @@ def redrawn(
     return out
 
 
-def measure(film: Film, made: Sequence[np.ndarray]) -> dict[str, float | None]:
+def measure(film: Film, redrawn: Sequence[np.ndarray]) -> dict[str, float | None]:
     """One row of the table: redrawn frames, T of [H, W, 3] uint8, against the film's own."""
-    lips, truth = film.read(made), film.lips
+    lips, truth = film.landmarks(redrawn), film.lips
     opening, filmed = lip_opening(lips), lip_opening(truth)
     lag = best_lag(opening, filmed, 2)
     eyes = np.linalg.norm(truth[:, 33] - truth[:, 263], axis=-1)[:, None, None]
@@ -160,22 +161,22 @@ def measure(film: Film, made: Sequence[np.ndarray]) -> dict[str, float | None]:
     }
 
     def cut_out(frames: Sequence[np.ndarray], region: Box) -> list[np.ndarray]:
-        return [frames[i][box] for i, box in zip(film.seen, film.boxes(region), strict=True)]
+        return [frames[i][box] for i, box in zip(film.usable, film.boxes(region), strict=True)]
 
-    mouths, windows = ([cut_out(frames, region) for frames in (film.frames, made)] for region in (LIP_BOX, WINDOW))
-    grey = [[cv2.cvtColor(np.ascontiguousarray(x), cv2.COLOR_RGB2GRAY) for x in some] for some in mouths]
-    sharp = [np.mean([cv2.Laplacian(x, cv2.CV_32F).var() for x in some]) for some in grey]
+    mouths, windows = ([cut_out(frames, region) for frames in (film.frames, redrawn)] for region in (LIP_BOX, WINDOW))
+    grey = [[cv2.cvtColor(np.ascontiguousarray(m), cv2.COLOR_RGB2GRAY) for m in frames] for frames in mouths]
+    sharpness = [np.mean([cv2.Laplacian(m, cv2.CV_32F).var() for m in frames]) for frames in grey]
     return row | {
-        "sharpness": float(sharp[1] / sharp[0]),
+        "sharpness": float(sharpness[1] / sharpness[0]),
         "PSNR": psnr(*mouths),
         "SSIM": float(np.mean([structural_similarity(*pair, **SSIM) for pair in zip(*grey, strict=True)])),
         "PSNR_window": psnr(*windows),
     }
 
 
-def square(image: np.ndarray, to_frame: np.ndarray, room: tuple[float, float, float], side: int) -> np.ndarray:
-    """The upright square of the frame at x, y with a side in crop px: [side, side, 3]."""
-    x, y, length = room
+def square(image: np.ndarray, to_frame: np.ndarray, region: Region, side: int) -> np.ndarray:
+    """A region of the frame, upright: [side, side, 3]."""
+    x, y, length = region
     to_tile = to_frame.astype(np.float64).copy()
     to_tile[:, 2] += to_tile[:, :2] @ (x, y)
     to_tile[:, :2] *= length / side
@@ -183,19 +184,20 @@ def square(image: np.ndarray, to_frame: np.ndarray, room: tuple[float, float, fl
     return cv2.warpAffine(image, to_tile, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
-def sheet(film: Film, rows: dict[str, Sequence[np.ndarray]], looks: Sequence[int] | None = None) -> np.ndarray:
+def sheet(film: Film, rows: dict[str, Sequence[np.ndarray]], numbers: Sequence[int] = ()) -> np.ndarray:
     """Mouths at the film's scale, upright: [h, w, 3] RGB with one row for each name.
 
     Args:
         rows: frames, T of [H, W, 3] uint8, by name.
-        looks: numbers of the frames; LOOKS of those in which the face is seen by default.
+        numbers: of the frames to show; SHEET_FRAMES of the usable ones by default.
     """
-    scale = float(np.median(np.hypot(film.to_frame[film.seen, 0, 0], film.to_frame[film.seen, 1, 0])))
-    side = max(160, round(LOOKED_AT[2] * scale))
-    at = film.seen[np.linspace(0, len(film.seen) - 1, LOOKS).round().astype(int)] if looks is None else looks
+    scale = float(np.median(np.hypot(film.to_frame[film.usable, 0, 0], film.to_frame[film.usable, 1, 0])))
+    side = max(160, round(TILE_REGION[2] * scale))
+    if not numbers:
+        numbers = film.usable[np.linspace(0, len(film.usable) - 1, SHEET_FRAMES).round().astype(int)].tolist()
     lines = []
     for name, frames in rows.items():
-        tiles = [square(frames[i], film.to_frame[i], LOOKED_AT, side) for i in at]
+        tiles = [square(frames[i], film.to_frame[i], TILE_REGION, side) for i in numbers]
         line = np.concatenate(tiles, axis=1)
         cv2.putText(line, name, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 0))
         lines.append(line)
@@ -208,27 +210,27 @@ def evaluate_films(
     options: SampleOptions,
     seconds: float | None = None,
     cache: Path | None = None,
-    look: Callable[[Film, np.ndarray], None] = lambda *_: None,
+    show: Callable[[Film, np.ndarray], None] = lambda *_: None,
 ) -> Iterator[dict]:
     """Rows of the table, clip by clip.
 
     Args:
         seconds: of every clip, from its beginning; None takes it whole.
         cache: folder for the tracks of the faces.
-        look: gets every clip's contact sheet [h, w, 3].
+        show: called with every clip's contact sheet [h, w, 3].
     """
     for path in paths:
         film, generator = load_film(path, seconds, cache), cast(CompactGenerator, pipe.generator())
-        made = {
-            REFERENCES: redrawn(generator, film, film.sound, options, network=False),
-            NETWORK: redrawn(generator, film, film.sound, options, network=True),
+        results = {
+            REFERENCES: redraw(generator, film, film.sound, options, network=False),
+            NETWORK: redraw(generator, film, film.sound, options, network=True),
         }
-        silent = film.read(redrawn(generator, film, np.zeros_like(film.sound), options, network=True))
-        still = float(lip_opening(silent).std() / lip_opening(film.lips).std())
-        for name, frames in made.items():
+        silent = film.landmarks(redraw(generator, film, np.zeros_like(film.sound), options, network=True))
+        silence_move = float(lip_opening(silent).std() / lip_opening(film.lips).std())
+        for name, frames in results.items():
             row = {"method": name, "set": film.set, "clip": film.name, "frames": len(film.frames)}
-            yield row | measure(film, frames) | {"silence_move": still if name == NETWORK else None}
-        look(film, sheet(film, {film.name: film.frames} | made))
+            yield row | measure(film, frames) | {"silence_move": silence_move if name == NETWORK else None}
+        show(film, sheet(film, {film.name: film.frames} | results))
 
 
 def main() -> None:
@@ -247,12 +249,12 @@ def main() -> None:
     if args.sheets:
         args.sheets.mkdir(parents=True, exist_ok=True)
 
-    def look(film: Film, picture: np.ndarray) -> None:
+    def show(film: Film, picture: np.ndarray) -> None:
         if args.sheets:
             cv2.imwrite(str(args.sheets / f"{film.set}-{film.name}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
     pipe = SyncDiffPipeline.ready(args.weights)
-    rows = shown(evaluate_films(pipe, paths, SampleOptions(steps=args.steps), args.seconds, args.cache, look))
+    rows = print_rows(evaluate_films(pipe, paths, SampleOptions(steps=args.steps), args.seconds, args.cache, show))
     print(table(rows))
     write_csv(args.csv, rows)
 

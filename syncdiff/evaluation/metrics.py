@@ -1,4 +1,4 @@
-"""Measures of a drawn mouth against a filmed one, of landmarks and pixels; no network of this project takes part.
+"""Measures of a drawn mouth against a filmed one, by landmarks and pixels; no network of this project is used.
 
 Where nothing else is said, crops are uint8 [T, S, S, 3], and landmarks (points) FaceMesh's [T, 478, 2] in crop px.
 """
@@ -33,9 +33,9 @@ def read_landmarks(images: Iterable[np.ndarray]) -> np.ndarray:
     rows: list[np.ndarray] = []
     with FaceMesh(static_image_mode=False, max_num_faces=1, refine_landmarks=True) as mesh:
         for image in images:
-            found = mesh.process(image).multi_face_landmarks  # pyright: ignore[reportAttributeAccessIssue]
-            if found:
-                rows.append(np.array([(p.x * image.shape[1], p.y * image.shape[0]) for p in found[0].landmark]))
+            faces = mesh.process(image).multi_face_landmarks  # pyright: ignore[reportAttributeAccessIssue]
+            if faces:
+                rows.append(np.array([(p.x * image.shape[1], p.y * image.shape[0]) for p in faces[0].landmark]))
             else:
                 rows.append(rows[-1] if rows else np.full((478, 2), np.nan))
     return np.stack(rows)
@@ -59,7 +59,7 @@ def lip_distance(points: np.ndarray, truth: np.ndarray) -> float:
 
 
 def psnr(drawn: Iterable[np.ndarray], truth: Iterable[np.ndarray]) -> float:
-    """dB between uint8 pictures, equal in pairs of a size: the mean of the pictures' own, none above 78."""
+    """dB, the mean over pairs of uint8 pictures of equal size; a pair counts 78 at the most."""
     errors = [np.square(a.astype(np.float32) - b).mean() for a, b in zip(drawn, truth, strict=True)]
     return float((10 * np.log10(255**2 / np.maximum(errors, 1e-3))).mean())
 
@@ -71,11 +71,11 @@ def ssim(drawn: np.ndarray, truth: np.ndarray) -> float:
 
 
 def closure(points: np.ndarray, closed: np.ndarray, reach: float) -> float | None:
-    """Share of the moments of p, b and m at which the drawn lips meet; None where there are none.
+    """Share of the bilabials (p, b, m) at which the drawn lips meet; None where there are none.
 
     Args:
-        closed: [T] the curve that closes the lips, 0..1; a moment is a run of frames above 0.7.
-        reach: px, the gap that this talker commonly reaches; below an eighth of it lips count as met.
+        closed: [T] the lip closing curve, 0..1; a bilabial is a run of frames above 0.7.
+        reach: px, the gap that this speaker commonly reaches; lips meet where the gap is under an eighth of it.
     """
     gap = np.linalg.norm(points[:, 13] - points[:, 14], axis=-1)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], closed > 0.7, [0]])))

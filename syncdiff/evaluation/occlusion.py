@@ -19,7 +19,7 @@ from syncdiff.models.occlusion import GROWN, WEIGHTS, OcclusionNet, cover_probab
 from syncdiff.training.covers import COVERS, covered
 from syncdiff.training.data import load_crops
 
-MOST_FRAMES = 60  # of every clip
+MAX_FRAMES = 60  # of every clip
 
 
 def measure(root: Path, name: str, net: OcclusionNet) -> dict[str, tuple[int, int]]:
@@ -32,10 +32,10 @@ def measure(root: Path, name: str, net: OcclusionNet) -> dict[str, tuple[int, in
     records = clips_of(root, name)
     pixels, starts = load_crops(root, records)
     for record, start in zip(records, starts, strict=False):
-        crops = pixels[start : start + min(len(record), MOST_FRAMES)]
+        crops = pixels[start : start + min(len(record), MAX_FRAMES)]
         run = np.zeros(len(crops), int)
-        own = cover_probability(net, [window_of(crop) for crop in crops])
-        counts["clean"] += covered_frames(own, run).sum(), len(crops)
+        clean = cover_probability(net, [window_of(crop) for crop in crops])
+        counts["clean"] += covered_frames(clean, run).sum(), len(crops)
         begin, end = len(crops) // 3, 2 * len(crops) // 3
         for kind in COVERS:
             state = rng.bit_generator.state
@@ -43,7 +43,7 @@ def measure(root: Path, name: str, net: OcclusionNet) -> dict[str, tuple[int, in
             for i in range(begin, end):
                 rng.bit_generator.state = state  # the same cover in every frame
                 windows.append(window_of(covered(rng, crops[i], record.points[i, :20], crops, kind)))
-            probability = own.copy()
+            probability = clean.copy()
             probability[begin:end] = cover_probability(net, windows)
             found = covered_frames(probability, run)
             inner = slice(begin + GROWN, end - GROWN)

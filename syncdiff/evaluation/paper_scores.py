@@ -63,8 +63,8 @@ def _resized(image: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarra
 def psnr(drawn: np.ndarray, truth: np.ndarray) -> float | None:
     """dB between uint8 pictures [T, ...]: the mean of the frames' own; None where all are equal."""
     errors = [np.square(a.astype(np.float64) - b).mean() for a, b in zip(drawn, truth, strict=True)]
-    found = [10 * np.log10(255**2 / error) for error in errors if error > 0]
-    return float(np.mean(found)) if found else None
+    decibels = [10 * np.log10(255**2 / error) for error in errors if error > 0]
+    return float(np.mean(decibels)) if decibels else None
 
 
 def talklip_psnr(drawn: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def similarity(drawn: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LipReading:
-    """What a lip reader of the caller's made of the films in RUN/matched, and of the corpus's own films."""
+    """The caller's lip reader's transcripts of the films in RUN/matched, and of the corpus's own films."""
 
     reader: str
     read: dict[str, str]  # SPEAKER/CLIP, or GT/SPEAKER/CLIP for the film as it was -> words
@@ -108,10 +108,9 @@ class LipReading:
         import jiwer  # pyright: ignore[reportMissingImports] -- of the extra [eval]
 
         prefix = "" if method.startswith("ours") else f"{method}/"
-        both = [(row["text"].upper(), self.read[prefix + row["film"]].upper()) for row in rows
-                if row["text"] and prefix + row["film"] in self.read]  # fmt: skip
-        spoken, read = ([pair[i] for pair in both] for i in (0, 1))
-        return 100 * float(jiwer.wer(spoken, read)) if both else None
+        pairs = [(row["text"].upper(), self.read[prefix + row["film"]].upper()) for row in rows
+                 if row["text"] and prefix + row["film"] in self.read]  # fmt: skip
+        return 100 * float(jiwer.wer(*map(list, zip(*pairs, strict=True)))) if pairs else None
 
 
 # --- scoring
@@ -141,20 +140,20 @@ class Scorer:
     def film(self, film: PreparedFilm, stranger: PreparedFilm | None) -> tuple[list[dict], dict[str, np.ndarray]]:
         """A row for each method, and Inception's features [n, 2048] of its faces. Raises InputError."""
         record = film.read()
-        shown = record.film()
-        truth, boxes, sound = shown.images, record.boxes, shown.sound
+        decoded = record.film()
+        truth, boxes, sound = decoded.images, record.boxes, decoded.sound
         path = self.out / "matched" / f"{film.name}.mp4"
-        own, mask = read_frames(path), drawn_mask(path)
-        T = min(len(own), len(truth), len(mask))
+        ours, mask = read_frames(path), drawn_mask(path)
+        T = min(len(ours), len(truth), len(mask))
         drawn = mask[:T] & np.isfinite(boxes[:T]).all(1)
         methods = {"GT": (truth, record.utterance.video)}
         if self.pipe.vae is not None:
-            again = self.out / "GT-Rec" / f"{film.name}.mp4"
-            if not again.exists():
-                rebuilt = self._reconstructed(shown)
-                write_whole(again, lambda p: write_film(p, rebuilt, sound))
-            methods["GT-Rec"] = (read_frames(again), again)
-        methods["ours"] = (own, path)
+            reconstruction = self.out / "GT-Rec" / f"{film.name}.mp4"
+            if not reconstruction.exists():
+                rebuilt = self._reconstructed(decoded)
+                write_whole(reconstruction, lambda p: write_film(p, rebuilt, sound))
+            methods["GT-Rec"] = (read_frames(reconstruction), reconstruction)
+        methods["ours"] = (ours, path)
         rows, features, real = [], {}, faces_of(truth, boxes, drawn)
         for method, (images, file) in methods.items():
             faces = faces_of(images, boxes, drawn)
@@ -162,20 +161,21 @@ class Scorer:
             row["not drawn"] = int(T - drawn.sum())
             row |= {"PSNR": psnr(faces, real), "SSIM": float(similarity(faces, real).mean())}
             row["LPIPS"] = self.lpips(faces, real) if self.lpips else None
-            both = [talklip_faces(seen[:T], boxes[:T]) for seen in (images, truth)]
-            row |= {TALKLIP_PSNR: talklip_psnr(*both).tolist(), TALKLIP_SSIM: similarity(*both).tolist()}
+            pair = [talklip_faces(frames[:T], boxes[:T]) for frames in (images, truth)]
+            row |= {TALKLIP_PSNR: talklip_psnr(*pair).tolist(), TALKLIP_SSIM: similarity(*pair).tolist()}
             row["LSE-C"], row["LSE-D"] = self._lse(file, sound)
             if self.inception:
                 features[method] = self.inception(faces)
             rows.append(row)
-        self._other_voices(rows[-1], film, stranger, shown, own)
+        self._other_voices(rows[-1], film, stranger, decoded, ours)
         return rows, features
 
     def _other_voices(
-        self, row: dict, film: PreparedFilm, stranger: PreparedFilm | None, shown: Film, own: list[np.ndarray]
+        self, row: dict, film: PreparedFilm, stranger: PreparedFilm | None, decoded: Film, ours: list[np.ndarray]
     ) -> None:
-        lips = opening(shown.images) if self.lips else None
-        row["lips r"] = None if lips is None else _r(opening(own), lips)
+        """Add the columns of lip openings and of the other voices to a film's row of "ours"."""
+        lips = opening(decoded.images) if self.lips else None
+        row["lips r"] = None if lips is None else _r(opening(ours), lips)
         if "foreign" in self.voices and stranger is not None:
             path, other = self.out / "foreign" / f"{film.name}.mp4", stranger.read()
             row["foreign LSE-C"], row["foreign LSE-D"] = self._lse(path, sound_of(other.utterance))
@@ -183,28 +183,27 @@ class Scorer:
                 row["foreign lips r"] = _r(opening(read_frames(path)), opening(read_frames(other.utterance.video)))
         if "silence" in self.voices:
             path = self.out / "silence" / f"{film.name}.mp4"
-            row["silence LSE-C"], _ = self._lse(path, shown.sound)
+            row["silence LSE-C"], _ = self._lse(path, decoded.sound)
             row["silence lips r"] = None if lips is None else _r(opening(read_frames(path)), lips)
 
     @torch.inference_mode()
     def _reconstructed(self, film: Film) -> list[np.ndarray]:
         """Frames through the autoencoder and back: the topline of what its latents can show."""
-        made = []
+        images = []
         for image, square, matrix in zip(film.images, film.frames, film.to_frame, strict=True):
-            whole = image.copy()
             with autocast(self.pipe.vae.device):
-                again = to_pixels(self.pipe.vae, to_latents(self.pipe.vae, square[None]))[0]
-            paste_square(image, again, matrix).apply(whole)
-            made.append(whole)
-        return made
+                decoded = to_pixels(self.pipe.vae, to_latents(self.pipe.vae, square[None]))[0]
+            images.append(image.copy())
+            paste_square(image, decoded, matrix).apply(images[-1])
+        return images
 
     def _lse(self, file: Path, sound: np.ndarray) -> tuple[float | None, float | None]:
         """LSE-C and LSE-D of the whole frame, from the file's own planes. None where the film is too short."""
         if self.net is None:
             return None, None
-        pictures = syncnet_v2.squashed(syncnet_v2.jpegs(decode_frames(file)))
-        seen = [np.zeros((0, 1024), np.float32), *syncnet_v2.see(self.net, pictures)]
-        lse = syncnet_v2.lse(np.concatenate(seen), syncnet_v2.hear(self.net, sound), syncnet_v2.NAMES["frame"])
+        pictures = syncnet_v2.resized(syncnet_v2.jpeg_round_trip(decode_frames(file)))
+        video = np.concatenate([np.zeros((0, 1024), np.float32), *syncnet_v2.embed_video(self.net, pictures)])
+        lse = syncnet_v2.lse(video, syncnet_v2.embed_audio(self.net, sound), syncnet_v2.NAMES["frame"])
         return lse.confidence, lse.distance
 
 
@@ -214,7 +213,6 @@ def opening(images: Sequence[np.ndarray]) -> np.ndarray:
     return lip_opening(tracks[0].points) if tracks else np.full(len(images), np.nan)
 
 
-def _r(made: np.ndarray, spoken: np.ndarray) -> float | None:
-    n = min(len(made), len(spoken))
-    both = np.isfinite(made[:n]) & np.isfinite(spoken[:n])
-    return correlation(made[:n][both], spoken[:n][both]) if both.sum() > 2 else None
+def _r(drawn: np.ndarray, spoken: np.ndarray) -> float | None:
+    n = min(len(drawn), len(spoken))
+    return correlation(drawn[:n], spoken[:n])

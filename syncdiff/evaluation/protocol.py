@@ -50,7 +50,7 @@ class Evaluation:
     def __init__(self, job: Job, out: Path, films: list[PreparedFilm], options: SampleOptions, scorer: Scorer) -> None:
         self.job, self.out, self.films, self.options, self.scorer = job, out, films, options, scorer
         rank, processes = share()
-        self.own = films[rank::processes]
+        self.assigned = films[rank::processes]  # of this process
 
     def stranger(self, film: PreparedFilm) -> PreparedFilm | None:
         """The next film of another speaker."""
@@ -60,35 +60,17 @@ class Evaluation:
 
     def draw(self, batch: int) -> None:
         """Draw those of this process's films that are not drawn yet; an estimate of the time is printed first."""
-        tasks: list[Task] = []
-        frames: dict[str, int] = {}
-        for film in self.own:
-            paths: dict[Voice, Path] = {voice: self.out / voice / f"{film.name}.mp4" for voice in self.scorer.voices}
-            missing: list[Voice] = [voice for voice, path in paths.items() if not path.exists()]
-            if not missing or self._left_out(film):
-                continue
-            try:
-                frames[film.name] = len(film.read().boxes)
-            except InputError as sentence:
-                self._write(film.name, {"left out": str(sentence)})
-                continue
-            stranger = self.stranger(film) if "foreign" in missing else None
-            tasks += [
-                Task(film, voice, stranger, paths[voice])
-                for voice in missing
-                if voice != "foreign" or stranger is not None
-            ]
+        tasks = self._tasks()
         if not tasks:
             return
-        tasks.sort(key=lambda task: frames[task.film.name])
-        total, paper = sum(frames[task.film.name] for task in tasks), self.job.pipe.profile == "paper"
-        work = f"{len(tasks)} films, {total} frames, {self.options.steps} steps each"
+        paper = self.job.pipe.profile == "paper"
+        work = f"{len(tasks)} films, {sum(frames for _, frames in tasks)} frames, {self.options.steps} steps each"
         if paper:
-            hours = estimate(self.job.pipe, [frames[task.film.name] for task in tasks], batch, self.options.steps)
+            hours = estimate(self.job.pipe, [frames for _, frames in tasks], batch, self.options.steps)
             work += f": about {hours:.2f} hours of drawing in this process"
         print(work, file=sys.stderr, flush=True)
         for start in range(0, len(tasks), batch):
-            part = tasks[start : start + batch]
+            part = [task for task, _ in tasks[start : start + batch]]
             if paper:
                 failed = draw_together(self.job.pipe, part, self.options)
             else:
@@ -97,11 +79,32 @@ class Evaluation:
                 self._write(name, {"left out": why})
             print(f"drawn: {min(start + batch, len(tasks))} of {len(tasks)}", file=sys.stderr, flush=True)
 
+    def _tasks(self) -> list[tuple[Task, int]]:
+        """What is to be drawn, each with its film's number of frames, shortest first."""
+        tasks: list[tuple[Task, int]] = []
+        for film in self.assigned:
+            paths: dict[Voice, Path] = {voice: self.out / voice / f"{film.name}.mp4" for voice in self.scorer.voices}
+            missing: list[Voice] = [voice for voice, path in paths.items() if not path.exists()]
+            if not missing or self._left_out(film):
+                continue
+            try:
+                frames = len(film.read().boxes)
+            except InputError as sentence:
+                self._write(film.name, {"left out": str(sentence)})
+                continue
+            stranger = self.stranger(film) if "foreign" in missing else None
+            tasks += [
+                (Task(film, voice, stranger, paths[voice]), frames)
+                for voice in missing
+                if voice != "foreign" or stranger is not None
+            ]
+        return sorted(tasks, key=lambda task: task[1])
+
     def score(self) -> None:
         """Score those of this process's films that are not scored yet by all measures."""
-        for film in self.own:
-            known = self._read(film)
-            if known and ("left out" in known or known["measures"] == self.scorer.measures):
+        for film in self.assigned:
+            scored = self._read(film)
+            if scored and ("left out" in scored or scored["measures"] == self.scorer.measures):
                 continue
             try:
                 rows, features = self.scorer.film(film, self.stranger(film))
@@ -115,12 +118,12 @@ class Evaluation:
 
     def table(self, beside: Rows, refused: dict[str, str], reading: LipReading | None) -> str:
         """RUN/table.md and .csv once all films are scored; until then how many are to come. Raises InputError."""
-        known = {film.name: content for film in self.films if (content := self._read(film)) is not None}
-        if to_come := len(self.films) - len(known):
+        scored = {film.name: content for film in self.films if (content := self._read(film)) is not None}
+        if to_come := len(self.films) - len(scored):
             return f"{to_come} of {len(self.films)} films are still to be scored, by other processes or another start."
-        left_out = refused | {name: content["left out"] for name, content in known.items() if "left out" in content}
+        left_out = refused | {name: content["left out"] for name, content in scored.items() if "left out" in content}
         notes = [f"{name} is left out: {why}" for name, why in left_out.items()]
-        rows = [row for content in known.values() for row in content.get("rows", [])]
+        rows = [row for content in scored.values() for row in content.get("rows", [])]
         if not rows:
             raise InputError(f"No film could be evaluated. {' '.join(notes)}")
         means, ours = self._means(rows, reading), [row for row in rows if row["method"] == "ours"]
@@ -137,18 +140,17 @@ class Evaluation:
         return write_table(self.out, "table", table(means, beside), notes)
 
     def _means(self, rows: list[dict], reading: LipReading | None) -> Rows:
-        """Of every column over the films of a method; FID, WER and the columns as TalkLip over all of them together."""
+        """The mean of every column over each method's films; FID, WER and the columns as TalkLip pool all films."""
         means: Rows = {}
         for method in dict.fromkeys(row["method"] for row in rows):
-            here = [row for row in rows if row["method"] == method]
-            known = {c: [row[c] for row in here if row.get(c) is not None] for c in COLUMNS}
-            pooled = {c: [value for values in known.pop(c) for value in values] for c in (TALKLIP_PSNR, TALKLIP_SSIM)}
-            means[method] = {c: float(np.mean(v)) if v else None for c, v in (known | pooled).items()}
-            means[method] |= {"films": len(here)} | {c: sum(known[c]) for c in ("frames", "not drawn")}
-            means[method]["WER"] = reading.wer(here, method) if reading else None
-            means[method]["FID"] = self._fid(here, method)
+            films = [row for row in rows if row["method"] == method]
+            values = {c: [row[c] for row in films if row.get(c) is not None] for c in COLUMNS}
+            values |= {c: [v for frames in values[c] for v in frames] for c in (TALKLIP_PSNR, TALKLIP_SSIM)}
+            means[method] = {c: float(np.mean(v)) if v else None for c, v in values.items()}
+            means[method] |= {"films": len(films)} | {c: sum(values[c]) for c in ("frames", "not drawn")}
+            means[method] |= {"WER": reading.wer(films, method) if reading else None, "FID": self._fid(films, method)}
             if method == "GT":
-                means[method] |= {TALKLIP_PSNR: None}
+                means[method][TALKLIP_PSNR] = None
         return means
 
     def _fid(self, rows: list[dict], method: str) -> float | None:
@@ -157,9 +159,9 @@ class Evaluation:
         features: dict[str, list[np.ndarray]] = {method: [], "GT": []}
         for row in rows:
             with np.load(self._path(row["film"], "npz")) as file:
-                for name, found in features.items():
-                    found.append(file[name])
-        return frechet_distance(*(np.concatenate(found) for found in features.values()))
+                for name, films in features.items():
+                    films.append(file[name])
+        return frechet_distance(*map(np.concatenate, features.values()))
 
     def _path(self, name: str, suffix: str) -> Path:
         return self.out / "scores" / f"{name}.{suffix}"
@@ -192,8 +194,8 @@ def table(ours: Rows, beside: Rows, columns: Sequence[str] = COLUMNS) -> list[li
     """Head and rows, ours first, then the published; "-" where nothing is known."""
     rows = [["method", *columns]]
     for method, figures in (ours | beside).items():
-        known = {column: figures.get(column) for column in columns}
-        cells = ["-" if value is None else f"{value:{'.0f' if c in WHOLE else '.3f'}}" for c, value in known.items()]
+        values = {column: figures.get(column) for column in columns}
+        cells = ["-" if value is None else f"{value:{'.0f' if c in WHOLE else '.3f'}}" for c, value in values.items()]
         rows.append([method, *cells])
     return rows
 
@@ -247,10 +249,10 @@ def evaluate_as_published(
     beside = {name: row for folder in others for name, row in other_run(folder).items()}
     beside |= {f"{row} (published, {corpus})": figures for row, figures in published(number, corpus).items()}
     reading = LipReading.of(read) if read else None
-    found = prepared(data, listed)
+    corpus_films = prepared(data, listed)
     out.mkdir(parents=True, exist_ok=True)
     scorer = Scorer(job.pipe, out, ["matched", *voices], lips=lips)
-    run = Evaluation(job, out, found.films[:limit], options, scorer)
+    run = Evaluation(job, out, corpus_films.films[:limit], options, scorer)
     run.draw(max(1, batch))
     run.score()
-    return run.table(beside, found.refused, reading)
+    return run.table(beside, corpus_films.refused, reading)

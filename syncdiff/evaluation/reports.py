@@ -13,13 +13,13 @@ from syncdiff.training.sets import GROUPS
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table of cells that are written as they are."""
+    """A Markdown table; cells are written by str()."""
     lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
 def write_csv(path: Path | None, rows: Sequence[dict]) -> None:
-    """Rows under all columns that any of them has; nothing where no path was given."""
+    """Write rows under all columns that any of them has; without a path, nothing."""
     if path is None:
         return
     with path.open("w", newline="") as file:
@@ -28,17 +28,17 @@ def write_csv(path: Path | None, rows: Sequence[dict]) -> None:
         writer.writerows(rows)
 
 
-def shown(rows: Iterable[dict]) -> list[dict]:
+def print_rows(rows: Iterable[dict]) -> list[dict]:
     """All rows, each printed to stderr as it comes: an evaluation takes minutes."""
-    found = []
+    kept = []
     for row in rows:
-        found.append(row)
+        kept.append(row)
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
-    return found
+    return kept
 
 
-def places(sets: Iterable[str]) -> dict[str, Sequence[str]]:
-    """What a table has a row for: every set, every group of which there are several sets, and all."""
+def set_groups(sets: Iterable[str]) -> dict[str, Sequence[str]]:
+    """The sets behind each row of a table: every set, every group with several of the sets, and all."""
     known = list(dict.fromkeys(sets))
     groups = {name: group for name, group in GROUPS.items() if sum(s in group for s in known) > 1}
     return {**{name: [name] for name in known}, **groups, "all": known}
@@ -49,9 +49,9 @@ def table(rows: list[dict]) -> str:
     columns = [c for c in dict.fromkeys(c for r in rows for c in r) if c not in ("method", "set", "clip", "frames")]
     lines = []
     for method in dict.fromkeys(r["method"] for r in rows):
-        for name, some in places(r["set"] for r in rows).items():
-            here = [r for r in rows if r["method"] == method and r["set"] in some]
-            lines.append([method, name, len(here), *means(here, columns)])
+        for name, sets in set_groups(r["set"] for r in rows).items():
+            chosen = [r for r in rows if r["method"] == method and r["set"] in sets]
+            lines.append([method, name, len(chosen), *means(chosen, columns)])
     return markdown(["method", "set", "clips", *columns], lines)
 
 

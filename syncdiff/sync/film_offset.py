@@ -1,4 +1,4 @@
-"""How far a film's own sound and lips are apart, found by the forecast of its sound against its lips; no judge needed.
+"""The offset between a film's own sound and lips, by correlating the forecast of its sound with its lips; no judge.
 
 The offset belongs to that film: it corrects how the film is read and scored, and does not apply to another voice.
 """
@@ -12,10 +12,10 @@ import numpy as np
 
 from syncdiff.sync.scoring import FPS, correlation
 
-REACH = 5  # frames to either side
-MIN_SECONDS = 2.4  # seconds of lips that are seen
-STRETCHES = 5  # stretches; the offset must stay whichever is left out
-LOWEST_R, MOST_WANDER = 0.5, 1.0  # see FilmOffset.sure
+MAX_SHIFT = 5  # frames, to either side
+MIN_SECONDS = 2.4  # of measured lips
+PARTS = 5  # of the film; the offset must stay whichever is left out
+MIN_R, MAX_WANDER = 0.5, 1.0  # see FilmOffset.sure
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class FilmOffset:
 
         Held-out films with their own sound pass in 22 of 24 cases, with another talker's sound in 1.5 %.
         """
-        return self.r >= LOWEST_R and self.wander <= MOST_WANDER
+        return self.r >= MIN_R and self.wander <= MAX_WANDER
 
 
 def film_offset(
@@ -41,35 +41,35 @@ def film_offset(
     """The offset between a film's lips and its sound, to a fraction of a frame.
 
     Args:
-        forecast: seconds [N] -> the lip opening [N] that the film's own sound is spoken with, in any unit.
+        forecast: seconds [N] -> the lip opening [N] forecast from the film's own sound, in any unit.
         times: [T] seconds of the frames' middles on the sound's clock.
-        opening: [T] lip opening seen in the frames, in any unit; NaN where the face is missing.
+        opening: [T] lip opening measured in the frames, in any unit; NaN where the face is missing.
 
     Returns:
-        None where it cannot be estimated: less than MIN_SECONDS of lips seen, lips or forecast that do not move,
-        or no peak within REACH.
+        None where it cannot be estimated: less than MIN_SECONDS of measured lips, lips or forecast that do not move,
+        or no peak within MAX_SHIFT.
     """
-    seen = np.isfinite(opening)
-    times, opening = times[seen], opening[seen]
+    measured = np.isfinite(opening)
+    times, opening = times[measured], opening[measured]
     if len(times) < 2 or len(times) * np.median(np.diff(times)) < MIN_SECONDS:
         return None
-    shifted = np.stack([forecast(times + shift / FPS) for shift in range(-REACH, REACH + 1)])
+    shifted = np.stack([forecast(times + shift / FPS) for shift in range(-MAX_SHIFT, MAX_SHIFT + 1)])
     whole = _peak(shifted, opening)
     if whole is None:
         return None
-    parts = np.array_split(np.arange(len(opening)), STRETCHES)
+    parts = np.array_split(np.arange(len(opening)), PARTS)
     rests = [_peak(np.delete(shifted, part, 1), np.delete(opening, part)) for part in parts]
     wander = max(abs(rest[0] - whole[0]) if rest else np.inf for rest in rests)
     return FilmOffset(-whole[0], whole[1], float(wander))
 
 
 def _peak(shifted: np.ndarray, opening: np.ndarray) -> tuple[float, float] | None:
-    """Series [2 * REACH + 1, T] against another [T]: the shift with the highest r, by a parabola, and that r."""
-    found = [r for series in shifted if (r := correlation(series, opening)) is not None]
-    if len(found) < len(shifted):
+    """Series [2 * MAX_SHIFT + 1, T] against another [T]: the shift with the highest r, by a parabola, and that r."""
+    correlations = [r for series in shifted if (r := correlation(series, opening)) is not None]
+    if len(correlations) < len(shifted):
         return None
-    best = int(np.argmax(found))
-    if not 0 < best < 2 * REACH:
+    best = int(np.argmax(correlations))
+    if not 0 < best < 2 * MAX_SHIFT:
         return None
-    before, peak, after = found[best - 1 : best + 2]
-    return best - REACH + (before - after) / 2 / (before - 2 * peak + after), peak
+    before, peak, after = correlations[best - 1 : best + 2]
+    return best - MAX_SHIFT + (before - after) / 2 / (before - 2 * peak + after), peak

@@ -1,7 +1,7 @@
-"""The project's own sync judge: mouths and sound in, one embedding each per 0.2 s window out.
+"""The project's own sync judge: a mouth and a sound embedding for every window of 0.2 s.
 
 `JudgeNet` ("syncdiff-judge") is built after SyncNet (Chung & Zisserman 2016) but is not it: its distances have another
-scale and are never to be called LSE-C or LSE-D. `sync.scoring` makes a score of the embeddings.
+scale and are never to be called LSE-C or LSE-D. `sync.scoring` computes scores from the embeddings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from syncdiff.weights import load_strictly
 from syncdiff.weights.folders import COMPACT
 
 COLUMNS_PER_FRAME = 4  # mel columns at 100 Hz
-CHUNK = 500  # windows embedded at once: memory stays flat however long the clip is
+BATCH = 500  # windows embedded at once: memory stays flat however long the clip is
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class FaceEncoder(nn.Module):
     def forward(self, mouths: Tensor) -> Tensor:
         """Grey levels 0..255 -> embeddings, not yet of unit length."""
         B, T = mouths.shape[:2]
-        seen = self.frame(self.steady(mouths).flatten(0, 1).contiguous(memory_format=torch.channels_last))
-        return self.motion(seen.unflatten(0, (B, T)).transpose(1, 2)).transpose(1, 2)
+        features = self.frame(self.steady(mouths).flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        return self.motion(features.unflatten(0, (B, T)).transpose(1, 2)).transpose(1, 2)
 
     def steady(self, mouths: Tensor) -> Tensor:
         """[B,T,H,W] -> [B,T,2,H,W]: the mouth, and how it differs from its own average over the surrounding second.
@@ -123,42 +123,42 @@ class JudgeNet(nn.Module):
         return F.normalize(self.look(mouths), dim=2), F.normalize(self.listen(mel), dim=2)
 
     @torch.inference_mode()
-    def see(self, mouths: Iterable[np.ndarray]) -> np.ndarray:
-        """Mouths, uint8 [H,W] each at 25 fps as `view` gives them -> embeddings [T-4,D], window v of frames v .. v+4.
+    def embed_video(self, mouths: Iterable[np.ndarray]) -> np.ndarray:
+        """T mouths of `crop_mouth`, uint8 [H,W] at 25 fps -> embeddings [T-4,D]; window v is frames v .. v+4.
 
-        Reads the stream as it is needed, and holds some seconds of it. Raises ValueError for fewer than five."""
-        stream, around = iter(mouths), self.config.surround
-        held, parts = [], []
-        begin = start = 0  # the number of the first frame held, and the first window to be embedded
+        Reads the stream in batches and holds one batch with its surround. Raises ValueError for fewer than five."""
+        stream, surround = iter(mouths), self.config.surround
+        frames, parts = [], []
+        first = start = 0  # the number of frames[0], and of the first window that is not embedded yet
         while True:
-            wanted = start + CHUNK + WINDOW - 1 + around  # enough frames to either side that the cut does not show
-            held += islice(stream, wanted - begin - len(held))
-            whole = begin + len(held) < wanted
-            stop = _windows(begin + len(held)) if whole else start + CHUNK
+            needed = start + BATCH + WINDOW - 1 + surround  # frames, so that the batch's edge does not show
+            frames += islice(stream, needed - first - len(frames))
+            at_end = first + len(frames) < needed
+            stop = _windows(first + len(frames)) if at_end else start + BATCH
             if start < stop:
-                pixels = torch.from_numpy(np.stack(held[: stop + WINDOW - 1 + around - begin]))
-                seen = self.look(pixels[None].float().to(self.scale.device))[0, start - begin : stop - begin]
-                parts.append(F.normalize(seen, dim=1).cpu())
-            if whole:
+                pixels = torch.from_numpy(np.stack(frames[: stop + WINDOW - 1 + surround - first]))
+                embeddings = self.look(pixels[None].float().to(self.scale.device))[0, start - first : stop - first]
+                parts.append(F.normalize(embeddings, dim=1).cpu())
+            if at_end:
                 return torch.cat(parts).numpy()
             start = stop
-            del held[: max(0, start - around) - begin]
-            begin = max(0, start - around)
+            del frames[: max(0, start - surround) - first]
+            first = max(0, start - surround)
 
     @torch.inference_mode()
-    def hear(self, samples: np.ndarray) -> np.ndarray:
+    def embed_audio(self, samples: np.ndarray) -> np.ndarray:
         """Samples [N] float32 at 16 kHz -> embeddings [N // 640 - 4, D], window v of the sound of frames v .. v+4."""
         from syncdiff.audio.mel import log_mel
 
         mel = log_mel(torch.as_tensor(samples, dtype=torch.float32))
         parts, windows = [], _windows(len(samples) // FRAME_SAMPLES)
-        for start in range(0, windows, CHUNK):
-            stop = min(start + CHUNK, windows)
+        for start in range(0, windows, BATCH):
+            stop = min(start + BATCH, windows)
             part = mel[:, COLUMNS_PER_FRAME * start : COLUMNS_PER_FRAME * (stop + WINDOW - 1)]
             parts.append(F.normalize(self.listen(part[None].to(self.scale.device))[0], dim=1).cpu())
         return torch.cat(parts).numpy()
 
-    def view(self, crop: np.ndarray) -> np.ndarray:
+    def crop_mouth(self, crop: np.ndarray) -> np.ndarray:
         """Face crop, uint8 [S,S,3] RGB -> the grey mouth, uint8 [H,W]."""
         import cv2
 
@@ -195,8 +195,8 @@ class JudgeNet(nn.Module):
         except (OSError, SafetensorError, LookupError, AttributeError, TypeError, ValueError) as error:
             reason = f"it cannot be read ({type(error).__name__}: {error})"
             raise CheckpointError(path, reason, "a judge and its settings, as JudgeNet.save wrote them") from error
-        whole = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
-        load_strictly(judge, whole, path)
+        single = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+        load_strictly(judge, single, path)
         return judge.eval()
 
 
@@ -209,12 +209,13 @@ def _windows(frames: int) -> int:
 Sides = int | tuple[int, int]
 
 
-def _conv2d(inside: int, outside: int, kernel: Sides, stride: Sides, padding: Sides) -> nn.Sequential:
+def _conv2d(in_channels: int, out_channels: int, kernel: Sides, stride: Sides, padding: Sides) -> nn.Sequential:
     """A 2-D convolution with its batch norm."""
-    convolution = nn.Conv2d(inside, outside, kernel, stride, padding, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outside), nn.ReLU())
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
-def _conv1d(inside: int, outside: int, kernel: int) -> nn.Sequential:
+def _conv1d(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
     """A convolution over time without padding: a window sees its own frames and no others."""
-    return nn.Sequential(nn.Conv1d(inside, outside, kernel, bias=False), nn.BatchNorm1d(outside), nn.ReLU())
+    convolution = nn.Conv1d(in_channels, out_channels, kernel, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm1d(out_channels), nn.ReLU())

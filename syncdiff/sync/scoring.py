@@ -14,9 +14,9 @@ from syncdiff.faces import COVERED, MISSING, OK, OTHER, OUTSIDE, SMALL, TURNED
 FPS = 25  # the clock of every sync network here
 FRAME_SAMPLES = 640  # at 16 kHz
 WINDOW = 5  # frames an embedding covers: 0.2 s, as in SyncNet
-REACH = 15  # shifts to either side: 31 in all
+MAX_SHIFT = 15  # shifts to either side: 31 in all
 MIN_SECONDS = 2.0  # seconds of picture, of sound and of visible face
-FEWEST_FRAMES = round(MIN_SECONDS * FPS)
+MIN_FRAMES = round(MIN_SECONDS * FPS)
 CURVE_SPAN = 25  # windows averaged into one point of the curve
 CURVE_STEP = 5  # windows from one point to the next
 SILENCE_DB = -55.0  # louder moments than this must exist, in dB of full scale
@@ -29,8 +29,8 @@ FACE_TROUBLES = {
     COVERED: "covered at the mouth",
     OTHER: "missing",
 }
-NOTICED = 2  # frames, 80 ms: less is hardly seen (ITU-R BT.1359: 45 ms early, 125 ms late), and the judge errs by one
-FEWEST_POINTS = 8  # frames; of fewer no correlation is computed
+MIN_OFFSET_FRAMES = 2  # 80 ms: less is hardly seen (ITU-R BT.1359: 45 ms early, 125 ms late); the judge errs by one
+MIN_POINTS = 8  # frames; of fewer no correlation is computed
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Scores:
     def out_of_step(self) -> int:
         """The offset in frames where it is sure and can be noticed, else 0."""
         offset = self.offset_frames or 0
-        return offset if self.steady and abs(offset) >= NOTICED else 0
+        return offset if self.steady and abs(offset) >= MIN_OFFSET_FRAMES else 0
 
 
 class Judge(Protocol):
@@ -65,16 +65,16 @@ class Judge(Protocol):
         """What its figures are called."""
         ...
 
-    def view(self, crop: np.ndarray, /) -> np.ndarray:
-        """Face crop, uint8 [S,S,3] -> the part of it that this judge embeds."""
+    def crop_mouth(self, crop: np.ndarray, /) -> np.ndarray:
+        """Face crop, uint8 [S,S,3] -> the mouth as this judge takes it."""
         ...
 
-    def see(self, views: Iterable[np.ndarray], /) -> np.ndarray:
-        """T views at 25 fps, read one after another -> [T-4,D]; window v is frames v .. v+4."""
+    def embed_video(self, mouths: Iterable[np.ndarray], /) -> np.ndarray:
+        """T mouths at 25 fps, read one after another -> embeddings [T-4,D]; window v is frames v .. v+4."""
         ...
 
-    def hear(self, samples: np.ndarray, /) -> np.ndarray:
-        """Samples [N] -> [N // 640 - 4, D]; window v is the sound of frames v .. v+4."""
+    def embed_audio(self, samples: np.ndarray, /) -> np.ndarray:
+        """Samples [N] -> embeddings [N // 640 - 4, D]; window v is the sound of frames v .. v+4."""
         ...
 
 
@@ -101,11 +101,11 @@ def score(
         ValueError: as many states as crops are needed.
     """
     stream = iter(crops)
-    first = list(islice(stream, FEWEST_FRAMES))
+    first = list(islice(stream, MIN_FRAMES))
     if reason := _unfit_length(len(first), len(samples)) or _unfit_sound(samples):
         return Scores(judge.name, reason=f"not scorable: {reason}")
-    seen = judge.see(map(judge.view, chain(first, stream)))
-    frames = len(seen) + WINDOW - 1
+    video = judge.embed_video(map(judge.crop_mouth, chain(first, stream)))
+    frames = len(video) + WINDOW - 1
     if states is not None and len(states) != frames:
         raise ValueError(f"{len(states)} states for {frames} crops")
     T = min(frames, len(samples) // FRAME_SAMPLES)
@@ -113,7 +113,7 @@ def score(
     if reason := _unfit_face(states):
         return Scores(judge.name, reason=f"not scorable: {reason}")
 
-    distances = shifted_distances(seen[: T - WINDOW + 1], judge.hear(samples[: T * FRAME_SAMPLES]))
+    distances = shifted_distances(video[: T - WINDOW + 1], judge.embed_audio(samples[: T * FRAME_SAMPLES]))
     distances[~_good_windows(states)] = np.nan
     return replace(summary(judge.name, distances), steady=steady(distances))
 
@@ -126,7 +126,7 @@ def summary(judge: str, distances: np.ndarray) -> Scores:
         judge,
         confidence=float(np.median(mean) - mean[best]),
         distance=float(mean[best]),
-        offset_frames=REACH - best,
+        offset_frames=MAX_SHIFT - best,
         curve=curve(distances, best),
     )
 
@@ -148,9 +148,9 @@ def shifted_distances(video: np.ndarray, audio: np.ndarray, beyond: float = np.n
         beyond: stands for audio before the first window and after the last; NaN makes those distances NaN.
         added: to every difference.
     """
-    padded = np.pad(audio, ((REACH, REACH), (0, 0)), constant_values=beyond)
-    shifts = (video - padded[k : k + len(video)] + np.float32(added) for k in range(2 * REACH + 1))
-    return np.stack([np.linalg.norm(apart, axis=1) for apart in shifts], 1)
+    padded = np.pad(audio, ((MAX_SHIFT, MAX_SHIFT), (0, 0)), constant_values=beyond)
+    shifts = (video - padded[k : k + len(video)] + np.float32(added) for k in range(2 * MAX_SHIFT + 1))
+    return np.stack([np.linalg.norm(difference, axis=1) for difference in shifts], 1)
 
 
 def curve(distances: np.ndarray, best: int) -> tuple[tuple[float, float], ...]:
@@ -229,7 +229,7 @@ def _apart(points: np.ndarray, one: int, other: int) -> np.ndarray:
 def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Pearson r of two series [T] over the moments where neither is NaN; None with fewer than 8 or no movement."""
     both = np.isfinite(a) & np.isfinite(b)
-    if both.sum() < FEWEST_POINTS:
+    if both.sum() < MIN_POINTS:
         return None
     x, y = a[both] - a[both].mean(), b[both] - b[both].mean()
     size = np.linalg.norm(x) * np.linalg.norm(y)
@@ -238,7 +238,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
 
 @dataclass(frozen=True)
 class Lag:
-    """Where two series agree best."""
+    """The shift at which two series correlate best."""
 
     frames: int  # positive: the first series runs late, a[t + frames] goes with b[t]
     r: float
@@ -246,10 +246,10 @@ class Lag:
 
 def best_lag(a: np.ndarray, b: np.ndarray, reach: int = 5) -> Lag | None:
     """The shift of -reach .. +reach frames at which series a [T] follows b [T] best; None if none can be judged."""
-    found = []
+    lags = []
     for shift in range(-reach, reach + 1):
         late, early = (a[shift:], b[: len(b) - shift]) if shift >= 0 else (a[:shift], b[-shift:])
         n = min(len(late), len(early))
         if (r := correlation(late[:n], early[:n])) is not None:
-            found.append(Lag(shift, r))
-    return max(found, key=lambda lag: lag.r, default=None)
+            lags.append(Lag(shift, r))
+    return max(lags, key=lambda lag: lag.r, default=None)

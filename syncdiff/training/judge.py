@@ -24,7 +24,7 @@ from syncdiff.audio import SAMPLE_RATE
 from syncdiff.audio.mel import log_mel
 from syncdiff.devices import autocast, best_device
 from syncdiff.sync.judge import JudgeConfig, JudgeNet
-from syncdiff.sync.scoring import FPS, FRAME_SAMPLES, REACH, WINDOW, Scores, score
+from syncdiff.sync.scoring import FPS, FRAME_SAMPLES, MAX_SHIFT, WINDOW, Scores, score
 from syncdiff.training import data
 from syncdiff.training.loop import Average, Run, write_line
 from syncdiff.training.sets import JUDGE
@@ -62,7 +62,7 @@ def sync_loss(video: Tensor, audio: Tensor, scale: Tensor, other_clips: float) -
     clip = torch.arange(B, device=video.device).repeat_interleave(W)
     moment = torch.arange(W, device=video.device).repeat(B)
     same = clip[:, None] == clip
-    near = same & ((moment[:, None] - moment).abs() <= REACH)
+    near = same & ((moment[:, None] - moment).abs() <= MAX_SHIFT)
     own = torch.eye(B * W, dtype=torch.bool, device=video.device)
     inside = _both_ways(cosines.masked_fill(~near, -torch.inf))
     across = _both_ways(cosines.masked_fill(same & ~own, -torch.inf))

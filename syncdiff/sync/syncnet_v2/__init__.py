@@ -14,11 +14,11 @@ videos         a file or a folder -> scores
 """
 
 from syncdiff.sync.syncnet_v2.distance import lse
-from syncdiff.sync.syncnet_v2.face_windows import jpegs, see, squashed
+from syncdiff.sync.syncnet_v2.face_windows import embed_video, jpeg_round_trip, resized
 from syncdiff.sync.syncnet_v2.network import SyncNet
-from syncdiff.sync.syncnet_v2.sound_windows import hear
+from syncdiff.sync.syncnet_v2.sound_windows import embed_audio
 from syncdiff.sync.syncnet_v2.videos import NAMES, mean, score_folder, score_video
 from syncdiff.sync.syncnet_v2.weights import fetch_weights, find, how_to_get, load
 
-__all__ = ["NAMES", "SyncNet", "fetch_weights", "find", "hear", "how_to_get", "jpegs", "load", "lse", "mean",
-           "score_folder", "score_video", "see", "squashed"]  # fmt: skip
+__all__ = ["NAMES", "SyncNet", "embed_audio", "embed_video", "fetch_weights", "find", "how_to_get", "jpeg_round_trip",
+           "load", "lse", "mean", "resized", "score_folder", "score_video"]  # fmt: skip

@@ -17,7 +17,7 @@ from syncdiff.sync.scoring import FPS, WINDOW
 from syncdiff.sync.syncnet_v2.network import SyncNet
 
 SIDE = 224  # px
-PIECE = 16  # windows embedded at once: 0.5 GB
+BATCH = 16  # windows embedded at once: 0.5 GB
 ACCURATE = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP)
 _VALUES = np.arange(256)
 # Limited range (16..235, chroma 16..240) -> the full range that JPEG has: Y, U, V.
@@ -27,19 +27,19 @@ _EXPANDED = [
 ]
 
 
-def see(net: SyncNet, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """T pictures, uint8 [224,224,3] BGR each, at 25 fps -> pieces [n,1024] of all T-4 windows, as they are done."""
+def embed_video(net: SyncNet, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """T pictures, uint8 [224,224,3] BGR each, at 25 fps -> embeddings of all T-4 windows, in batches [n,1024]."""
     stream = iter(pictures)
-    held = list(islice(stream, WINDOW - 1))
-    while fresh := list(islice(stream, PIECE)):
-        held += fresh
+    frames = list(islice(stream, WINDOW - 1))
+    while fresh := list(islice(stream, BATCH)):
+        frames += fresh
         with torch.inference_mode():
-            windows = torch.from_numpy(np.stack(held)).permute(3, 0, 1, 2)[None].float()
-            yield net.look(windows.to(net.device))[0].cpu().numpy()
-        held = held[-(WINDOW - 1) :]
+            windows = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2)[None].float()
+            yield net.forward_lip(windows.to(net.device))[0].cpu().numpy()
+        frames = frames[-(WINDOW - 1) :]
 
 
-def jpegs(pictures: Iterable[np.ndarray | av.VideoFrame]) -> Iterator[np.ndarray]:
+def jpeg_round_trip(pictures: Iterable[np.ndarray | av.VideoFrame]) -> Iterator[np.ndarray]:
     """Pictures of one video, decoded frames or uint8 RGB [H,W,3] -> BGR, after a JPEG of about 1 kB each.
 
     The original's scores are made of such pictures: its ffmpeg writes the frames as JPEG at its default of 200 kbit/s,
@@ -68,14 +68,14 @@ def full_range(frame: av.VideoFrame) -> av.VideoFrame:
     if frame.format.name not in ("yuv420p", "yuvj420p"):
         frame = frame.reformat(format="yuvj420p" if full else "yuv420p", interpolation=ACCURATE)
     out = av.VideoFrame(frame.width, frame.height, "yuvj420p")
-    for given, made, expanded in zip(frame.planes, out.planes, _EXPANDED, strict=True):
-        values = np.frombuffer(given, np.uint8).reshape(given.height, given.line_size)[:, : given.width]  # pyright: ignore[reportCallIssue, reportArgumentType] -- a plane is a buffer
-        padded = np.zeros((made.height, made.line_size), np.uint8)
-        padded[:, : made.width] = values if full else expanded[values]
-        made.update(padded.tobytes())
+    for source, target, expanded in zip(frame.planes, out.planes, _EXPANDED, strict=True):
+        values = np.frombuffer(source, np.uint8).reshape(source.height, source.line_size)[:, : source.width]  # pyright: ignore[reportCallIssue, reportArgumentType] -- a plane is a buffer
+        padded = np.zeros((target.height, target.line_size), np.uint8)
+        padded[:, : target.width] = values if full else expanded[values]
+        target.update(padded.tobytes())
     return out
 
 
-def squashed(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Pictures of any size, whole -> [224,224,3]."""
+def resized(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Whole pictures of any size, stretched to [224,224,3]."""
     return (cv2.resize(picture, (SIDE, SIDE)) for picture in pictures)

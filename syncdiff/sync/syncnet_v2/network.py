@@ -1,4 +1,4 @@
-"""SyncNet v2 (Chung and Zisserman 2016) with the layers and key names of the released file."""
+"""SyncNet v2 (Chung and Zisserman 2016)."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class SyncNet(nn.Module):
         """Where its weights are."""
         return next(self.parameters()).device
 
-    def look(self, pictures: Tensor) -> Tensor:
+    def forward_lip(self, pictures: Tensor) -> Tensor:
         """[B,3,T,224,224] BGR 0..255 -> [B,T-4,1024]. Only the first layer mixes times, so windows share one pass."""
-        seen = self.netcnnlip(pictures).flatten(2).transpose(1, 2)
-        return self.netfclip(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        features = self.netcnnlip(pictures).flatten(2).transpose(1, 2)
+        return self.netfclip(features.flatten(0, 1)).unflatten(0, features.shape[:2])
 
-    def listen(self, cepstra: Tensor) -> Tensor:
+    def forward_aud(self, cepstra: Tensor) -> Tensor:
         """Windows [B,1,13,20] of MFCC -> [B,1024]."""
         return self.netfcaud(self.netcnnaud(cepstra).flatten(1))
 

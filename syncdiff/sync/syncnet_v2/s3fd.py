@@ -18,7 +18,7 @@ from syncdiff.weights import load_strictly, read_tensors
 
 FILE = "sfd_face.pth"
 MEAN = np.array([123, 117, 104], np.float32)  # R, G, B
-LEAST, OVERLAP = 0.05, 0.3  # score of a candidate; intersection over union at which the lesser of two goes
+MIN_SCORE, MAX_IOU = 0.05, 0.3  # of a candidate; of two boxes that are both kept
 _CHANNELS = 3, 64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0  # 0 is a pooling
 _SOURCES = {15: "L2Norm3_3", 22: "L2Norm4_3", 29: "L2Norm5_3"}  # layers of vgg whose output is also a detector's input
 
@@ -66,31 +66,31 @@ class S3FD(nn.Module):
             x = F.relu(second(F.relu(first(x))))
             maps.append(x)
         boxes, scores = [], []
-        for level, (seen, loc, conf) in enumerate(zip(maps, self.loc, self.conf, strict=True)):
-            stride, logits = 2 ** (level + 2), conf(seen)
+        for level, (features, loc, conf) in enumerate(zip(maps, self.loc, self.conf, strict=True)):
+            stride, logits = 2 ** (level + 2), conf(features)
             face, other = logits[0, -1], logits[0, :-1].amax(0)  # the finest level has three backgrounds
             rows, columns = torch.meshgrid(*map(torch.arange, face.shape), indexing="ij")
             anchors = (torch.stack([columns, rows]) + 0.5) * stride
-            centres = anchors + 0.1 * loc(seen)[0, :2] * 4 * stride
-            halves = 2 * stride * torch.exp(0.2 * loc(seen)[0, 2:])
+            centres = anchors + 0.1 * loc(features)[0, :2] * 4 * stride
+            halves = 2 * stride * torch.exp(0.2 * loc(features)[0, 2:])
             boxes.append(torch.cat([centres - halves, centres + halves]).flatten(1).T)
             scores.append(torch.sigmoid(face - other).flatten())
         return torch.cat(boxes), torch.cat(scores)
 
     @torch.inference_mode()
     def detect_from_image(self, image: np.ndarray) -> np.ndarray:
-        """RGB [H, W, 3] uint8 -> boxes [N, 5] with a score over LEAST, highest first, none overlapping by OVERLAP."""
+        """RGB [H, W, 3] uint8 -> boxes [N, 5] after non-maximum suppression, highest score first."""
         x = torch.from_numpy(image.astype(np.float32) - MEAN).permute(2, 0, 1)[None]
         boxes, scores = (found.numpy() for found in self(x))
         order = np.argsort(-scores, kind="stable")
-        order, kept = order[scores[order] > LEAST], []
+        order, kept = order[scores[order] > MIN_SCORE], []
         while len(order):
             best, order = order[0], order[1:]
             kept.append(best)
             corner = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
             common = np.clip(corner, 0, None).prod(1)
             areas = [(boxes[i, 2:] - boxes[i, :2]).prod(-1) for i in (best, order)]
-            order = order[common <= OVERLAP * (areas[0] + areas[1] - common)]
+            order = order[common <= MAX_IOU * (areas[0] + areas[1] - common)]
         return np.concatenate([boxes[kept], scores[kept, None]], 1)
 
 

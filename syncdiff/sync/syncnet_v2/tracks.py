@@ -1,4 +1,4 @@
-"""Faces followed and cut out as the protocol for real videos does it: S3FD, IoU, a median over 13 frames, crop 0.4."""
+"""Face tracks and crops of SyncNet's protocol for real videos: S3FD, linking by IoU, a median over 13 frames."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from syncdiff.sync.syncnet_v2.face_windows import SIDE
 
-DETECTED_AT = 0.25  # of the frame's size
+DETECTOR_SCALE = 0.25  # of the frame's size
 MIN_SCORE = 0.9
-OVERLAP = 0.1  # boxes in one frame that share more are one face
-SAME = 0.5  # boxes in two frames that share more are one face
+DUPLICATE_IOU = 0.1  # boxes in one frame that share more are one face
+SAME_FACE_IOU = 0.5  # boxes in two frames that share more are one face
 MAX_MISSED_FRAMES = 25  # frames from one detection of a face to the next, at the most
 MIN_TRACK = 100  # detections; one more is needed: clips of 4 s give nothing
 MIN_FACE = 100  # px
@@ -34,16 +34,18 @@ class Track:
 
 def detect(detector: Any, image: np.ndarray) -> list[np.ndarray]:
     """Face boxes [4] in a picture uint8 [H,W,3] RGB, by S3FD on a quarter of its size."""
-    small = cv2.resize(image, None, fx=DETECTED_AT, fy=DETECTED_AT)
+    small = cv2.resize(image, None, fx=DETECTOR_SCALE, fy=DETECTOR_SCALE)
     found = sorted(detector.detect_from_image(small), key=lambda box: -box[4])
     kept: list[np.ndarray] = []
-    for box in (np.asarray(box[:4]) / DETECTED_AT for box in found if box[4] > MIN_SCORE):
-        if all(_shared(box, other) <= OVERLAP for other in kept):
+    for box in (np.asarray(box[:4]) / DETECTOR_SCALE for box in found if box[4] > MIN_SCORE):
+        if all(_iou(box, other) <= DUPLICATE_IOU for other in kept):
             kept.append(box)
     return kept
 
 
-def linked(found: Sequence[Sequence[np.ndarray]], cuts: Sequence[int], min_track: int = MIN_TRACK) -> list[Track]:
+def link_tracks(
+    found: Sequence[Sequence[np.ndarray]], cuts: Sequence[int], min_track: int = MIN_TRACK
+) -> list[Track]:
     """Tracks within each shot, in the order of their first frames' boxes.
 
     Args:
@@ -51,43 +53,42 @@ def linked(found: Sequence[Sequence[np.ndarray]], cuts: Sequence[int], min_track
         cuts: frame numbers with which a new shot begins.
         min_track: detections; a track has more.
     """
-    made = []
-    edges = [0, *cuts, len(found)]
-    for start, stop in pairwise(edges):
-        left = [list(boxes) for boxes in found[start:stop]]
-        while stop - start >= min_track and (met := _one_track(left)):
-            frames, boxes = [t for t, _ in met], np.stack([box for _, box in met])
-            if len(met) > min_track and (boxes[:, 2:] - boxes[:, :2]).mean(0).max() > MIN_FACE:
-                every = np.arange(frames[0], frames[-1] + 1)
-                filled = np.stack([np.interp(every, frames, side) for side in boxes.T], 1)
-                made.append(Track(start + frames[0], filled))
-    return made
+    tracks = []
+    for start, stop in pairwise([0, *cuts, len(found)]):
+        remaining = [list(boxes) for boxes in found[start:stop]]
+        while stop - start >= min_track and (detections := _take_track(remaining)):
+            frames, boxes = [t for t, _ in detections], np.stack([box for _, box in detections])
+            if len(detections) > min_track and (boxes[:, 2:] - boxes[:, :2]).mean(0).max() > MIN_FACE:
+                every_frame = np.arange(frames[0], frames[-1] + 1)
+                filled = np.stack([np.interp(every_frame, frames, side) for side in boxes.T], 1)
+                tracks.append(Track(start + frames[0], filled))
+    return tracks
 
 
-def _one_track(left: list[list[np.ndarray]]) -> list[tuple[int, np.ndarray]]:
-    """Take one face's boxes out of those that are left, from the first one on."""
-    met: list[tuple[int, np.ndarray]] = []
-    for t, boxes in enumerate(left):
-        if met and t - met[-1][0] > MAX_MISSED_FRAMES:
+def _take_track(remaining: list[list[np.ndarray]]) -> list[tuple[int, np.ndarray]]:
+    """Remove one face's boxes, from the first that remains on, and return them with their frame numbers."""
+    detections: list[tuple[int, np.ndarray]] = []
+    for t, boxes in enumerate(remaining):
+        if detections and t - detections[-1][0] > MAX_MISSED_FRAMES:
             break
         for i, box in enumerate(boxes):
-            if not met or _shared(box, met[-1][1]) > SAME:
-                met.append((t, boxes.pop(i)))
+            if not detections or _iou(box, detections[-1][1]) > SAME_FACE_IOU:
+                detections.append((t, boxes.pop(i)))
                 break
-    return met
+    return detections
 
 
-def _shared(a: np.ndarray, b: np.ndarray) -> float:
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union."""
     width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     common = max(0.0, width) * max(0.0, height)
     return float(common / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common))
 
 
-def places(track: Track) -> np.ndarray:
+def smoothed_boxes(track: Track) -> np.ndarray:
     """[n,3]: centre x, y and half the longer side of its boxes, px, each by a median over 13 frames.
 
-    Zeros beyond the ends count, as in scipy's medfilt: the first frame gets the least of the first seven."""
+    The ends are padded with zeros, as by scipy's medfilt: the first frame gets the least of the first seven."""
     lower, upper = track.boxes[:, :2], track.boxes[:, 2:]
     boxes = np.concatenate([(lower + upper) / 2, (upper - lower).max(1, keepdims=True) / 2], 1)
     padded = np.pad(boxes, ((MEDIAN_FRAMES // 2, MEDIAN_FRAMES // 2), (0, 0)))

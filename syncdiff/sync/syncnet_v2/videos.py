@@ -17,11 +17,11 @@ from syncdiff.media import LIMITS, Clip, Limits, read_clip
 from syncdiff.progress import scaled
 from syncdiff.sync.scoring import FPS, FRAME_SAMPLES, Scores
 from syncdiff.sync.syncnet_v2.distance import lse
-from syncdiff.sync.syncnet_v2.face_windows import jpegs, see, squashed
+from syncdiff.sync.syncnet_v2.face_windows import embed_video, jpeg_round_trip, resized
 from syncdiff.sync.syncnet_v2.network import SyncNet
 from syncdiff.sync.syncnet_v2.s3fd import find_original, read_original
-from syncdiff.sync.syncnet_v2.sound_windows import hear
-from syncdiff.sync.syncnet_v2.tracks import MIN_FACE, MIN_TRACK, Track, crop, detect, linked, places
+from syncdiff.sync.syncnet_v2.sound_windows import embed_audio
+from syncdiff.sync.syncnet_v2.tracks import MIN_FACE, MIN_TRACK, Track, crop, detect, link_tracks, smoothed_boxes
 
 Protocol = Literal["frame", "tracks"]
 NAMES = {
@@ -39,7 +39,7 @@ def score_video(
     min_track: int = MIN_TRACK,
     limits: Limits = LIMITS,
 ) -> Generator[float, None, tuple[Scores, ...]]:
-    """LSE-C (confidence) and LSE-D (distance) of a video file; yields how far it is, 0..1; returns one Scores a face.
+    """LSE-C (confidence) and LSE-D (distance) of a video file. Yields progress, 0..1; returns one Scores a face.
 
     Args:
         protocol: "frame": the whole frame squashed to 224x224, for videos that show nothing but a centred face (LRS2,
@@ -48,29 +48,27 @@ def score_video(
         min_track: 100 in the original; LatentSync's figures are with 50.
         limits: those of uploads by default.
 
-    Where nothing can be scored the one Scores has a reason. Not as in the original: the upload is normalised once by
-    `media` (above 50 dB) where the original encodes twice with MPEG-4; other time bases are read at 25 fps by time;
-    shots are found by `faces.SceneCuts`, not by PySceneDetect; S3FD is face-alignment's unless the original's file is
-    installed (`s3fd.find_original`). Raises InputError.
+    Where nothing can be scored the one Scores has a reason. What differs from the original is listed in docs/lse.md.
+    Raises InputError.
     """
     name = NAMES[protocol]
     with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
         clip = yield from scaled(read_clip(video, Path(folder), limits), 0.0, 0.1)
         if clip.speech is None:
             return (Scores(name, reason="not scorable: the video has no sound"),)
-        samples, ticks = clip.speech.samples(), _ticks(clip)
+        samples, indices = clip.speech.samples(), _indices_at_25_fps(clip)
         if protocol == "frame":
-            pictures = squashed(jpegs(frame.image for frame in clip.frames(ticks)))
-            return ((yield from scaled(_score(net, pictures, len(ticks), samples, name), 0.1, 1.0)),)
-        found = yield from scaled(_follow(clip, ticks, min_track), 0.1, 0.5)
+            pictures = resized(jpeg_round_trip(frame.image for frame in clip.frames(indices)))
+            return ((yield from scaled(_score(net, pictures, len(indices), samples, name), 0.1, 1.0)),)
+        tracks = yield from scaled(_face_tracks(clip, indices, min_track), 0.1, 0.5)
         scores = []
-        for i, track in enumerate(found):
-            where, stop = places(track), track.first + len(track.boxes)
-            frames = clip.frames(ticks[track.first : stop])
-            faces = (crop(frame.rgb(), *place) for frame, place in zip(frames, where, strict=True))
+        for i, track in enumerate(tracks):
+            boxes, stop = smoothed_boxes(track), track.first + len(track.boxes)
+            frames = clip.frames(indices[track.first : stop])
+            faces = (crop(frame.rgb(), *box) for frame, box in zip(frames, boxes, strict=True))
             sound = samples[track.first * FRAME_SAMPLES : stop * FRAME_SAMPLES]
-            steps = _score(net, squashed(jpegs(faces)), len(where), sound, name)
-            first, last = (0.5 + 0.5 * n / len(found) for n in (i, i + 1))
+            steps = _score(net, resized(jpeg_round_trip(faces)), len(boxes), sound, name)
+            first, last = (0.5 + 0.5 * n / len(tracks) for n in (i, i + 1))
             scores.append((yield from scaled(steps, first, last)))
     if not scores:
         least = f"more than {min_track} frames at 25 fps and {MIN_FACE} pixels across"
@@ -78,32 +76,32 @@ def score_video(
     return tuple(scores)
 
 
-def _ticks(clip: Clip) -> np.ndarray:
-    """Which frame is shown at every 25th of a second."""
+def _indices_at_25_fps(clip: Clip) -> np.ndarray:
+    """Numbers of the frames that are shown at every 25th of a second."""
     ticks = np.arange(int(clip.seconds * FPS + 1e-6)) / FPS
     return np.searchsorted(clip.times, ticks + 1e-6, side="right") - 1
 
 
-def _follow(clip: Clip, ticks: np.ndarray, min_track: int) -> Generator[float, None, list[Track]]:
+def _face_tracks(clip: Clip, indices: np.ndarray, min_track: int) -> Generator[float, None, list[Track]]:
     original = find_original()
     detector = read_original(original) if original else load_s3fd()
-    scenes, found = SceneCuts(), []
-    for t, frame in enumerate(clip.frames(ticks)):
+    scenes, boxes = SceneCuts(), []
+    for t, frame in enumerate(clip.frames(indices)):
         image = frame.rgb()
         scenes.changed(t, image)
-        found.append(detect(detector, image))
-        yield (t + 1) / len(ticks)
-    return linked(found, scenes.cuts, min_track)
+        boxes.append(detect(detector, image))
+        yield (t + 1) / len(indices)
+    return link_tracks(boxes, scenes.cuts, min_track)
 
 
 def _score(
     net: SyncNet, pictures: Iterable[np.ndarray], frames: int, samples: np.ndarray, name: str
 ) -> Generator[float, None, Scores]:
-    seen: list[np.ndarray] = []
-    for piece in see(net, pictures):
-        seen.append(piece)
-        yield sum(map(len, seen)) / frames
-    return lse(np.concatenate(seen or [np.zeros((0, 1024))]), hear(net, samples), name)
+    embeddings = [np.zeros((0, 1024), np.float32)]
+    for batch in embed_video(net, pictures):
+        embeddings.append(batch)
+        yield sum(map(len, embeddings)) / frames
+    return lse(np.concatenate(embeddings), embed_audio(net, samples), name)
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,7 @@ def offered() -> Path:
 def find(path: Path | str | None = None) -> Path | None:
     """The released file: `path`, or what SYNCDIFF_SYNCNET names, or the one in torch's folder or the hub's cache.
 
-    None where none is.
-
-    Raises CheckpointError when a file was named and is not there."""
+    None where none is. Raises CheckpointError when a file was named and is not there."""
     named = path or os.environ.get("SYNCDIFF_SYNCNET")
     if named is None:
         return offered() if offered().is_file() else _preloaded()
@@ -61,13 +59,13 @@ def _preloaded() -> Path | None:
 
 
 def load(path: Path | str | None = None) -> SyncNet | None:
-    """What `find` finds, read; None where there is nothing. Raises CheckpointError for another file."""
-    found = find(path)
-    return None if found is None else read(found)
+    """The network of the file that `find` returns; None where there is none. Raises CheckpointError."""
+    installed = find(path)
+    return None if installed is None else read(installed)
 
 
 def fetch_weights(ask: Callable[[str], bool]) -> Path:
-    """Fetch the released file after `ask` showed where it is from and got a yes. Raises CheckpointError."""
+    """Download the released file once `ask`, given its origin and licence, returns True. Raises CheckpointError."""
     return fetch(OFFER, offered().parent, ask=ask)
 
 
