@@ -11,8 +11,8 @@ from syncdiff.audio.mel import HOP
 from syncdiff.geometry.mouth_shape import SHAPE
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.training import distill, lip_heads
-from syncdiff.training.data import _AT, ClipRecord
-from syncdiff.training.distill import SECONDS, TAUGHT, Lesson, Segments
+from syncdiff.training.data import ClipRecord
+from syncdiff.training.distill import SECONDS, TARGETS, Segments, TrainingClip
 from syncdiff.training.lip_heads import (
     ConvHead,
     LipTrack,
@@ -22,6 +22,7 @@ from syncdiff.training.lip_heads import (
     forecast,
     per_frame,
 )
+from syncdiff.training.prepare import KEPT
 
 FRAMES = 150
 
@@ -78,14 +79,14 @@ def record(of: str, name: str, person: str) -> ClipRecord:
     for at in np.arange(0.4, 5.9, 0.6):
         start = int(at * SAMPLE_RATE)
         sound[start : start + 320] = np.random.default_rng(int(at * 10)).normal(0, 6000, 320)
-    points = np.zeros((FRAMES, len(_AT), 2), np.float32)
+    points = np.zeros((FRAMES, len(KEPT), 2), np.float32)
     visemes = np.zeros((FRAMES, 15), np.float32) if of == "puppets" else None
     filmed = points if of != "speech" else None
     good = np.ones(FRAMES, bool) if of != "speech" else None
     return ClipRecord(of, name, person, np.clip(sound, -32768, 32767).astype(np.int16), filmed, visemes, good)
 
 
-def lesson(of: str, name: str, person: str) -> Lesson:
+def training_clip(of: str, name: str, person: str) -> TrainingClip:
     """Lips, curves and states that are 1 where the noise is: all must lie together, whatever the speed."""
     clip = record(of, name, person)
     loud = (np.arange(0.4, 5.9, 0.6) + 0.01)[:, None]
@@ -94,7 +95,13 @@ def lesson(of: str, name: str, person: str) -> Lesson:
     lips = np.repeat(bump25[:, None], SHAPE, 1)
     if clip.visemes is not None:
         clip.visemes[:] = bump25[:, None]
-    return Lesson(clip, np.repeat(bump50[:, None], TAUGHT, 1), lips, lips if of == "addresses" else None)
+    return TrainingClip(clip, np.repeat(bump50[:, None], TARGETS, 1), lips, lips if of == "addresses" else None)
+
+
+def three_clips() -> list[TrainingClip]:
+    """One of a filmed person, one of a synthetic face, and one of a voice alone."""
+    sets = ("addresses", "kim"), ("puppets", "lee"), ("speech", "nobody")
+    return [training_clip(of, f"clip of {person}", person) for of, person in sets]
 
 
 def when(series: torch.Tensor, rate: int, offset: float) -> float:
@@ -108,8 +115,7 @@ def test_sound_states_lips_and_curves_of_a_batch_lie_at_the_same_time(monkeypatc
     monkeypatch.setattr(distill, "augment", lambda sound, other, rng: sound)
     monkeypatch.setattr(distill, "equalise", lambda mel, rng: mel)
     monkeypatch.setattr(distill, "SILENT", 0.0)
-    lessons = [lesson("addresses", "a", "kim"), lesson("puppets", "b", "lee"), lesson("speech", "c", "nobody")]
-    batch = Segments(lessons).batch(np.random.default_rng(0))
+    batch = Segments(three_clips()).batch(np.random.default_rng(0))
     assert batch.mel.shape[-1] * HOP == SECONDS * SAMPLE_RATE
     kinds = set()
     for row in range(len(batch.mel)):
@@ -118,9 +124,9 @@ def test_sound_states_lips_and_curves_of_a_batch_lie_at_the_same_time(monkeypatc
         heard = when(power, 100, 0)  # mel frame i is centred on i / 100 s
         n = int(heard * 50)
         near50, near25 = slice(max(0, n - 12), n + 12), slice(max(0, n // 2 - 6), n // 2 + 6)
-        assert when(batch.teacher[row, near50, 0], 50, 0.5 + near50.start) == pytest.approx(heard, abs=0.015)
-        assert when(batch.lips[row, near25, 0], 25, 0.5 + near25.start) == pytest.approx(heard, abs=0.015)
-        for mask, target in ((batch.seen, batch.filmed), (batch.drawn, batch.curves)):
+        assert when(batch.teacher_states[row, near50, 0], 50, 0.5 + near50.start) == pytest.approx(heard, abs=0.015)
+        assert when(batch.teacher_forecast[row, near25, 0], 25, 0.5 + near25.start) == pytest.approx(heard, abs=0.015)
+        for mask, target in ((batch.is_measured, batch.measured_lips), (batch.has_curves, batch.curves)):
             if mask[row].any():
                 kinds.add(id(mask))
                 assert when(target[row, near25, 0], 25, 0.5 + near25.start) == pytest.approx(heard, abs=0.015)
@@ -129,11 +135,11 @@ def test_sound_states_lips_and_curves_of_a_batch_lie_at_the_same_time(monkeypatc
 
 def test_lips_rest_where_the_sound_is_taken_away(monkeypatch):
     monkeypatch.setattr(distill, "SILENT", 1.0)
-    batch = Segments([lesson("addresses", "a", "kim")]).batch(np.random.default_rng(0))
-    assert not batch.lips.any()
-    assert not batch.valid.any()
+    batch = Segments([training_clip("addresses", "a", "kim")]).batch(np.random.default_rng(0))
+    assert not batch.teacher_forecast.any()
+    assert not batch.has_sound.any()
     encoder = SpeechEncoder(width=16, layers=1, hidden=8)
-    heads = torch.nn.ModuleDict({"teacher": torch.nn.Linear(16, TAUGHT), "curves": torch.nn.Linear(16, 15)})
+    heads = torch.nn.ModuleDict({"teacher": torch.nn.Linear(16, TARGETS), "curves": torch.nn.Linear(16, 15)})
     parts = distill.losses(encoder, heads, batch)
     assert parts["told"] > 0
     assert all(parts[name] == 0 for name in ("teacher", "filmed", "curves"))
@@ -143,15 +149,14 @@ def test_another_encoders_weights_are_taken_as_far_as_they_fit(tmp_path):
     known = SpeechEncoder(width=16, layers=1, hidden=8)
     known.save_pretrained(tmp_path)
     larger = SpeechEncoder(width=16, layers=3, hidden=12)
-    distill.begin_with(larger, tmp_path)
+    distill.load_matching_weights(larger, tmp_path)
     assert torch.equal(larger.blocks[0].expand.weight, known.blocks[0].expand.weight)
     assert larger.blocks[2].scale.max().item() == pytest.approx(0.02)
     assert larger.lips.layers[1].weight.shape[0] == 12
 
 
 def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    lessons = [lesson("addresses", "a", "kim"), lesson("puppets", "b", "lee"), lesson("speech", "c", "nobody")]
-    monkeypatch.setattr(distill, "lessons", lambda data, teacher, folder: lessons)
+    monkeypatch.setattr(distill, "training_clips", lambda data, teacher, folder: three_clips())
     monkeypatch.setattr(distill, "BATCH", 4)
     monkeypatch.setattr(distill, "SpeechEncoder", lambda: SpeechEncoder(width=16, layers=1, hidden=8))
     whole = distill.train(tmp_path, tmp_path / "whole", tmp_path, steps=4, save_every=2)

@@ -9,7 +9,8 @@ import torch
 from syncdiff.evaluation import probe
 from syncdiff.evaluation.probe import FORECAST, OURS, Read
 from syncdiff.models.speech_encoder import SpeechEncoder
-from syncdiff.training.data import _AT, ClipRecord
+from syncdiff.training.data import ClipRecord
+from syncdiff.training.prepare import KEPT
 
 FRAMES, STEPS = 90, 60
 
@@ -17,11 +18,11 @@ FRAMES, STEPS = 90, 60
 def clip(name: str, of: str, person: str, seed: int) -> ClipRecord:
     """Two lips that open and widen at random, slowly; eyes 60 px apart."""
     rng = np.random.default_rng(seed)
-    points = np.zeros((FRAMES, len(_AT), 2), np.float32)
-    points[:, _AT[263], 0] = 60
+    points = np.zeros((FRAMES, len(KEPT), 2), np.float32)
+    points[:, KEPT.index(263), 0] = 60
     gap, width = (np.convolve(rng.normal(0, 1, FRAMES + 4), np.ones(5) / 5, "valid") for _ in range(2))
-    points[:, _AT[14], 1] = 8 + 6 * gap
-    points[:, _AT[291], 0] = 32 + 6 * width
+    points[:, KEPT.index(14), 1] = 8 + 6 * gap
+    points[:, KEPT.index(291), 0] = 32 + 6 * width
     sound = rng.normal(0, 1000, FRAMES * 640).astype(np.int16)
     return ClipRecord(of, name, person, sound, points, None, np.ones(FRAMES, bool))
 

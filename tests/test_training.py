@@ -76,7 +76,7 @@ def test_training_and_sampling_build_equal_conditioning(prepared, monkeypatch):
     monkeypatch.setattr(data, "_wobble", lambda _rng: np.eye(2, 3))
     monkeypatch.setattr(data, "_degrade", lambda windows, _rng: windows)
     monkeypatch.setattr(data, "LIPS_NOISE", 0.0)
-    monkeypatch.setattr(data, "NEAR", (0, 1))  # the frame's own surroundings, as in use
+    monkeypatch.setattr(data, "JAW_GAP", (0, 1))  # the frame's own surroundings, as in use
     given = []
 
     def build(*args):

@@ -9,26 +9,26 @@ import numpy as np
 
 from syncdiff.geometry.crops import S, mouth_mask
 
-# Shares of the lips, and of all that is redrawn with them: from here on the mouth counts as covered ...
+# Covered shares of the lips and of the mouth mask: from these on a sample is labelled covered ...
 COVERED_LIPS, COVERED_REGION = 0.3, 0.2
-CLEAR_LIPS, CLEAR_REGION = 0.03, 0.05  # ... and below these as clear; between the two nothing is learnt
+CLEAR_LIPS, CLEAR_REGION = 0.03, 0.05  # ... and below these clear; between the two there are no samples
 Rng = np.random.Generator
 Paint = tuple[np.ndarray, np.ndarray]  # colours [S, S, 3] float32 and opacity [S, S] float32, 0..1
 OPAQUE = (1.0,)
 
 
 def covered(rng: Rng, crop: np.ndarray, lips: np.ndarray, others: np.ndarray, kind: str | None = None) -> np.ndarray:
-    """The crop [S, S, 3] uint8 with something over COVERED_LIPS or COVERED_REGION of the mouth.
+    """The crop [S, S, 3] uint8 with a cover over at least COVERED_LIPS of the lips or COVERED_REGION of the mouth mask.
 
     Args:
         lips: [20, 2] crop px, the outer lips.
-        others: [N, S, S, 3] uint8, crops of which parts serve as things that lie in the way.
+        others: [N, S, S, 3] uint8, crops of which parts serve as covers of any look.
     """
     return _painted(rng, crop, lips, others, kind, aside=False)
 
 
 def clear(rng: Rng, crop: np.ndarray, lips: np.ndarray, others: np.ndarray, aside: float = 0.5) -> np.ndarray:
-    """The crop [S, S, 3] uint8 as it is, or in the share `aside` of cases with something that leaves the lips free.
+    """The crop [S, S, 3] uint8 as it is, or with probability `aside` with a cover beside the lips.
 
     The other arguments are those of `covered`.
     """

@@ -32,24 +32,23 @@ from syncdiff.geometry.reference import UPRIGHT, FaceView, interior_of
 from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning
 from syncdiff.progress import mapped
+from syncdiff.sync.scoring import lip_opening, lip_width
 from syncdiff.training.prepare import FPS, INNER_LIPS, KEPT, OUTER_LIPS
 
 LIPS = len(OUTER_LIPS) + len(INNER_LIPS)  # the first 40 kept points
-_AT = {index: place for place, index in enumerate(KEPT)}
+CROPS = "crops.npy"  # in a set's folder: the decoded frames of its clips
 
-CROPS = "crops.npy"  # of a set: made of its clips
+CHAIN = 16  # frames of a chain, in which the previous frame is the network's own: as a lane of the sampler
+LIPS_NOISE = 0.4  # px, standard deviation, on the input lip shapes: in use they are a forecast
+JAW_GAP = (2, 11)  # frames to the one whose jaw the reference has: in use the frame's own, which would leak the target
+MOMENTS = 8  # candidates, of which the best is warped, as in use
+TWO_MOMENTS = 0.3  # probability that the two best are mixed, as at a hand-over
+INTERIOR = 0.1  # probability that an open mouth is made of the most closed moment and the drawn interior
+MIN_OPEN_GAP = 3.0  # px of lip gap from which on that may happen
+WIDEST_OF_THREE = 0.3  # probability that the widest open of three frames is drawn: open mouths are rare
 
-CHAIN = 16  # frames that a chain of own previous frames goes on for, as a lane of the sampler does
-LIPS_NOISE = 0.4  # px, standard deviation, on the lip shapes that are given: in use they are a forecast
-NEAR = (2, 11)  # frames away is the one whose jaw the reference has: in use its own, which here would leak the target
-MOMENTS = 8  # moments of which the best serves, as in use
-TWO_MOMENTS = 0.3  # how often the two best are mixed, as where one hands over to the other
-INSIDE = 0.1  # how often an open mouth is made of the most closed moment and the drawn inside
-PARTED = 3.0  # px of gap that is open enough for that
-OPENER = 0.3  # how often the widest open of three frames is taken: open mouths are rare and matter most
-
-# Records of a set -> a function of (clip, frame, rng): the speech tokens [K, D] there.
-Hear = Callable[["list[ClipRecord]"], Callable[[int, int, np.random.Generator], np.ndarray]]
+# Records of a set -> a function of (clip, frame, rng) that returns the speech tokens [K, D] there.
+TokenSource = Callable[["list[ClipRecord]"], Callable[[int, int, np.random.Generator], np.ndarray]]
 
 
 def split_of(identity: str) -> Literal["generator", "judge"]:
@@ -92,26 +91,22 @@ class ClipRecord:
     @cached_property
     def opening(self) -> np.ndarray:
         """[T] inner lip gap over the distance of the outer eye corners."""
-        return self._gap(13, 14)
+        return lip_opening(self.face(slice(None)))
 
     @cached_property
     def width(self) -> np.ndarray:
         """[T] distance of the lip corners over that of the outer eye corners."""
-        return self._gap(61, 291)
-
-    def _gap(self, a: int, b: int) -> np.ndarray:
-        eyes = np.linalg.norm(self.points[:, _AT[33]] - self.points[:, _AT[263]], axis=-1)
-        return np.linalg.norm(self.points[:, _AT[a]] - self.points[:, _AT[b]], axis=-1) / eyes
+        return lip_width(self.face(slice(None)))
 
 
 def people_in(folder: Path) -> dict[Path, str]:
-    """The records of a prepared set, sorted by name, and who each is of: its own name where identities.tsv has none."""
-    known = {}
+    """Path -> identity of a prepared set's records, sorted by name; the clip's name where identities.tsv has none."""
+    identities = {}
     if (folder / "identities.tsv").exists():
         with (folder / "identities.tsv").open(newline="") as file:
-            known = {row["clip"]: row["identity"] for row in csv.DictReader(file, delimiter="\t")}
+            identities = {row["clip"]: row["identity"] for row in csv.DictReader(file, delimiter="\t")}
     records = (path for path in sorted(folder.glob("*.npz")) if ".partial" not in path.name)
-    return {path: known.get(path.stem, path.stem) for path in records}
+    return {path: identities.get(path.stem, path.stem) for path in records}
 
 
 def load_set(root: Path, name: str) -> list[ClipRecord]:
@@ -136,8 +131,8 @@ def load_crops(root: Path, records: Sequence[ClipRecord]) -> tuple[np.ndarray, n
         partial = target.with_suffix(".partial.npy")
         pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (int(starts[-1]), S, S, 3))
 
-        def decode(place: tuple[ClipRecord, int]) -> None:
-            record, start = place
+        def decode(clip: tuple[ClipRecord, int]) -> None:
+            record, start = clip
             film = cv2.VideoCapture(str(root / record.set / f"{record.name}.mp4"))  # bit for bit as PyAV decodes it
             for i in range(len(record)):
                 read, frame = film.read()
@@ -169,9 +164,9 @@ class ArrayFile:
 
 @dataclass(frozen=True)
 class FaceBatch:
-    """Pixels are window pixels, uint8 [B, 80, 96, 3], one augmentation over each row's three pictures."""
+    """Frames with their conditioning; all three pictures of a row are augmented alike."""
 
-    clean: np.ndarray
+    clean: np.ndarray  # [B, 80, 96, 3] uint8 window px, as the next two
     reference: np.ndarray
     previous: np.ndarray
     landmarks: np.ndarray  # [B, 40, 2] float32 window px
@@ -180,7 +175,7 @@ class FaceBatch:
     speech: np.ndarray  # [B, K, D] float32
 
     def encoded(self, device: torch.device | str = "cpu") -> tuple[Tensor, Conditioning]:
-        """Clean latents [B, C, h, w], and their conditioning; the device gets bytes and encodes them."""
+        """Clean latents [B, C, h, w], and their conditioning; pixels are encoded on the device."""
         columns = (self.clean, self.reference, self.blend_mask, self.lip_shapes)
         inputs = [FrameInputs(*row) for row in zip(*columns, strict=True)]
         clean, previous = (
@@ -196,7 +191,7 @@ class TalkingFaces:
         self,
         root: Path,
         share: dict[str, float],
-        hear: Hear,
+        token_source: TokenSource,
         *,
         split: str | None = None,
         gap: int = 15,
@@ -209,35 +204,35 @@ class TalkingFaces:
             _, starts = load_crops(root, records)
             crops = ArrayFile(root / name / CROPS)
             # A clip that lost its face in a frame has NaN landmarks there: one such row ends a run in NaN.
-            kept = [
+            usable = [
                 i
                 for i, r in enumerate(records)
                 if (split is None or split_of(r.identity) == split) and np.isfinite(r.points).all()
             ]
-            if not kept:
+            if not usable:
                 raise ValueError(f"set {name!r} has no clips of the {split or 'whole'} half in {root}")
             people: dict[str, list[int]] = {}
-            for i in kept:
+            for i in usable:
                 people.setdefault(records[i].identity, []).append(i)
-            self.rows[name] = (records, crops, starts, list(people.values()), hear(records))
+            self.rows[name] = (records, crops, starts, list(people.values()), token_source(records))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process reads the records itself: processes that wait for 100 MB start one by one."""
-        known = {name: row[-1] for name, row in self.rows.items()}
-        return _again, (self.root, self.share, known, {"split": self.split, "gap": self.gap, "build": self.build})
+        tokens = {name: row[-1] for name, row in self.rows.items()}
+        return _unpickle, (self.root, self.share, tokens, {"split": self.split, "gap": self.gap, "build": self.build})
 
     def batch(self, size: int, rng: np.random.Generator) -> FaceBatch:
-        """Frames from anywhere."""
-        return _stack(self._anywhere(size, rng))
+        """Random frames of random clips."""
+        return _stack(self._random_rows(size, rng))
 
     def seeded(self, size: int, seed: int, number: int) -> FaceBatch:
-        """Batch `number` of frames from anywhere."""
+        """Batch `number` of random frames."""
         return self.batch(size, np.random.default_rng([seed, number]))
 
     def mixed(self, size: int, chained: int, seed: int, number: int) -> FaceBatch:
-        """Batch `number`: frames from anywhere, but the first `chained` rows follow those of the batch before.
+        """Batch `number`: random frames, but each of the first `chained` rows follows that row of the batch before.
 
-        Row for row they show the same clip, pictured alike, CHAIN frames long.
+        For CHAIN batches such a row shows successive frames of one clip, augmented alike.
         """
         rows = []
         for lane in range(chained):
@@ -245,9 +240,9 @@ class TalkingFaces:
             rng = np.random.default_rng([seed, 1 + chain, lane])
             name = str(rng.choice(list(self.share), p=list(self.share.values())))
             rows.append(self._row(name, rng, link))
-        return _stack(rows + self._anywhere(size - chained, np.random.default_rng([seed, number])))
+        return _stack(rows + self._random_rows(size - chained, np.random.default_rng([seed, number])))
 
-    def _anywhere(self, size: int, rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
+    def _random_rows(self, size: int, rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
         names = rng.choice(list(self.share), size, p=list(self.share.values()))
         return [self._row(str(name), rng) for name in names]
 
@@ -257,37 +252,35 @@ class TalkingFaces:
         clip = int(rng.choice(people[rng.integers(len(people))]))  # by person: who was filmed longest counts no more
         record, start = records[clip], int(starts[clip])
         if link is None:
-            t = rng.integers(1, len(record), 3 if rng.random() < OPENER else 1)
+            t = rng.integers(1, len(record), 3 if rng.random() < WIDEST_OF_THREE else 1)
             t = int(t[record.shape[t, 0].argmax()])
         else:
             t = min(int(rng.integers(1, max(2, len(record) - CHAIN))) + link, len(record) - 1)
         first = t - (link or 0)  # the identity frame of a chain stays the same
         far = np.flatnonzero(np.abs(np.arange(len(record)) - first) >= min(self.gap, len(record) // 3))
-        some = rng.choice(far, MOMENTS)
-        near = int(np.clip(t + rng.choice([-1, 1]) * rng.integers(*NEAR), 0, len(record) - 1))
-        seen = record.shape[[t, *some]] + rng.normal(0, LIPS_NOISE, (1 + MOMENTS, SHAPE)).astype(np.float32)
-        seen = np.maximum(seen, 0)
-        order = moment_costs(seen[:1], np.zeros(1), seen[1:], np.zeros(MOMENTS))[0].argsort(kind="stable")
+        moments = rng.choice(far, MOMENTS)
+        jaw = int(np.clip(t + rng.choice([-1, 1]) * rng.integers(*JAW_GAP), 0, len(record) - 1))
+        shapes = record.shape[[t, *moments]] + rng.normal(0, LIPS_NOISE, (1 + MOMENTS, SHAPE)).astype(np.float32)
+        shapes = np.maximum(shapes, 0)
+        order = moment_costs(shapes[:1], np.zeros(1), shapes[1:], np.zeros(MOMENTS))[0].argsort(kind="stable")
         share = float(rng.choice([0.5, 0.75])) if rng.random() < TWO_MOMENTS else 1.0
         interior = None
-        if seen[0, 0] > PARTED and rng.random() < INSIDE:
-            order[0], share = seen[1:, 0].argmin(), 1.0
-            closed = FaceView(pixels[start + some[order[0]]], UPRIGHT, record.face(some[order[0]]))
-            interior = interior_of(closed, seen[1 + order[0]]), 1.0
+        if shapes[0, 0] > MIN_OPEN_GAP and rng.random() < INTERIOR:
+            order[0], share = shapes[1:, 0].argmin(), 1.0
+            closed = FaceView(pixels[start + moments[order[0]]], UPRIGHT, record.face(moments[order[0]]))
+            interior = interior_of(closed, shapes[1 + order[0]]), 1.0
         shares = np.array([share, 1 - share], np.float32)
-        lip_shapes = np.stack([seen[0], shares @ seen[1 + order[:2]]])
-        face = {i: FaceView(pixels[start + i], UPRIGHT, record.face(i)) for i in (t, near, *some)}
-        mouths = [(face[some[k]], float(s)) for k, s in zip(order[:2], shares, strict=True)]
-        mouths.append((face[some[seen[1:, 0].argmax()]], 0.0))
-        inputs = self.build(face[t], mouths, lip_shapes, face[near], interior)
+        lip_shapes = np.stack([shapes[0], shares @ shapes[1 + order[:2]]])
+        face = {i: FaceView(pixels[start + i], UPRIGHT, record.face(i)) for i in (t, jaw, *moments)}
+        mouths = [(face[moments[k]], float(s)) for k, s in zip(order[:2], shares, strict=True)]
+        mouths.append((face[moments[shapes[1:, 0].argmax()]], 0.0))
+        inputs = self.build(face[t], mouths, lip_shapes, face[jaw], interior)
         matrix = _wobble(rng)
         frames = (inputs.crop, inputs.reference, pixels[start + t - 1])
         windows = _degrade(np.stack([_warp(f, matrix)[WINDOW] for f in frames]), rng)
         blend_mask = _warp(inputs.blend_mask, matrix)[WINDOW]
-        landmarks = (record.points[t, :LIPS] - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T - (
-            WINDOW[1].start,
-            WINDOW[0].start,
-        )
+        corner = WINDOW[1].start, WINDOW[0].start
+        landmarks = (record.points[t, :LIPS] - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T - corner
         if rng.random() < 0.5:  # mirrored
             windows, blend_mask = windows[:, :, ::-1], blend_mask[:, ::-1]
             landmarks = np.stack([windows.shape[2] - 1 - landmarks[:, 0], landmarks[:, 1]], 1)[_MIRROR]
@@ -295,12 +288,12 @@ class TalkingFaces:
         return *windows, landmarks.astype(np.float32), lip_shapes.astype(np.float32), blend_mask, tokens(clip, t, rng)
 
 
-def _again(root: Path, share: dict[str, float], known: dict[str, Any], given: dict[str, Any]) -> TalkingFaces:
-    return TalkingFaces(root, share, lambda records: known[records[0].set], **given)
+def _unpickle(root: Path, share: dict[str, float], tokens: dict[str, Any], options: dict[str, Any]) -> TalkingFaces:
+    return TalkingFaces(root, share, lambda records: tokens[records[0].set], **options)
 
 
 class _Numbered(Dataset):
-    """Batch by batch what a function of the batch's number makes."""
+    """Item `number` is the batch that a function makes of its number."""
 
     def __init__(self, make: Callable[[int], FaceBatch]) -> None:
         self.make = make
@@ -323,7 +316,7 @@ def load_batches(make: Callable[[int], FaceBatch], numbers: range, workers: int)
 
 
 def chain_link(lane: int, number: int) -> tuple[int, int]:
-    """Which chain row `lane` of batch `number` belongs to, and its place there; rows begin at different times."""
+    """The chain that row `lane` of batch `number` belongs to, and its frame in it; rows begin at different batches."""
     return divmod(number + 5 * lane, CHAIN)
 
 
@@ -332,7 +325,7 @@ def _stack(rows: list[tuple[np.ndarray, ...]]) -> FaceBatch:
 
 
 def _wobble(rng: np.random.Generator) -> np.ndarray:
-    """A small random similarity, crop -> crop: alignment is never perfect."""
+    """A small random similarity transform, crop -> crop: alignment is never perfect."""
     angle, scale = np.radians(rng.normal(0, 2)), np.exp(rng.normal(0, 0.03))
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     middle, shift = np.array([S / 2, 88.0]), rng.normal(0, 1.5, 2)
@@ -364,16 +357,12 @@ def _degrade(windows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _mirror() -> np.ndarray:
-    """Place of every lip landmark's mirror image, from FaceMesh's own left and right pairs along the two contours."""
-    outer, inner = list(OUTER_LIPS), list(INNER_LIPS)
+    """[LIPS] the index of every lip landmark's mirror image.
 
-    def reflect(
-        ring: Sequence[int],
-    ) -> list[int]:  # both rings start at the right corner and reach the left one after half the way
-        half = len(ring) // 2
-        return [(half - i) % len(ring) for i in range(len(ring))]
-
-    return np.array(reflect(outer) + [len(outer) + i for i in reflect(inner)])
+    Both rings of 20 begin at the right corner of the mouth and reach the left one half way."""
+    size = len(OUTER_LIPS)
+    ring = (size // 2 - np.arange(size)) % size
+    return np.concatenate([ring, size + ring])
 
 
 _MIRROR = _mirror()

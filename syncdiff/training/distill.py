@@ -1,15 +1,15 @@
-"""Train the speech encoder: taught by Whisper on many voices, and by what people's lips do with them.
+"""Train the speech encoder: distilled from Whisper on many voices, and trained to forecast the lips that speak.
 
     python -m syncdiff.training.distill DATA OUT --teacher MODEL.bin [--start FOLDER] [--steps 3000]
 
-One student, three kinds of target on its 50 Hz features: the teacher's states (all voices) and the animation curves of
-the synthetic faces, through linear heads that are thrown away afterwards, and the shape of people's lips through the
-forecast that the encoder keeps. Few people are filmed, so what lips do with the other voices is estimated: small heads
-on the teacher's states (`lip_heads`) learn it from the filmed people, and the mean of their forecasts is the target for
-every voice, the filmed lips a second one where there are any. The student hears the sound augmented (speed and pitch,
-noise, tones, reverberation, equaliser, band limit) or, now and then, gone: then the lips rest. The teacher heard it
-clean. --start begins with the weights of another encoder as far as they fit. Resumable: OUT/state.pt holds everything;
-a batch's seed is its number. The learning rate falls only in the last fifth, so that --steps may be raised on the way.
+One student with three kinds of target on its 50 Hz features: the teacher's states (all voices) and the animation curves
+of the synthetic faces, through linear heads that are dropped afterwards, and lip shapes, through the forecast that the
+encoder keeps. Few people are filmed. So small heads on the teacher's states (`lip_heads`) are trained on the filmed
+people, and the mean of their forecasts is the target for every voice; measured lips are a second target where there are
+any. The student's input is augmented (speed and pitch, noise, tones, reverberation, equaliser, band limit) and now and
+then silent, with lips at rest as the target; the teacher's input is clean. --start begins with the weights of another
+encoder as far as they fit. Resumable: OUT/state.pt holds everything; a batch's seed is its number. The learning rate
+falls only in the last fifth, so that --steps may be raised on the way.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ from syncdiff.training.prepare import FPS
 from syncdiff.training.sets import PERSON_WEIGHT, SPEECH_SHARE
 from syncdiff.training.teacher import RATE, teacher_in
 
-POSITIONS = 200  # states of the piece that the teacher hears at a time: four seconds
-COMPONENTS, TAUGHT = 300, 96  # principal components of the teacher's states: that the heads see, the student learns
-SILENT = 0.05  # share of the segments whose sound is taken away
-SECONDS, BATCH = 3.2, 16
-CURVES = 15
+POSITIONS = 200  # states of one piece of the teacher's input: four seconds
+COMPONENTS, TARGETS = 300, 96  # principal components of the teacher's states: the heads' input, the student's target
+SILENT = 0.05  # share of the segments whose sound is removed
+SECONDS, BATCH = 3.2, 16  # of a segment; segments of an update
+CURVES = 15  # animation curves of the synthetic faces
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A recording and all that is known of how it is spoken."""
+class TrainingClip:
+    """A recording with its targets."""
 
     record: ClipRecord
-    states: np.ndarray  # [T50, COMPONENTS] float16
-    told: np.ndarray  # [T25, SHAPE] the heads' forecast
-    lips: np.ndarray | None  # [T25, SHAPE] as filmed, of real people
+    teacher_states: np.ndarray  # [T50, TARGETS] float16
+    teacher_forecast: np.ndarray  # [T25, SHAPE] lip shapes by the heads on the teacher's states
+    measured_lips: np.ndarray | None  # [T25, SHAPE] of filmed people
 
 
 class TeacherStates:
     """The teacher's states of a recording, as principal components: [T50, COMPONENTS] float16, scaled to be about 1.
 
-    The teacher hears pieces of four seconds, and the mean state at each position in a piece is taken off: its states
-    carry their position in the recording, which no student could hear (it was most of the variance). That mean and the
-    components are of many voices end to end: cut at their own beginnings, every piece would begin with the silence
-    before a sentence, and the mean would take that for the position's (lip opening of strangers filmed in a laboratory
-    r 0.53 instead of 0.66). They are kept in `folder`, as are the states, a file a set.
+    The teacher encodes pieces of four seconds. Its states carry their position in the piece, which no student could
+    know (it was most of the variance), so the mean state at each position is subtracted. That mean and the components
+    are of many voices end to end: were every recording cut from its beginning, every piece would begin with the silence
+    before a sentence, and the mean would hold it (lip opening of strangers filmed in a laboratory: r 0.53 instead of
+    0.66). Both are kept in `folder`, as are the states, one file a set.
     """
 
     def __init__(self, teacher: Path, voices: list[ClipRecord], folder: Path) -> None:
-        self.hear, self.folder = teacher_in(teacher), folder
+        self.encode, self.folder = teacher_in(teacher), folder
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "basis.npz").exists():
             stream = np.concatenate([record.sound for record in voices])
@@ -83,7 +83,7 @@ class TeacherStates:
 
     def _pieces(self, sound: np.ndarray) -> list[np.ndarray]:
         pieces = torch.from_numpy(sound / np.float32(32768)).split(POSITIONS * 2 * HOP)
-        return [self.hear(piece).numpy() for piece in pieces if len(piece) > HOP * 20]
+        return [self.encode(piece).numpy() for piece in pieces if len(piece) > HOP * 20]
 
     def of(self, record: ClipRecord) -> np.ndarray:
         """Of one recording."""
@@ -105,44 +105,44 @@ class TeacherStates:
 
 
 def lip_shapes(records: list[ClipRecord]) -> list[np.ndarray]:
-    """Lip shape over time [T, SHAPE] in the talker's own units, -1..2; everything seen of a talker sets the units."""
-    seen = {
+    """Lip shapes [T, SHAPE] of every clip in its speaker's units, -1..2; all clips of a speaker set the units."""
+    shapes = {
         who: np.concatenate([r.shape[r.good] for r in records if (r.set, r.identity) == who])
         for who in dict.fromkeys((r.set, r.identity) for r in records)
     }
-    scales = {who: SpeakerScale.of(shapes) for who, shapes in seen.items()}
+    scales = {who: SpeakerScale.of(own) for who, own in shapes.items()}
     return [np.clip(scales[r.set, r.identity].units(r.shape), -1, 2).astype(np.float32) for r in records]
 
 
 def lip_tracks(records: list[ClipRecord], states: list[np.ndarray]) -> tuple[list[LipTrack], dict[str, float]]:
-    """Filmed people's clips with their states [T50, D], and what each person weighs in a head's training.
+    """Filmed people's clips with their states [T50, D], and each person's weight in the training of a head.
 
-    Where a set names nobody, its clips are of one person.
+    Where a set has no identities, all its clips count as one person's.
     """
     tracks, weight = [], {}
-    for record, lips, mine in zip(records, lip_shapes(records), states, strict=True):
+    for record, lips, clip_states in zip(records, lip_shapes(records), states, strict=True):
         who = record.set if record.identity == record.name else f"{record.set} {record.identity}"
-        tracks.append(LipTrack(per_frame(mine, len(lips)), lips, record.good, who))
+        tracks.append(LipTrack(per_frame(clip_states, len(lips)), lips, record.good, who))
         weight[who] = PERSON_WEIGHT[record.set]
     return tracks, weight
 
 
-def lessons(data: Path, teacher: Path, folder: Path) -> list[Lesson]:
-    """Everything that can be learned from the prepared sets; what is slow to make is kept in `folder`."""
+def training_clips(data: Path, teacher: Path, folder: Path) -> list[TrainingClip]:
+    """All recordings of the prepared sets with their targets; states and heads of the teacher are kept in `folder`."""
     sets = {name: records for name in SPEECH_SHARE if (records := load_set(data, name))}
-    voices = [r for name, some in sets.items() for r in (some if name in PERSON_WEIGHT else some[::8])]
-    hear = TeacherStates(teacher, voices, folder)
-    heard = [pair for records in sets.values() for pair in zip(records, hear.of_set(records), strict=True)]
-    filmed = [(record, mine) for record, mine in heard if record.set in PERSON_WEIGHT]
+    voices = [r for name, records in sets.items() for r in (records if name in PERSON_WEIGHT else records[::8])]
+    teacher_states = TeacherStates(teacher, voices, folder)
+    clips = [pair for records in sets.values() for pair in zip(records, teacher_states.of_set(records), strict=True)]
+    filmed = [(record, states) for record, states in clips if record.set in PERSON_WEIGHT]
     tracks, weight = lip_tracks(*map(list, zip(*filmed, strict=True)))
     heads = _heads(tracks, weight, folder / "heads.pt")
     lips = {(record.set, record.name): track.lips for (record, _), track in zip(filmed, tracks, strict=True)}
     return [
-        Lesson(
-            record, mine[:, :TAUGHT].copy(), forecast(heads, per_frame(mine, len(mine) // 2)),
+        TrainingClip(
+            record, states[:, :TARGETS].copy(), forecast(heads, per_frame(states, len(states) // 2)),
             lips.get((record.set, record.name)),
         )
-        for record, mine in heard
+        for record, states in clips
     ]  # fmt: skip
 
 
@@ -155,8 +155,8 @@ def _heads(tracks: list[LipTrack], weight: dict[str, float], path: Path) -> Sequ
     return heads
 
 
-def augment(sound: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A synthetic room, noise (white to brown, or another voice), held tones as of music; [N] float32 in and out."""
+def augment(sound: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add a synthetic room, noise (white to brown, or another voice) and held tones as of music; [N] float32 each."""
     out = sound
     if rng.random() < 0.4:  # a room: decaying noise after a direct path
         decay = rng.uniform(0.02, 0.2)
@@ -167,11 +167,11 @@ def augment(sound: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> 
         out = np.fft.irfft(np.fft.rfft(out, size) * np.fft.rfft(tail, size), size)[: len(out)].astype(np.float32)
     if rng.random() < 0.6:
         if rng.random() < 0.3:
-            noise = others
+            noise = other
         else:
             spectrum = np.fft.rfft(rng.standard_normal(len(out)))
             noise = np.fft.irfft(spectrum / np.maximum(1, np.arange(len(spectrum))) ** rng.uniform(0, 1), len(out))
-        snr = rng.uniform(5, 35) + (8 if noise is others else 0)
+        snr = rng.uniform(5, 35) + (8 if noise is other else 0)
         level = np.sqrt((out**2).mean() / ((noise**2).mean() + 1e-12)) * 10 ** (-snr / 20)
         out = out + (level * noise).astype(np.float32)
     if rng.random() < 0.2:
@@ -205,46 +205,47 @@ def equalise(mel: Tensor, rng: np.random.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
+    """Segments of sound with their targets; masks are 1 where the target counts."""
+
     mel: Tensor  # [B, M, T100]
-    teacher: Tensor  # [B, T50, TAUGHT]
-    valid: Tensor  # [B, T50] 1 where there is sound
-    lips: Tensor  # [B, T25, SHAPE] the heads' forecast, rest where all is silent
-    filmed: Tensor  # [B, T25, SHAPE]
-    seen: Tensor  # [B, T25] 1 where `filmed` was
+    teacher_states: Tensor  # [B, T50, TARGETS]
+    has_sound: Tensor  # [B, T50] mask
+    teacher_forecast: Tensor  # [B, T25, SHAPE], zeros (at rest) where the segment is silent
+    measured_lips: Tensor  # [B, T25, SHAPE]
+    is_measured: Tensor  # [B, T25] mask
     curves: Tensor  # [B, T25, CURVES]
-    drawn: Tensor  # [B, T25] 1 where `curves` were
+    has_curves: Tensor  # [B, T25] mask
 
     def to(self, device: torch.device) -> Batch:
+        """As `Tensor.to`, of all of them."""
         return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 class Segments:
-    """Random stretches of sound with their targets, of sets in the shares of sets.toml; people are drawn evenly."""
+    """Random segments of sound with their targets: sets by their shares in sets.toml, people with equal chances."""
 
-    def __init__(self, lessons: list[Lesson]) -> None:
-        self.lessons = lessons
-        sets = {name: [i for i, x in enumerate(lessons) if x.record.set == name] for name in SPEECH_SHARE}
-        self.sets = {name: some for name, some in sets.items() if some}
-        chance = np.array([SPEECH_SHARE[name] for name in self.sets])
-        self.chance = chance / chance.sum()
-        self.people = {
-            name: list({x: [i for i in some if lessons[i].record.identity == x]
-                        for x in dict.fromkeys(lessons[i].record.identity for i in some)}.values())
-            for name, some in self.sets.items()
-        }  # fmt: skip
+    def __init__(self, clips: list[TrainingClip]) -> None:
+        self.clips = clips
+        people: dict[str, dict[str, list[int]]] = {name: {} for name in SPEECH_SHARE}
+        for i, clip in enumerate(clips):
+            people[clip.record.set].setdefault(clip.record.identity, []).append(i)
+        self.people = {name: list(clips_of.values()) for name, clips_of in people.items() if clips_of}
+        share = np.array([SPEECH_SHARE[name] for name in self.people])
+        self.share = share / share.sum()
 
     def batch(self, rng: np.random.Generator) -> Batch:
+        """BATCH segments; the generator decides all of it."""
         n50 = int(SECONDS * RATE)
         n25 = n50 // 2
         mels = []
-        made = {name: np.zeros((BATCH, *shape), np.float32) for name, shape in (
-            ("teacher", (n50, TAUGHT)), ("valid", (n50,)), ("lips", (n25, SHAPE)), ("filmed", (n25, SHAPE)),
-            ("seen", (n25,)), ("curves", (n25, CURVES)), ("drawn", (n25,)),
+        targets = {name: np.zeros((BATCH, *shape), np.float32) for name, shape in (
+            ("teacher_states", (n50, TARGETS)), ("has_sound", (n50,)), ("teacher_forecast", (n25, SHAPE)),
+            ("measured_lips", (n25, SHAPE)), ("is_measured", (n25,)), ("curves", (n25, CURVES)), ("has_curves", (n25,)),
         )}  # fmt: skip
-        for row, name in enumerate(rng.choice(list(self.sets), BATCH, p=self.chance)):
+        for row, name in enumerate(rng.choice(list(self.people), BATCH, p=self.share)):
             people = self.people[name]
-            lesson = self.lessons[int(rng.choice(people[int(rng.integers(len(people)))]))]
-            record, speed = lesson.record, float(np.exp(rng.uniform(-0.18, 0.18)))
+            clip = self.clips[int(rng.choice(people[int(rng.integers(len(people)))]))]
+            record, speed = clip.record, float(np.exp(rng.uniform(-0.18, 0.18)))
             total = len(record.sound) / SAMPLE_RATE
             start = rng.uniform(0, max(0.0, total - SECONDS * speed))
             sound = _stretch(record.sound, start, speed)
@@ -252,20 +253,20 @@ class Segments:
                 noise = rng.normal(0, rng.choice([0, 1e-4, 1e-3]), len(sound)).astype(np.float32)
                 mels.append(log_mel(torch.from_numpy(noise)))
                 continue
-            other = self.lessons[int(rng.integers(len(self.lessons)))].record.sound
+            other = self.clips[int(rng.integers(len(self.clips)))].record.sound
             other = np.resize(other, len(sound)) / np.float32(32768)
             mels.append(log_mel(torch.from_numpy(augment(sound, other, rng))))
             when = start + (np.arange(n50) + 0.5) / RATE * speed
-            made["teacher"][row] = _at(when * RATE, lesson.states)
-            made["valid"][row] = when < total
+            targets["teacher_states"][row] = _interpolated(when * RATE, clip.teacher_states)
+            targets["has_sound"][row] = when < total
             middles = (start + (np.arange(n25) + 0.5) / FPS * speed) * FPS - 0.5
-            made["lips"][row] = _at(middles, lesson.told)
-            if lesson.lips is not None:
-                made["filmed"][row] = _at(middles, lesson.lips)
-                made["seen"][row] = _at(middles, record.good[:, None])[:, 0] == 1
+            targets["teacher_forecast"][row] = _interpolated(middles, clip.teacher_forecast)
+            if clip.measured_lips is not None:
+                targets["measured_lips"][row] = _interpolated(middles, clip.measured_lips)
+                targets["is_measured"][row] = _interpolated(middles, record.good[:, None])[:, 0] == 1
             if record.visemes is not None:
-                made["curves"][row], made["drawn"][row] = _at(middles, record.visemes), 1
-        return Batch(equalise(torch.stack(mels), rng), **{name: torch.from_numpy(a) for name, a in made.items()})
+                targets["curves"][row], targets["has_curves"][row] = _interpolated(middles, record.visemes), 1
+        return Batch(equalise(torch.stack(mels), rng), **{name: torch.from_numpy(a) for name, a in targets.items()})
 
 
 def _stretch(sound: np.ndarray, start: float, speed: float) -> np.ndarray:
@@ -276,8 +277,8 @@ def _stretch(sound: np.ndarray, start: float, speed: float) -> np.ndarray:
     return np.interp(where - first, np.arange(len(part)), part, 0, 0).astype(np.float32) / 32768
 
 
-def _at(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Rows [T, C] read at fractional places [t], linearly, the edges repeated -> [t, C] float32."""
+def _interpolated(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows [T, C] at fractional indices [t], by linear interpolation with repeated edges -> [t, C] float32."""
     where = np.clip(where, 0, len(rows) - 1)
     low = np.minimum(where.astype(int), max(0, len(rows) - 2))
     mix = (where - low)[:, None].astype(np.float32)
@@ -285,38 +286,45 @@ def _at(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def losses(encoder: SpeechEncoder, heads: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
-    """Teacher: squared error. Lips, told and filmed: smooth L1 and one less the correlation. Curves: Huber."""
-    weigh = importance().to(batch.mel.device)
+    """By the names that log.csv has: teacher's states, teacher's forecast ("told"), measured lips ("filmed"), curves.
+
+    Squared error of the states; smooth L1 and 1 - r of the lips; Huber of the curves.
+    """
+    distance_weights = importance().to(batch.mel.device)
     features = encoder(batch.mel).float()
-    error = ((heads["teacher"](features) - batch.teacher) ** 2).mean(-1)
-    out = {"teacher": (error * batch.valid).sum() / batch.valid.sum().clamp_min(1)}
-    shape = encoder.lips(features).float().unflatten(1, (-1, 2)).mean(2)  # 50 Hz -> 25 Hz
-    spoken = batch.valid.unflatten(1, (-1, 2)).amin(2)
+    error = ((heads["teacher"](features) - batch.teacher_states) ** 2).mean(-1)
+    terms = {"teacher": (error * batch.has_sound).sum() / batch.has_sound.sum().clamp_min(1)}
+    lips = encoder.lips(features).float().unflatten(1, (-1, 2)).mean(2)  # 50 Hz -> 25 Hz
+    spoken = batch.has_sound.unflatten(1, (-1, 2)).amin(2)
     voiced = (spoken.sum(1) > 0).float()
-    weight = spoken + (1 - voiced)[:, None]  # a silent segment counts whole: its lips rest
-    for name, target, mask in (("told", batch.lips, weight), ("filmed", batch.filmed, batch.seen * spoken)):
-        error = F.smooth_l1_loss(shape, target, reduction="none", beta=0.5) @ weigh
+    forecast_mask = spoken + (1 - voiced)[:, None]  # a silent segment counts whole: its lips are at rest
+    for name, target, mask in (
+        ("told", batch.teacher_forecast, forecast_mask),
+        ("filmed", batch.measured_lips, batch.is_measured * spoken),
+    ):
+        error = F.smooth_l1_loss(lips, target, reduction="none", beta=0.5) @ distance_weights
         rows = (mask.sum(1) > 0).float() * voiced
-        follow = correlation_loss(shape, target, mask) @ weigh
-        out[name] = 3 * (error * mask).sum() / mask.sum().clamp_min(1) + (follow * rows).sum() / rows.sum().clamp_min(1)
-    here = heads["curves"](features.unflatten(1, (-1, 2)).mean(2))
-    error = F.huber_loss(here, batch.curves, reduction="none", delta=0.2).sum(-1) * batch.drawn * spoken
-    out["curves"] = error.sum() / (batch.drawn * spoken).sum().clamp_min(1)
-    return out
+        decorrelation = correlation_loss(lips, target, mask) @ distance_weights
+        terms[name] = 3 * (error * mask).sum() / mask.sum().clamp_min(1)
+        terms[name] = terms[name] + (decorrelation * rows).sum() / rows.sum().clamp_min(1)
+    curves, mask = heads["curves"](features.unflatten(1, (-1, 2)).mean(2)), batch.has_curves * spoken
+    error = F.huber_loss(curves, batch.curves, reduction="none", delta=0.2).sum(-1) * batch.has_curves * spoken
+    terms["curves"] = error.sum() / mask.sum().clamp_min(1)
+    return terms
 
 
 WEIGHTS = {"teacher": 1.0, "told": 6.0, "filmed": 0.5, "curves": 1.0}
 
 
-def begin_with(encoder: SpeechEncoder, folder: Path) -> None:
-    """Take over an encoder's weights as far as names and shapes fit; blocks that it lacks begin small."""
+def load_matching_weights(encoder: SpeechEncoder, folder: Path) -> None:
+    """Load another encoder's weights as far as names and shapes match; new blocks begin with a small scale."""
     known = {name: weight for path in folder.glob("*.safetensors") for name, weight in load_file(path).items()}
-    own = encoder.state_dict()
-    own.update({name: weight for name, weight in known.items() if name in own and weight.shape == own[name].shape})
-    for name, weight in own.items():
+    state = encoder.state_dict()
+    state.update({name: value for name, value in known.items() if name in state and value.shape == state[name].shape})
+    for name, value in state.items():
         if name.endswith(".scale") and name not in known:
-            weight.fill_(0.02)
-    encoder.load_state_dict(own)
+            value.fill_(0.02)
+    encoder.load_state_dict(state)
 
 
 def train(
@@ -336,18 +344,18 @@ def train(
     """Train to `steps` updates or for `hours`, resuming OUT/state.pt; returns the moving average, saved in OUT/speech.
 
     Args:
-        until: by time.time(), when to stop for now and be gone on with later.
-        workers: that make batches.
+        until: when to stop for now, by time.time(); the same call goes on later.
+        workers: threads that make batches.
     """
-    place = best_device()
-    segments = Segments(lessons(data, teacher, out / "teacher"))
+    device = best_device()
+    segments = Segments(training_clips(data, teacher, out / "teacher"))
     torch.manual_seed(0)
     model = SpeechEncoder()
     if start:
-        begin_with(model, start)
+        load_matching_weights(model, start)
     width = model.config["width"]
-    heads = nn.ModuleDict({"teacher": nn.Linear(width, TAUGHT), "curves": nn.Linear(width, CURVES)})
-    model.to(place), heads.to(place)  # pyright: ignore[reportArgumentType]
+    heads = nn.ModuleDict({"teacher": nn.Linear(width, TARGETS), "curves": nn.Linear(width, CURVES)})
+    model.to(device), heads.to(device)  # pyright: ignore[reportArgumentType]
     average = Average(model, 0.995)
     params = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(params, lr, weight_decay=0.02, betas=(0.9, 0.98))
@@ -366,8 +374,8 @@ def train(
         done = max(run.update / steps, run.seconds / (hours * 3600))
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (run.update + 1) / 100, 5 * (1 - done))
-        batch = next(batches).to(place)
-        with autocast(place):
+        batch = next(batches).to(device)
+        with autocast(device):
             parts = losses(model, heads, batch)
         optimizer.zero_grad()
         torch.stack([weights[k] * v for k, v in parts.items()]).sum().backward()

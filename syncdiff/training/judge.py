@@ -1,7 +1,7 @@
 """Train the project's own judge: `python -m syncdiff.training.judge SHARDS OUT.safetensors`.
 
-The judge must not be the network that trains the generator, so it learns from the other half of the people: the clips
-that `data.split_of` gives to "judge". A sixteenth of those people is held back to see how training goes.
+The judge must not share data with the networks of the generator's losses. It is trained on the other half of the
+people, those that `data.split_of` assigns to "judge". A sixteenth of them is held out to monitor training.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class JudgeTraining:
     minutes: float = 60.0  # of the clock, after which the run comes to its end with the steps it has done
     clips: int = 6  # a batch
     frames: int = 50  # of each clip
-    rate: float = 3e-3  # rises for a twentieth of the run, falls to nothing over the last 40 %
+    rate: float = 3e-3  # rises for a twentieth of the run, falls to zero over the last 40 %
     decay: float = 0.02
-    other_clips: float = 0.3  # weight of telling the own sound from that of other clips
-    lips: float = 1.0  # weight of the auxiliary lip regression at the start; falls to nothing at half time
+    other_clips: float = 0.3  # weight of the contrast with the sound of other clips
+    lips: float = 1.0  # weight of the auxiliary lip regression at the start; falls to zero at half time
     average: float = 0.99  # of the weights that are kept
     seed: int = 0
 
@@ -55,8 +55,8 @@ class JudgeTraining:
 def sync_loss(video: Tensor, audio: Tensor, scale: Tensor, other_clips: float) -> Tensor:
     """InfoNCE (van den Oord 2018, eq. 4) both ways, video and audio [B,W,D] of unit length.
 
-    Each window must find its partner among the shifts -15 .. +15 of its own clip, which is the judge's whole work, and
-    with less weight among the windows of all other clips, which is what makes foreign sound far in absolute terms."""
+    The negatives are the shifts -15 .. +15 of the own clip, as in scoring, and with less weight the windows of all
+    other clips, which makes foreign sound distant in absolute terms."""
     B, W = video.shape[:2]
     cosines = scale * video.flatten(0, 1) @ audio.flatten(0, 1).T  # [BW,BW]
     clip = torch.arange(B, device=video.device).repeat_interleave(W)
@@ -70,9 +70,9 @@ def sync_loss(video: Tensor, audio: Tensor, scale: Tensor, other_clips: float) -
 
 
 class LipReading(nn.Module):
-    """Auxiliary loss: lip opening and width in the middle of the window, regressed from both branches' vectors.
+    """Auxiliary loss: lip opening and width in the middle of the window, regressed from both branches' embeddings.
 
-    It speeds up the first few hundred steps; its weight falls to zero, and the finished judge has no part of it."""
+    It speeds up the first few hundred steps; then its weight is zero. It is not part of the finished judge."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -80,8 +80,8 @@ class LipReading(nn.Module):
 
     def forward(self, video: Tensor, audio: Tensor, lips: Tensor) -> Tensor:
         """Video and audio [B,W,D] before they are made unit vectors, lips [B,T,2] -> loss."""
-        wanted = lips[:, WINDOW // 2 : -(WINDOW // 2)] / LIP_SPREAD
-        return F.smooth_l1_loss(self.seen(video), wanted) + F.smooth_l1_loss(self.heard(audio), wanted)
+        target = lips[:, WINDOW // 2 : -(WINDOW // 2)] / LIP_SPREAD
+        return F.smooth_l1_loss(self.seen(video), target) + F.smooth_l1_loss(self.heard(audio), target)
 
 
 def _both_ways(logits: Tensor) -> Tensor:
@@ -121,10 +121,10 @@ def augment_picture(crops: np.ndarray, config: JudgeConfig, rng: np.random.Gener
         mouths[t] = mouth
     light = 255 * (np.arange(256) / 255) ** np.exp(rng.normal(0, 0.25))  # gamma, then contrast and brightness
     light = (light - 128) * rng.uniform(0.5, 1.3) + 128 + rng.normal(0, 15)
-    seen = light.astype(np.float32)[mouths]
+    pixels = light.astype(np.float32)[mouths]
     if rng.random() < 0.5:
-        seen += rng.uniform(0, 6) * rng.standard_normal(seen.shape, np.float32)
-    return np.clip(seen, 0, 255)
+        pixels += rng.uniform(0, 6) * rng.standard_normal(pixels.shape, np.float32)
+    return np.clip(pixels, 0, 255)
 
 
 def _smooth(series: np.ndarray, frames: float) -> np.ndarray:
@@ -142,18 +142,18 @@ def augment_sound(samples: np.ndarray, other: np.ndarray, rng: np.random.Generat
     spectrum *= 10 ** (colour / 20)
     if rng.random() < 0.4:
         spectrum *= _spectrum(_room(rng), 2 * N)
-    heard = _wave(spectrum)[:N]
-    loud = heard.std() + 1e-5
+    sound = _wave(spectrum)[:N]
+    level = sound.std() + 1e-5
     if rng.random() < 0.6:
         hiss = _wave(_spectrum(rng.standard_normal(N, np.float32), N) * 2 ** (-rng.uniform(0, 1) * octave[::2]))
-        heard = heard + _mix(hiss, loud, rng.uniform(3, 30))
+        sound = sound + _mix(hiss, level, rng.uniform(3, 30))
     if rng.random() < 0.3:
-        heard = heard + _mix(other, loud, rng.uniform(8, 25))
-    return (heard * 10 ** (rng.uniform(-14, 8) / 20)).astype(np.float32)
+        sound = sound + _mix(other, level, rng.uniform(8, 25))
+    return (sound * 10 ** (rng.uniform(-14, 8) / 20)).astype(np.float32)
 
 
 def _spectrum(samples: np.ndarray, length: int) -> np.ndarray:
-    """torch's transform stays in single precision, which is half of numpy's time."""
+    """By torch, whose transform stays in single precision: half of numpy's time."""
     return torch.fft.rfft(torch.as_tensor(samples, dtype=torch.float32), length).numpy()
 
 
@@ -170,8 +170,9 @@ def _room(rng: np.random.Generator) -> np.ndarray:
     return tail
 
 
-def _mix(noise: np.ndarray, loud: float, decibels: float) -> np.ndarray:
-    return noise / (noise.std() + 1e-5) * loud * 10 ** (-decibels / 20)
+def _mix(noise: np.ndarray, level: float, snr: float) -> np.ndarray:
+    """Noise [N] scaled to `snr` dB below a sound of this root mean square."""
+    return noise / (noise.std() + 1e-5) * level * 10 ** (-snr / 20)
 
 
 # Clips
@@ -188,10 +189,10 @@ class JudgeClip:
 
 
 def read_clips(shards: Path, sets: Sequence[str], shortest: int) -> tuple[list[JudgeClip], list[JudgeClip]]:
-    """The judge's half of the people in prepared sets: the clips to learn from, and those of people held back.
+    """The judge's half of the people in prepared sets: the clips to train on, and those of people held out.
 
     Clips under `shortest` frames or with a frame without a good face are left out."""
-    learn, held = [], []
+    training, held_out = [], []
     for records in (data.load_set(shards, name) for name in sets):
         crops, starts = data.load_crops(shards, records)
         for record, start in zip(records, starts, strict=False):
@@ -205,8 +206,8 @@ def read_clips(shards: Path, sets: Sequence[str], shortest: int) -> tuple[list[J
                 record.samples[: len(record) * FRAME_SAMPLES],
                 lips - lips.mean(0),
             )
-            (held if zlib.crc32(record.identity.encode()) // 2 % 16 == 0 else learn).append(clip)
-    return learn, held
+            (held_out if zlib.crc32(record.identity.encode()) // 2 % 16 == 0 else training).append(clip)
+    return training, held_out
 
 
 # The loop
@@ -217,7 +218,7 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Mouths [B,T,H,W], log-mel [B,M,4T] and lips [B,T,2] from step `first` on.
 
-    Every step has a seed of its own: a run that was broken off goes on as if it had not been."""
+    Every step has a seed of its own: a resumed run repeats what an uninterrupted one would have done."""
     for step in range(first, run.steps):
         rng = np.random.default_rng((run.seed, step))
         chosen = rng.choice(len(clips), min(run.clips, len(clips)), replace=False)
@@ -230,43 +231,43 @@ def _example(
     clip: JudgeClip, other: JudgeClip, config: JudgeConfig, T: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, Tensor, np.ndarray]:
     start = int(rng.integers(0, len(clip.crops) - T + 1))
-    heard = clip.samples[start * FRAME_SAMPLES : (start + T) * FRAME_SAMPLES]
-    sound = augment_sound(heard, other.samples[: len(heard)], rng)
-    # a longer recording may have a louder moment somewhere else, and log_mel counts from the loudest
+    samples = clip.samples[start * FRAME_SAMPLES : (start + T) * FRAME_SAMPLES]
+    sound = augment_sound(samples, other.samples[: len(samples)], rng)
+    # log_mel is relative to the loudest moment, and a longer recording may have a louder one elsewhere
     mel = (log_mel(torch.from_numpy(sound)) - abs(rng.normal(0, 0.1))).clamp_min(-1)
     return augment_picture(clip.crops[start : start + T], config, rng), mel.float(), clip.lips[start : start + T]
 
 
 def train(
-    learn: Sequence[JudgeClip],
-    held: Sequence[JudgeClip],
+    clips: Sequence[JudgeClip],
+    held_out: Sequence[JudgeClip],
     folder: Path,
     config: JudgeConfig | None = None,
     run: JudgeTraining | None = None,
 ) -> tuple[JudgeNet, Run]:
-    """Train a judge; returns its averaged weights, and the run. `folder` keeps the log and the state to go on from."""
-    run, place = run or JudgeTraining(), best_device()
+    """Train a judge; returns its averaged weights, and the run. `folder` keeps the log and the state to resume from."""
+    run, device = run or JudgeTraining(), best_device()
     torch.manual_seed(run.seed)
-    judge = JudgeNet(config).to(place)
+    judge = JudgeNet(config).to(device)
     judge.to(memory_format=torch.channels_last)  # a third faster on a CPU  # pyright: ignore[reportCallIssue]
     average = Average(judge, run.average)
-    hint = LipReading(judge.config.features).to(place)
-    optimizer = torch.optim.AdamW([*judge.parameters(), *hint.parameters()], run.rate, weight_decay=run.decay)
-    parts = {"judge": judge, "hint": hint, "average": average, "optimizer": optimizer}
+    lip_reading = LipReading(judge.config.features).to(device)
+    optimizer = torch.optim.AdamW([*judge.parameters(), *lip_reading.parameters()], run.rate, weight_decay=run.decay)
+    parts = {"judge": judge, "hint": lip_reading, "average": average, "optimizer": optimizer}
     state = Run(folder, parts, CHECK_EVERY)
     state.resume()
-    for batch in batches(learn, judge.config, run, state.update):
-        mouths, mel, lips = (part.to(place) for part in batch)
+    for batch in batches(clips, judge.config, run, state.update):
+        mouths, mel, lips = (part.to(device) for part in batch)
         done = max((state.update + 1) / run.steps, state.seconds / 60 / run.minutes)
         optimizer.param_groups[0]["lr"] = run.rate * min(1, done / 0.05, max(0.0, (1 - done) / 0.4))
         torch.manual_seed(run.seed * 1_000_003 + state.update + 1)  # dropout too has a seed of its own each step
         judge.train()
-        with autocast(place):
+        with autocast(device):
             video, audio = judge.look(mouths), judge.listen(mel)
         video, audio = video.float(), audio.float()
         scale = judge.scale.exp().clamp(max=40)
         loss = sync_loss(F.normalize(video, dim=2), F.normalize(audio, dim=2), scale, run.other_clips)
-        loss = loss + run.lips * max(0.0, 1 - 2 * done) * hint(video, audio, lips)
+        loss = loss + run.lips * max(0.0, 1 - 2 * done) * lip_reading(video, audio, lips)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(judge.parameters(), 5.0)
@@ -275,23 +276,23 @@ def train(
         average.step(judge, state.update)
         if logged or done >= 1:
             state.save()
-            found = {"update": state.update} | check(average.module, held)
-            print(found, flush=True)
-            write_line(folder / "held.csv", found)
+            figures = {"update": state.update} | check(average.module, held_out)
+            print(figures, flush=True)
+            write_line(folder / "held.csv", figures)
         if done >= 1:
             break
     return average.module, state
 
 
 def check(judge: JudgeNet, clips: Sequence[JudgeClip]) -> dict[str, float]:
-    """Accuracy on clips that were held back: share of offsets found exactly and within a frame, confidences."""
-    found = [_score(judge, clip, clip) for clip in clips]
+    """Accuracy on held-out clips: share of offsets found exactly and within a frame, and mean confidences."""
+    matched = [_score(judge, clip, clip) for clip in clips]
     foreign = [_score(judge, clip, other) for clip, other in zip(clips, [*clips[1:], *clips[:1]], strict=True)]
-    offsets = np.abs([s.offset_frames for s in found if s.offset_frames is not None])
+    offsets = np.abs([s.offset_frames for s in matched if s.offset_frames is not None])
     return {
         "exact": float((offsets == 0).mean()),
         "within_1": float((offsets <= 1).mean()),
-        "confidence": float(np.mean([s.confidence for s in found if s.confidence is not None])),
+        "confidence": float(np.mean([s.confidence for s in matched if s.confidence is not None])),
         "foreign": float(np.mean([s.confidence for s in foreign if s.confidence is not None])),
     }
 
@@ -301,7 +302,7 @@ def _score(judge: JudgeNet, picture: JudgeClip, sound: JudgeClip) -> Scores:
 
 
 def _without_folders(argument: str) -> str:
-    """An absolute path's last part: a record that is shipped names no folder of the machine that trained."""
+    """An absolute path's last part: the record is shipped and must not name folders of the training machine."""
     return Path(argument).name if Path(argument).is_absolute() else argument
 
 
@@ -309,7 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", type=Path, help="what syncdiff.training.prepare wrote")
     parser.add_argument("out", type=Path, help="the judge's weights, *.safetensors")
-    parser.add_argument("--runs", type=Path, default=Path("runs/judge"), help="log, and the state to go on from")
+    parser.add_argument("--runs", type=Path, default=Path("runs/judge"), help="log, and the state to resume from")
     parser.add_argument("--sets", nargs="+", default=JUDGE[::-1])
     parser.add_argument("--steps", type=int, default=JudgeTraining.steps)
     parser.add_argument("--minutes", type=float, default=JudgeTraining.minutes)
@@ -318,18 +319,18 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     run = JudgeTraining(steps=args.steps, minutes=args.minutes)
-    learn, held = read_clips(args.shards, args.sets, run.frames)
-    minutes = sum(len(clip.crops) for clip in learn) / FPS / 60
-    print(f"{len(learn)} clips, {minutes:.1f} min, to learn from; {len(held)} held back", flush=True)
-    judge, state = train(learn, held, args.runs, run=run)
+    clips, held_out = read_clips(args.shards, args.sets, run.frames)
+    minutes = sum(len(clip.crops) for clip in clips) / FPS / 60
+    print(f"{len(clips)} clips, {minutes:.1f} min, to train on; {len(held_out)} held out", flush=True)
+    judge, state = train(clips, held_out, args.runs, run=run)
     record = {
         "command": shlex.join(["python", "-m", "syncdiff.training.judge", *map(_without_folders, sys.argv[1:])]),
         "training": asdict(run),
-        "clips": len(learn),
+        "clips": len(clips),
         "minutes_of_clips": round(minutes, 1),
         "steps_done": state.update,
         "minutes_taken": round(state.seconds / 60, 1),
-        "held_back": check(judge, held),
+        "held_back": check(judge, held_out),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     judge.save(args.out, record)

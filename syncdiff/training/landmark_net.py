@@ -1,6 +1,6 @@
-"""The landmark network of the denoiser's losses: reads lip landmarks off rough estimates; frozen once it is trained.
+"""The landmark network of the denoiser's losses: lip landmarks of rough estimates of a frame.
 
-It is trained on the half of the people that the judge is not trained on.
+Trained on the half of the people that the judge is not trained on, then frozen.
 """
 
 from __future__ import annotations
@@ -53,13 +53,12 @@ def train_or_load(
     decay: float,
     workers: int,
 ) -> Net:
-    """A small network for the denoiser's losses, frozen: read from `path`, or trained now on true frames. It comes on
+    """A small network for the denoiser's losses, frozen: loaded from `path`, or trained now on true frames. It is on
     the GPU where there is one.
 
     Args:
-        loss: of windows [B, 3, 80, 96] and the batch they are from. Noise is added to the pixels, as the network will
-            read rough estimates.
-        rate: the highest of a one-cycle schedule.
+        loss: of windows [B, 3, 80, 96] with added noise, as in rough estimates, and of the batch they are from.
+        rate: learning rate, the highest of a one-cycle schedule.
         workers: processes that make batches: on one core a batch takes half a second.
     """
     net.to(best_device())
@@ -72,22 +71,22 @@ def train_or_load(
     batches = load_batches(partial(faces.seeded, 64, seed), range(1, updates + 1), workers)
     for update, batch in enumerate(batches, start=1):
         x = F.pixel_shuffle(pixel_codec.encode(batch.clean), pixel_codec.FACTOR).to(best_device())
-        found = loss(x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1, device=x.device) * 0.2, batch)
-        optimizer.zero_grad(), found.backward(), optimizer.step(), schedule.step()
+        value = loss(x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1, device=x.device) * 0.2, batch)
+        optimizer.zero_grad(), value.backward(), optimizer.step(), schedule.step()
         if update % 100 == 0:
-            print(f"{path.stem} {update}: {found.item():.3f}", flush=True)
+            print(f"{path.stem} {update}: {value.item():.3f}", flush=True)
     torch.save(net.state_dict(), path)
     return net.eval().requires_grad_(False)
 
 
-def train_reader(faces: TalkingFaces, out: Path, updates: int, workers: int = 0) -> LandmarkNet:
+def train_landmark_net(faces: TalkingFaces, out: Path, updates: int, workers: int = 0) -> LandmarkNet:
     """The landmark network, trained with L1 on landmarks in window px."""
-    reader = LandmarkNet()
+    net = LandmarkNet()
 
     def loss(windows: Tensor, batch: FaceBatch) -> Tensor:
         with autocast(windows.device):
-            points, _ = reader(windows)
+            points, _ = net(windows)
         return F.l1_loss(points.float(), torch.from_numpy(batch.landmarks).to(windows.device))
 
     path = out / "reader.pt"
-    return train_or_load(reader, path, faces, loss, updates, seed=7, rate=2e-3, decay=0.01, workers=workers)
+    return train_or_load(net, path, faces, loss, updates, seed=7, rate=2e-3, decay=0.01, workers=workers)

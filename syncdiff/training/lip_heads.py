@@ -1,7 +1,7 @@
 """Small networks that forecast people's lips from the teacher's states.
 
-They are trained on the few filmed people, each of whom counts the same however long the film is, and forecast the lips
-of every other voice for `distill`. The mean of several forecasts strangers' lips better than one, and recurrent ones
+They are trained on the few filmed people, whose weights do not depend on the length of their films, and forecast the
+lips of every other voice for `distill`. On strangers, the mean of several is better than one, and recurrent heads are
 better than convolutions or self-attention; the mixture is best at the mouth's width too (docs/training-log.md).
 """
 
@@ -20,7 +20,7 @@ from syncdiff.geometry.mouth_shape import SHAPE
 
 WINDOW, BATCH = 64, 32  # frames of a training window, windows of an update
 NOISE, DROPOUT, WIDTH = 0.5, 0.3, 64
-KERNELS = (5, 5, 3)  # frames: the convolutional head's reach is 11
+KERNELS = (5, 5, 3)  # frames: the convolutional head's receptive field is 11
 IMPORTANCE = (2.0, 0.5, 0.5, 1.0, 0.5)  # of the five distances in the losses: the gap most, then the width
 
 
@@ -29,7 +29,7 @@ class LipTrack:
     """One filmed clip at 25 frames a second."""
 
     states: np.ndarray  # [T, D] float32, see per_frame()
-    lips: np.ndarray  # [T, SHAPE] float32 in the talker's units
+    lips: np.ndarray  # [T, SHAPE] float32 in the speaker's units
     valid: np.ndarray  # [T] bool: where the face was found
     person: str
 
@@ -60,25 +60,25 @@ class RecurrentHead(nn.Module):
         self.leave = nn.Linear(2 * WIDTH, SHAPE)
 
     def forward(self, states: Tensor) -> Tensor:
-        heard = self.dropout(F.gelu(self.enter(states)))
-        return self.leave(self.dropout(self.gru(heard)[0]))
+        hidden = self.dropout(F.gelu(self.enter(states)))
+        return self.leave(self.dropout(self.gru(hidden)[0]))
 
 
-HEADS = (RecurrentHead, ConvHead, RecurrentHead, ConvHead, RecurrentHead)  # whose mean is the forecast
+HEADS = (RecurrentHead, ConvHead, RecurrentHead, ConvHead, RecurrentHead)  # an ensemble: their mean is the forecast
 
 
 def per_frame(states: np.ndarray, frames: int) -> np.ndarray:
     """States [T50, D] -> [frames, D] float32: the mean of the two states of every 25 Hz frame."""
-    at = np.clip(2 * np.arange(frames), 0, len(states) - 1)
-    return (states[at].astype(np.float32) + states[np.minimum(at + 1, len(states) - 1)]) / 2
+    first = np.clip(2 * np.arange(frames), 0, len(states) - 1)
+    return (states[first].astype(np.float32) + states[np.minimum(first + 1, len(states) - 1)]) / 2
 
 
 def correlation_loss(forecast: Tensor, lips: Tensor, weight: Tensor) -> Tensor:
-    """1 - r over time of every distance, [B, T, SHAPE] twice and [B, T] -> [B, SHAPE]; a still series costs about 1."""
+    """1 - r over time of every distance: [B, T, SHAPE] twice, [B, T] -> [B, SHAPE]; about 1 for a still series."""
     share = (weight / weight.sum(1, keepdim=True).clamp_min(1))[..., None]
     a, b = (x - (x * share).sum(1, keepdim=True) for x in (forecast, lips))
-    both, mine, theirs = ((x * y * share).sum(1) for x, y in ((a, b), (a, a), (b, b)))
-    return 1 - both / (mine * theirs + 1e-4).sqrt()
+    covariance, var_a, var_b = ((x * y * share).sum(1) for x, y in ((a, b), (a, a), (b, b)))
+    return 1 - covariance / (var_a * var_b + 1e-4).sqrt()
 
 
 def importance() -> Tensor:
@@ -98,8 +98,8 @@ def fit_head(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     size = tracks[0].states.shape[1]
-    place = best_device()
-    head, weigh = kind(size).to(place), importance().to(place)
+    device = best_device()
+    head, distance_weights = kind(size).to(device), importance().to(device)
     optimizer = torch.optim.AdamW(head.parameters(), lr, weight_decay=0.05)
     people = list(dict.fromkeys(track.person for track in tracks))
     clips = {who: [track for track in tracks if track.person == who] for who in people}
@@ -110,17 +110,17 @@ def fit_head(
         states, lips = np.zeros((BATCH, WINDOW, size), np.float32), np.zeros((BATCH, WINDOW, SHAPE), np.float32)
         valid = np.zeros((BATCH, WINDOW), np.float32)
         for row, k in enumerate(rng.choice(len(people), BATCH, p=chance)):
-            mine = clips[people[k]]
-            length = np.array([len(track.lips) for track in mine])
-            track = mine[int(rng.choice(len(mine), p=length / length.sum()))]
+            own = clips[people[k]]
+            length = np.array([len(track.lips) for track in own])
+            track = own[int(rng.choice(len(own), p=length / length.sum()))]
             start = int(rng.integers(0, max(1, len(track.lips) - WINDOW + 1)))
             part = slice(start, start + WINDOW)
             n = len(track.lips[part])
             states[row, :n], lips[row, :n], valid[row, :n] = track.states[part], track.lips[part], track.valid[part]
-        x, y, seen = (torch.from_numpy(a).to(place) for a in (states, lips, valid))
-        made = head(x + NOISE * torch.randn_like(x))
-        error = F.smooth_l1_loss(made, y, reduction="none", beta=0.5) @ weigh
-        loss = (error * seen).sum() / seen.sum() + (correlation_loss(made, y, seen) @ weigh).mean()
+        x, target, mask = (torch.from_numpy(a).to(device) for a in (states, lips, valid))
+        predicted = head(x + NOISE * torch.randn_like(x))
+        error = F.smooth_l1_loss(predicted, target, reduction="none", beta=0.5) @ distance_weights
+        loss = (error * mask).sum() / mask.sum() + (correlation_loss(predicted, target, mask) @ distance_weights).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

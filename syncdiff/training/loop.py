@@ -1,4 +1,4 @@
-"""What every training loop has: a moving average, a log, and a state to go on from."""
+"""Parts of every training loop: processes, a moving average, and a run with its log and resumable state."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from syncdiff.weights import load_strictly, read_tensors
 Net = TypeVar("Net", bound=nn.Module)
 
 
-def accelerator_for(*handlers: Any, **given: Any) -> Accelerator:
-    """Accelerate's processes, in half precision where that is fast; they wait up to three hours for the main one.
+def accelerator_for(*handlers: Any, **options: Any) -> Accelerator:
+    """An Accelerator in half precision where that is fast; processes wait up to three hours for the main one.
 
     Args:
         handlers: accelerate's own, beside that of the timeout.
-        given: further arguments of Accelerator.
+        options: further arguments of Accelerator.
     """
     half = {torch.bfloat16: "bf16", torch.float16: "fp16", None: "no"}[half_type(best_device())]
     timeout = InitProcessGroupKwargs(timeout=timedelta(hours=3))
-    return Accelerator(mixed_precision=half, kwargs_handlers=[*handlers, timeout], **given)
+    return Accelerator(mixed_precision=half, kwargs_handlers=[*handlers, timeout], **options)
 
 
 class Average(Generic[Net]):
-    """Exponential moving average of what a network learns: at update n the old one keeps min(decay, n / (n + 10)).
+    """Exponential moving average of a network's weights: after update n the decay is min(decay, n / (n + 10)).
 
-    `module` is a network of its own, in eval mode; frozen parameters are shared with the one that learns.
+    `module` is a copy in eval mode; frozen parameters are shared with the network that is trained.
     """
 
     def __init__(self, network: Net, decay: float) -> None:
@@ -45,18 +45,18 @@ class Average(Generic[Net]):
 
     @torch.no_grad()
     def step(self, network: nn.Module, update: int) -> None:
-        """Take in the weights, and the running statistics, that the network has after update `update` (1, 2, ...)."""
+        """Average in the network's weights and running statistics after update `update` (1, 2, ...)."""
         share = 1 - min(self.decay, update / (update + 10))
         torch._foreach_lerp_(self.learned, [p for p in network.parameters() if p.requires_grad], share)
-        for mine, theirs in zip(self.module.buffers(), network.buffers(), strict=True):
-            mine.lerp_(theirs, share) if mine.is_floating_point() else mine.copy_(theirs)
+        for average, new in zip(self.module.buffers(), network.buffers(), strict=True):
+            average.lerp_(new, share) if average.is_floating_point() else average.copy_(new)
 
     def state_dict(self) -> dict[str, Any]:
         """Without what is frozen."""
         return {name: value for name, value in self.module.state_dict().items() if name not in self._frozen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave; what is frozen stays."""
+        """Load what `state_dict` returned; what is frozen stays."""
         rest = {name: value for name, value in self.module.state_dict().items() if name in self._frozen}
         self.module.load_state_dict(rest | state)
 
@@ -68,7 +68,7 @@ class Run:
     included). FOLDER/log.csv has a line every `every` updates: the means of the terms since the line before.
 
     Args:
-        parts: what has a state_dict and a load_state_dict, by the name that it has in the state.
+        parts: objects with state_dict and load_state_dict, by their keys in the state.
     """
 
     def __init__(self, folder: Path, parts: dict[str, Any], every: int = 50) -> None:
@@ -84,7 +84,7 @@ class Run:
         return time.time() - self.began
 
     def resume(self) -> dict[str, Any]:
-        """Bring every part to where FOLDER/state.pt left it; the whole state, empty where there is none.
+        """Restore every part from FOLDER/state.pt; returns the whole state, empty where there is none.
 
         Raises CheckpointError for a damaged state and for one of other networks.
         """
@@ -127,7 +127,7 @@ class Run:
 
 
 def write_line(path: Path, line: dict[str, Any]) -> None:
-    """Add a line to a CSV file; the first brings the head."""
+    """Append a line to a CSV file, after the header in a new one."""
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, line)
         if file.tell() == 0:

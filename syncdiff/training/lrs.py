@@ -60,14 +60,12 @@ def utterances(root: Path, listed: Path | None = None) -> list[Utterance]:
         found = []
         for name in names_in(listed):
             if (video := _within(root, f"{name}.mp4")) is None:
-                raise InputError(
-                    f"{name}.mp4 is in the list, but not in {root} or its folders {', '.join(WITHIN[1:])}."
-                )
+                folders = ", ".join(WITHIN[1:])
+                raise InputError(f"{name}.mp4 is in the list, but not in {root} or its folders {folders}.")
             found.append(Utterance(name, video))
     if not found:
-        raise InputError(
-            f"{listed or root} names no film: give a folder as LRS2 or LRS3 have it, and one of its lists."
-        )
+        where = listed or root
+        raise InputError(f"{where} names no film: give a folder as LRS2 or LRS3 have it, and one of its lists.")
     return found
 
 
@@ -200,7 +198,7 @@ def prepared(folder: Path, listed: Path | None = None) -> Prepared:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Written beside its place and moved there: what is there is whole, whichever process was first."""
+    """Write a file under another name and rename it: a file that exists is whole, whichever process wrote it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}-{time.monotonic_ns()}-{path.name}")
     try:

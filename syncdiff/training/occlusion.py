@@ -1,9 +1,9 @@
-"""Train the network that finds covered mouths, on prepared clips with synthetic covers. Samples are kept and reused.
+"""Train the network that finds covered mouths, on prepared clips with synthetic covers.
 
     python -m syncdiff.training.occlusion DATA OUT [--sets addresses grid-more ...] [--passes 10] [--ship]
 
-OUT/samples.npz keeps the covered and clear pictures, OUT/occlusion.safetensors the network; --ship copies it into
-assets/weights. `python -m syncdiff.evaluation.occlusion` measures it on other people.
+OUT/samples.npz keeps the covered and clear pictures for the next run, OUT/occlusion.safetensors is the network; --ship
+copies it into assets/weights. `python -m syncdiff.evaluation.occlusion` measures it on other people.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BATCH = 128
 
 
 def lip_frames(root: Path, name: str, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """So many frames of every clip of a prepared set: crops [N, S, S, 3] uint8, outer lips [N, 20, 2] crop px."""
+    """Random frames, `frames` of every clip of a set: crops [N, S, S, 3] uint8 and outer lips [N, 20, 2] crop px."""
     rng, crops, lips = np.random.default_rng(0), [], []
     for record in load_set(root, name):
         if record.points is None:
@@ -58,7 +58,7 @@ def make_samples(root: Path, sets: dict[str, int]) -> tuple[np.ndarray, np.ndarr
 
 
 def train(windows: np.ndarray, labels: np.ndarray, passes: int) -> OcclusionNet:
-    """AdamW with a cosine rate, so many passes over the samples; mirrored and shifted in brightness at random.
+    """AdamW with a one-cycle rate, `passes` times over the samples, mirrored and shifted in brightness at random.
 
     Args:
         windows: [N, 40, 48, 3] uint8.
@@ -99,11 +99,11 @@ def main() -> None:
     parser.add_argument("--ship", action="store_true", help="copy the network into assets/weights")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    kept, target = args.out / "samples.npz", args.out / "occlusion.safetensors"
-    if not kept.exists():
+    cache, target = args.out / "samples.npz", args.out / "occlusion.safetensors"
+    if not cache.exists():
         windows, labels = make_samples(args.data, {name: SETS.get(name, 10) for name in args.sets})
-        np.savez(kept, windows=windows, labels=labels)
-    with np.load(kept) as samples:
+        np.savez(cache, windows=windows, labels=labels)
+    with np.load(cache) as samples:
         windows, labels = samples["windows"], samples["labels"]
     net = train(windows, labels, args.passes)
     net.save(target, {"samples": len(windows), "passes": args.passes, "sets": args.sets})

@@ -33,7 +33,7 @@ VIDEOS, SOUNDS = {".mp4", ".mkv", ".mov", ".avi", ".mpg", ".webm"}, {".wav", ".f
 OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
 INNER_LIPS = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
 KEPT = (*OUTER_LIPS, *INNER_LIPS, 152, 2, 4, 33, 263)
-MIN_SECONDS, MIN_SEEN = 1.0, 0.95
+MIN_SECONDS, MIN_USABLE = 1.0, 0.95  # of a clip; share of its frames with a usable face
 
 
 def prepare_set(name: str, folder: Path, out: Path, workers: int = 1) -> list[dict]:
@@ -63,11 +63,11 @@ def prepare_set(name: str, folder: Path, out: Path, workers: int = 1) -> list[di
 def _people(folder: Path, clips: list[tuple[Path, str]]) -> list[tuple[str, str]]:
     """Clip names and who is in them: from a MANIFEST.tsv's columns `file` and `identity`, `person` or `speaker`.
 
-    Without one, all clips of a folder are of one person: GRID has a folder a speaker, LRS2 and LRS3 one a video.
+    Without one, all clips of a folder are of one person: GRID has one folder a speaker, LRS2 and LRS3 one a video.
     """
-    for place in (folder, folder.parent):
-        if (place / "MANIFEST.tsv").exists():
-            with (place / "MANIFEST.tsv").open(newline="") as file:
+    for manifest in (folder / "MANIFEST.tsv", folder.parent / "MANIFEST.tsv"):
+        if manifest.exists():
+            with manifest.open(newline="") as file:
                 rows = list(csv.DictReader(file, delimiter="\t"))
             named = ((r["file"], r.get("identity") or r.get("person") or r.get("speaker")) for r in rows)
             return [(Path(file).stem, who) for file, who in named if who]
@@ -103,7 +103,7 @@ def _write_clip(path: Path, target: Path, curves: Path) -> int:
         raise InputError(f"{len(images)} frames, under {MIN_SECONDS} s")
     track = choose(finished(track_faces(iter(images))))
     good = track.state == OK
-    if good.mean() < MIN_SEEN:
+    if good.mean() < MIN_USABLE:
         raise InputError(f"a usable face in only {good.mean():.0%} of the frames")
     times = np.arange(len(images)) / FPS
     to_frame = align(track, times)
@@ -124,7 +124,7 @@ def _write_clip(path: Path, target: Path, curves: Path) -> int:
 
 
 def _save(target: Path, *, sound: np.ndarray, **arrays) -> None:
-    """The record is written last and renamed into place: a clip with a record is whole."""
+    """Write the record, the last of a clip's files, under another name and rename it: a clip with a record is whole."""
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial.npz")
     np.savez_compressed(partial, sound=np.rint(np.clip(sound, -1, 1) * 32767).astype(np.int16), **arrays)
     partial.rename(target.with_name(target.name + ".npz"))
@@ -192,10 +192,8 @@ def main() -> None:
         name, _, folder = spec.partition("=")
         rows = prepare_set(name, Path(folder), args.out, args.workers)
         kept = sum(row["kept"] for row in rows)
-        print(
-            f"{name}: {kept} of {len(rows)} kept, {sum(row['frames'] for row in rows) / FPS / 60:.1f} min new",
-            flush=True,
-        )
+        minutes = sum(row["frames"] for row in rows) / FPS / 60
+        print(f"{name}: {kept} of {len(rows)} kept, {minutes:.1f} min new", flush=True)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ from syncdiff.training.lrs import (
 from syncdiff.training.prepare import FPS
 
 BATCH = 32  # frames that S3FD and the autoencoder take at once
-MISSED = 25  # frames for which a face that is not found is expected where it was
-LEAST_FRAMES, LEAST_SEEN = 6, 2  # of a film, and of its face after the first frame: what one training row needs
+MAX_MISSED_FRAMES = 25  # for which a face that is not found is expected where it was
+MIN_FRAMES, MIN_FACES = 6, 2  # of a film, and of those after the first with a face: what one training row needs
 
 FaceFinder = Callable[[Sequence[np.ndarray]], np.ndarray]  # RGB frames -> [T, 4] px, NaN rows; InputError for no face
 
@@ -61,14 +61,14 @@ def s3fd_finder(device: torch.device) -> FaceFinder:
 
     def find(images: Sequence[np.ndarray]) -> np.ndarray:
         scale = min(1.0, DETECTED_AT / max(images[0].shape[:2]))
-        found: list[list[np.ndarray]] = []
+        boxes: list[list[np.ndarray]] = []
         for start in range(0, len(images), BATCH):
             part = images[start : start + BATCH]
             if scale < 1:
                 part = [cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for image in part]
             batch = torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2)
-            found += [[np.asarray(box[:4]) / scale for box in boxes] for boxes in detector.detect_from_batch(batch)]
-        return one_face(found)
+            boxes += [[np.asarray(box[:4]) / scale for box in found] for found in detector.detect_from_batch(batch)]
+        return one_face(boxes)
 
     return find
 
@@ -82,30 +82,33 @@ def one_face(found: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     """Boxes of every frame -> one face's [T, 4] float32, NaN rows where there is none.
 
     From the largest box of all forward and backward: in each frame the box that overlaps most with the last one. After
-    more than MISSED frames without such a box, the largest is taken."""
-    made = np.full((len(found), 4), np.nan, np.float32)
+    more than MAX_MISSED_FRAMES without such a box, the largest is taken."""
+    track = np.full((len(found), 4), np.nan, np.float32)
     sizes = [max((_area(box) for box in boxes), default=0.0) for boxes in found]
     first = int(np.argmax(sizes))
     for order in (range(first, len(found)), range(first, -1, -1)):
         last, at = None, first
         for t in order:
-            near = [box for box in found[t] if last is None or abs(t - at) > MISSED or _common(box, last) > 0]
+            lost = last is None or abs(t - at) > MAX_MISSED_FRAMES
+            near = [box for box in found[t] if lost or _overlap(box, last) > 0]
             if near:
-                last, at = max(near, key=partial(_likeness, last)), t
-                made[t] = last
-    return made
+                last, at = max(near, key=partial(_priority, last)), t
+                track[t] = last
+    return track
 
 
-def _likeness(last: np.ndarray | None, box: np.ndarray) -> tuple[float, float]:
-    return (0.0 if last is None else _common(box, last), _area(box))
+def _priority(last: np.ndarray | None, box: np.ndarray) -> tuple[float, float]:
+    return (0.0 if last is None else _overlap(box, last), _area(box))
 
 
 def _area(box: np.ndarray) -> float:
+    """px^2."""
     return float(np.prod(np.maximum(box[2:] - box[:2], 0)))
 
 
-def _common(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)))
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """px^2 that two boxes share."""
+    return _area(np.concatenate([np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])]))
 
 
 def prepare_film(one: Utterance, out: Path, find: FaceFinder, vae: VQModel | None = None) -> None:
@@ -133,12 +136,12 @@ def _boxes(images: Sequence[np.ndarray], record: Path, find: FaceFinder) -> np.n
         with np.load(record) as file:
             return file["boxes"]
     T = len(images)
-    if T < LEAST_FRAMES:
-        raise InputError(f"It has {T} frames, and at least {LEAST_FRAMES} are needed.")
+    if T < MIN_FRAMES:
+        raise InputError(f"It has {T} frames, and at least {MIN_FRAMES} are needed.")
     boxes = find(images).astype(np.float32)
-    seen = int(np.isfinite(boxes[1:]).all(1).sum())
-    if seen < LEAST_SEEN:
-        raise InputError(f"Its face is found in {seen} of {T} frames; {LEAST_SEEN} after the first are needed.")
+    faces = int(np.isfinite(boxes[1:]).all(1).sum())
+    if faces < MIN_FACES:
+        raise InputError(f"Its face is found in {faces} of {T} frames; {MIN_FACES} after the first are needed.")
     return boxes
 
 
@@ -182,15 +185,14 @@ def prepare(
     corpus: Path, out: Path, lists: Sequence[Path] = (), *, finder: str = "face-alignment", vae: VQModel | None = None
 ) -> str:
     """This process's share of the films; returns the report's summary. Raises InputError."""
-    found = {one.name: one for listed in (lists or [None]) for one in utterances(corpus, listed)}
-    films = list(found.values())
+    films = list({one.name: one for listed in (lists or [None]) for one in utterances(corpus, listed)}.values())
     rank, processes = share()
     find = s3fd_finder(own_device()) if finder == "face-alignment" else mediapipe_finder
-    own = films[rank::processes]
-    for number, one in enumerate(own, start=1):
+    assigned = films[rank::processes]
+    for number, one in enumerate(assigned, start=1):
         prepare_film(one, out, find, vae)
         if number % 100 == 0:
-            print(f"process {rank}: {number} of {len(own)} films", file=sys.stderr, flush=True)
+            print(f"process {rank}: {number} of {len(assigned)} films", file=sys.stderr, flush=True)
     return write_report(out, films)
 
 

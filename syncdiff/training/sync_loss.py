@@ -1,4 +1,4 @@
-"""The sync loss: contrastive, between the drawn mouth and the speech of its own and of the other rows.
+"""The sync loss: contrastive, of the drawn mouth against the speech of its own row and of the other rows.
 
 The paper names an explicit cross-modal contrastive loss as its future work; here it acts on the decoded one-step
 estimate. The visual side takes the landmark network's features. Both sides are trained on true frames, of the half of
@@ -20,7 +20,7 @@ SPACE, TEMPERATURE = 64, 0.1
 
 
 class SyncMatcher(nn.Module):
-    """The reader's last features [B, 128, 5, 6] and speech windows [B, K, D] -> InfoNCE loss, both ways."""
+    """The landmark network's last features [B, 128, 5, 6] and speech windows [B, K, D] -> InfoNCE loss, both ways."""
 
     def __init__(self, tokens: int, speech_width: int) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class SyncMatcher(nn.Module):
 
     def forward(self, features: Tensor, speech: Tensor) -> Tensor:
         """[B, 128, 5, 6] and [B, K, D], row by row of one moment -> the loss []."""
-        seen, heard = F.normalize(self.seen(features), dim=1), F.normalize(self.heard(speech), dim=1)
-        logits, own = seen @ heard.T / TEMPERATURE, torch.arange(len(seen), device=seen.device)
+        video, audio = F.normalize(self.seen(features), dim=1), F.normalize(self.heard(speech), dim=1)
+        logits, own = video @ audio.T / TEMPERATURE, torch.arange(len(video), device=video.device)
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 

@@ -1,4 +1,4 @@
-"""The teacher of the speech encoder: Whisper base's encoder, or the paper's AV-HuBERT. Only training needs one.
+"""The teacher of the speech encoder, for training only: Whisper base's encoder, or the paper's AV-HuBERT.
 
 Whisper is read from a CTranslate2 file without that library: any file of the format version 6 will do. Two packages
 carry one half each of base (MIT weights by OpenAI), to be joined: the README's training section says how.
@@ -20,7 +20,7 @@ from syncdiff.audio.mel import mel_power
 from syncdiff.devices import best_device
 from syncdiff.paper.avhubert import AVHubert, stacked
 
-LAYERS, KEPT = 3, 2  # Whisper's first three run, the states after the last two are kept: closer to phones than to words
+LAYERS, KEPT = 3, 2  # Whisper's first three are run; of those the last two's states, closer to phones than to words
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 RATE = 50  # features per second
 
@@ -38,7 +38,7 @@ def read_tensors(path: Path, prefix: str = "encoder/") -> dict[str, Tensor]:
 
 
 def first_layers(path: Path) -> bytes:
-    """A file of what `WhisperEncoder` reads of another: of base 22 MB of 145. Nothing is converted."""
+    """A CTranslate2 file of those tensors alone that `WhisperEncoder` uses: 22 of base's 145 MB."""
     data = memoryview(path.read_bytes())
     wanted = ("conv", "position_encodings/", *(f"layer_{i}/" for i in range(LAYERS)))
     wanted = tuple(f"encoder/{name}" for name in wanted)
@@ -85,7 +85,7 @@ def teacher_in(path: Path) -> WhisperEncoder | AVHubertEncoder:
 class AVHubertEncoder:
     """AV-HuBERT's audio path as a function: samples [N] -> [T50, D] of the layer that SyncDiff uses (section 3.2).
 
-    Its states, 25 a second, stand twice each.
+    Each of its 25 states a second is repeated once.
     """
 
     def __init__(self, path: Path) -> None:

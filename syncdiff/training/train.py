@@ -3,10 +3,10 @@
     python -m syncdiff.training.train DATA OUT --speech OUT_OF_DISTILL/speech [--preset compact] [--hours 1.5]
 
 First the networks of the losses (minutes), then the denoiser. Runs under `accelerate launch` too.
-Resumable: OUT/state.pt holds weights, moving average, optimiser, counters, dice and the chains' last frames; start the
-same command again and it goes on as if it had never stopped. OUT/log.csv has one line every 50 updates (TensorBoard
-too, where it is installed), OUT/sheet-*.png a look at some faces, OUT/denoiser the moving average as the pipeline loads
-it.
+Resumable: OUT/state.pt holds weights, moving average, optimiser, counters, states of the random generators and the
+chains' last frames; the same command goes on as if it had never stopped. OUT/log.csv has one line every 50 updates
+(TensorBoard too, where it is installed), OUT/sheet-*.png shows some faces, OUT/denoiser is the moving average as the
+pipeline loads it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from syncdiff.models import pixel_codec
 from syncdiff.models.denoiser import Conditioning, Denoiser
 from syncdiff.models.speech_encoder import SpeechEncoder, token_window
 from syncdiff.progress import mapped
-from syncdiff.training.data import ArrayFile, ClipRecord, Hear, TalkingFaces, load_batches
+from syncdiff.training.data import ArrayFile, ClipRecord, TalkingFaces, TokenSource, load_batches
 from syncdiff.training.distill import augment, equalise
-from syncdiff.training.landmark_net import LandmarkNet, train_reader
+from syncdiff.training.landmark_net import LandmarkNet, train_landmark_net
 from syncdiff.training.loop import Run, accelerator_for
 from syncdiff.training.prepare import FPS
 from syncdiff.training.sets import DENOISER_SHARE
@@ -53,7 +53,7 @@ from syncdiff.weights.folders import read_network
 
 @dataclass(frozen=True)
 class Preset:
-    """One row of the table below: everything that decides what comes out."""
+    """Everything that decides the result of a training run."""
 
     denoiser: dict = field(default_factory=dict)  # Denoiser's arguments
     share: dict[str, float] = field(default_factory=lambda: dict(DENOISER_SHARE))
@@ -61,7 +61,7 @@ class Preset:
     updates: int = 100_000
     save_every: int = 300
     helper_updates: int = 800  # of the landmark network, and of the matcher where there is a sync loss
-    hearings: int = 3  # times every sound is encoded: once clean, then augmented
+    hearings: int = 3  # versions of every sound that are encoded: one clean, the others augmented
     workers: int = 2  # processes that make batches; 0: the training's own
     build: BuildInputs = warped_inputs
     config: TrainConfig = field(default_factory=TrainConfig)
@@ -93,27 +93,27 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class TokenLookup:
-    """Windows of speech tokens at a frame of a clip, out of one of the times that its sound was encoded."""
+    """Windows of speech tokens around a frame of a clip, from one of the encoded versions of its sound."""
 
-    features: ArrayFile  # [hearings, sum T50, D] float16
+    features: ArrayFile  # [versions, sum T50, D] float16
     starts: np.ndarray  # [clips + 1]
     tokens: int
     rate: int
 
     def __call__(self, clip: int, frame: int, rng: np.random.Generator) -> np.ndarray:
         """[K, D] float32."""
-        heard = self.features.array[int(rng.integers(len(self.features.array)))]
+        version = self.features.array[int(rng.integers(len(self.features.array)))]
         a, b = int(self.starts[clip]), int(self.starts[clip + 1])
         first = max(0, 2 * frame - self.tokens)
-        near = torch.from_numpy(heard[a + first : min(b, a + first + 3 * self.tokens)].astype(np.float32))
+        near = torch.from_numpy(version[a + first : min(b, a + first + 3 * self.tokens)].astype(np.float32))
         when = torch.tensor([(frame + 0.5) / FPS - first / self.rate])
         return token_window(near, when, tokens=self.tokens, rate=self.rate)[0].numpy()
 
 
-def cached_features(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path) -> Hear:
+def cached_features(encoder: SpeechEncoder, tokens: int, hearings: int, cache: Path) -> TokenSource:
     """A function of a set's records that encodes every sound `hearings` times, first as it is, then augmented."""
 
-    def heard_mel(records: list[ClipRecord], clip: int) -> Tensor:
+    def log_mels(records: list[ClipRecord], clip: int) -> Tensor:
         rng = np.random.default_rng(clip)
         sound, other = records[clip].samples, records[int(rng.integers(len(records)))].samples
         versions = [sound] + [augment(sound, np.resize(other, len(sound)), rng) for _ in range(hearings - 1)]
@@ -127,11 +127,11 @@ def cached_features(encoder: SpeechEncoder, tokens: int, hearings: int, cache: P
         path = cache / f"heard-{records[0].set}.npy"
         shape = (hearings, int(starts[-1]), encoder.config["width"])
         if not path.exists() or np.load(path, mmap_mode="r").shape != shape:
-            unfinished, place = path.with_suffix(".partial.npy"), best_device()
-            encoder.to(place)  # pyright: ignore[reportArgumentType]
+            unfinished, device = path.with_suffix(".partial.npy"), best_device()
+            encoder.to(device)  # pyright: ignore[reportArgumentType]
             out = np.lib.format.open_memmap(unfinished, "w+", np.float16, shape)
-            for i, mel in enumerate(mapped(partial(heard_mel, records), range(len(records)), usable_cores())):
-                features = encoder(mel.to(place))
+            for i, mel in enumerate(mapped(partial(log_mels, records), range(len(records)), usable_cores())):
+                features = encoder(mel.to(device))
                 out[:, starts[i] : starts[i + 1]] = features[:, : lengths[i]].half().cpu().numpy()
             out.flush()
             unfinished.rename(path)
@@ -143,8 +143,8 @@ def cached_features(encoder: SpeechEncoder, tokens: int, hearings: int, cache: P
 def train_helpers(
     faces: TalkingFaces, out: Path, preset: Preset, model: Denoiser
 ) -> tuple[LandmarkNet, SyncMatcher | None]:
-    """The networks of the losses: read from OUT, or trained now on true frames."""
-    reader = train_reader(faces, out, preset.helper_updates, preset.workers)
+    """The networks of the losses: loaded from OUT, or trained now on true frames."""
+    reader = train_landmark_net(faces, out, preset.helper_updates, preset.workers)
     if not preset.config.sync:
         return reader, None
     sizes = model.config["tokens"], model.config["speech_width"]
@@ -175,7 +175,7 @@ def new_denoiser(encoder: SpeechEncoder, preset: Preset, start: Path | None) -> 
 
 
 def track(accelerator: Accelerator, run: Run, line: dict[str, float] | None) -> None:
-    """Hand a line of the log, where there is one, to the trackers: they write their files at every call."""
+    """Pass a line of the log, if there is one, to the trackers, which write their files at every call."""
     if line:
         accelerator.log({f"{run.folder.name}/{term}": value for term, value in line.items()}, step=run.update)
 
@@ -214,60 +214,60 @@ def train_together(
             with a batch, not in the batches.
         helpers: where the encoded sounds and the losses' networks live, for all runs that share an encoder.
         start: folder of a denoiser whose weights the run begins with.
-        until: by time.time(), when to stop for now and be gone on with later.
+        until: when to stop for now, by time.time(); the same call goes on later.
     """
     outs, preset = list(presets), next(iter(presets.values()))
-    watched = "tensorboard" if find_spec("tensorboard") else None
-    accelerator = accelerator_for(log_with=watched, project_dir=outs[0])
+    tracker = "tensorboard" if find_spec("tensorboard") else None
+    accelerator = accelerator_for(log_with=tracker, project_dir=outs[0])
     accelerator.init_trackers("syncdiff")
     for folder in (*outs, helpers):
         folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(accelerator.process_index)
     models = [new_denoiser(encoder, each, start) for each in presets.values()]
-    hear = cached_features(encoder, models[0].config["tokens"], preset.hearings, helpers)
+    token_source = cached_features(encoder, models[0].config["tokens"], preset.hearings, helpers)
     with accelerator.main_process_first():
-        seen = TalkingFaces(data, preset.share, hear, split="generator")
-        reader, matcher = train_helpers(seen, helpers, preset, models[0])
-    torch.manual_seed(accelerator.process_index)  # again: a helper trained just now has used the dice
-    learners = [
+        half = TalkingFaces(data, preset.share, token_source, split="generator")
+        reader, matcher = train_helpers(half, helpers, preset, models[0])
+    torch.manual_seed(accelerator.process_index)  # again: training a helper draws random numbers, loading one does not
+    trainers = [
         Trainer(out, model, each.config, accelerator, reader, matcher)
         for (out, each), model in zip(presets.items(), models, strict=True)
     ]
-    faces = TalkingFaces(data, preset.share, hear, build=preset.build)
-    held = faces.batch(12, np.random.default_rng(99)).encoded(accelerator.device)
-    for learner in learners:
-        learner.resume()
+    faces = TalkingFaces(data, preset.share, token_source, build=preset.build)
+    shown = faces.batch(12, np.random.default_rng(99)).encoded(accelerator.device)
+    for trainer in trainers:
+        trainer.resume()
 
     def save() -> None:
-        for out, learner in zip(outs, learners, strict=True):
-            learner.save()
-            learner.average.save_pretrained(out / "denoiser")
-            sheet(learner.average.eval(), *held, out / f"sheet-{learner.run.update:06d}.png")
+        for out, trainer in zip(outs, trainers, strict=True):
+            trainer.save()
+            trainer.average.save_pretrained(out / "denoiser")
+            sheet(trainer.average.eval(), *shown, out / f"sheet-{trainer.run.update:06d}.png")
 
     def spent() -> float:
         """Seconds by the main process's clock, for all: so they learn at one rate and stop together."""
-        seconds = learners[0].run.seconds if time.time() < until else math.inf
+        seconds = trainers[0].run.seconds if time.time() < until else math.inf
         return cast(Tensor, broadcast(torch.tensor([seconds], device=accelerator.device))).item()
 
     make = partial(faces.mixed, preset.batch, preset.config.chained, accelerator.process_index)
-    first = min(learner.run.update for learner in learners)
+    first = min(trainer.run.update for trainer in trainers)
     batches = load_batches(make, range(first, preset.updates), preset.workers)
     for number in range(first, preset.updates):
         if (seconds := spent()) >= hours * 3600:
             break
         batch = next(batches).encoded(accelerator.device)
-        for learner in learners:
-            if learner.run.update > number:  # the run was cut off while another's state was being saved
+        for trainer in trainers:
+            if trainer.run.update > number:  # the run was cut off while another's state was being saved
                 continue
             done = max(number / preset.updates, seconds / (hours * 3600))
-            track(accelerator, learner.run, learner.learn(*batch, done))
+            track(accelerator, trainer.run, trainer.learn(*batch, done))
         if accelerator.is_main_process and (number + 1) % preset.save_every == 0:
             save()
     batches.close()
     if accelerator.is_main_process:
         save()
     accelerator.end_training()
-    return {out: learner.average for out, learner in zip(outs, learners, strict=True)}
+    return {out: trainer.average for out, trainer in zip(outs, trainers, strict=True)}
 
 
 def main() -> None:

@@ -21,10 +21,10 @@ def embed_audio(net: SyncNet, samples: np.ndarray) -> np.ndarray:
     That is one window fewer than fits, as in the original."""
     windows = max(0, len(samples) // FRAME_SAMPLES - WINDOW)
     cepstra = torch.from_numpy(mfcc(samples)).float().T if windows else torch.zeros(CEPSTRA, 0)
-    embeddings = [np.zeros((0, 1024), np.float32)]
+    embeddings = []
     for start in range(0, windows, BATCH):
         stop = min(start + BATCH, windows)
         part = cepstra[:, COLUMNS_PER_FRAME * start : COLUMNS_PER_FRAME * (stop - 1) + COLUMNS]
         batch = part.unfold(1, COLUMNS, COLUMNS_PER_FRAME).transpose(0, 1).unsqueeze(1)
         embeddings.append(net.forward_aud(batch.to(net.device)).cpu().numpy())
-    return np.concatenate(embeddings)
+    return np.concatenate(embeddings) if embeddings else np.zeros((0, 1024), np.float32)

@@ -97,11 +97,11 @@ def _face_tracks(clip: Clip, indices: np.ndarray, min_track: int) -> Generator[f
 def _score(
     net: SyncNet, pictures: Iterable[np.ndarray], frames: int, samples: np.ndarray, name: str
 ) -> Generator[float, None, Scores]:
-    embeddings = [np.zeros((0, 1024), np.float32)]
+    embeddings: list[np.ndarray] = []
     for batch in embed_video(net, pictures):
         embeddings.append(batch)
         yield sum(map(len, embeddings)) / frames
-    return lse(np.concatenate(embeddings), embed_audio(net, samples), name)
+    return lse(np.concatenate(embeddings or [np.zeros((0, 1024))]), embed_audio(net, samples), name)
 
 
 @dataclass(frozen=True)
