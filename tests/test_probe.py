@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from syncdiff.evaluation import probe
-from syncdiff.evaluation.probe import FORECAST, OURS, Read
+from syncdiff.evaluation.probe import FORECAST, OURS, ClipResult
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.training.data import ClipRecord
 from syncdiff.training.prepare import KEPT
@@ -69,9 +69,9 @@ def test_the_forecast_is_the_products_own_and_its_spread_is_told(clips):
 
 
 def test_the_table_has_means_over_clips_of_sets_and_groups():
-    rows = [Read(OURS, "val-hdtf", c, "opening", (0, 0.2, 0.4, 0.4, 0), 0.5) for c in "ab"]
-    rows += [Read(FORECAST, "val-hdtf", c, "opening", (0, 0.5, 0.6, 0.7, 0), 0.5) for c in "ab"]
-    rows.append(Read(FORECAST, "val-voxceleb2", "c", "opening", (0, 0.5, 0.6, 0.5, 0), 0.8))
+    rows = [ClipResult(OURS, "val-hdtf", c, "opening", (0, 0.2, 0.4, 0.4, 0), 0.5) for c in "ab"]
+    rows += [ClipResult(FORECAST, "val-hdtf", c, "opening", (0, 0.5, 0.6, 0.7, 0), 0.5) for c in "ab"]
+    rows.append(ClipResult(FORECAST, "val-voxceleb2", "c", "opening", (0, 0.5, 0.6, 0.5, 0), 0.8))
     lines = probe.table(rows).splitlines()
     assert lines[0] == f"| lip | people | clips | {OURS} | {FORECAST} | late | spread |"
     assert "| opening | ordinary | 3 | 0.40 (0.40) | 0.60 (0.67) | +1.00 | 0.60 |" in lines

@@ -1,12 +1,12 @@
-"""Table 4: variance of the U-Net's latents when only the identity frame, or only the pose, changes.
+"""The paper's Table 4: variance of the U-Net's latents when only the identity frame, or only the pose, changes.
 
     python -m syncdiff.evaluation.evaluate PREPARED --protocol paper --table 4 --out RUN --weights WEIGHTS
 
 The latents of a network that copies the identity frame's mouth change with that frame; the paper shows that the
-bottlenecked previous frame prevents this. It gives variances and not how they were measured, so the rest is ours: the
-latents are those of the U-Net's middle block, in one evaluation half way through the noise; the frames are spread over
-each film; the pose is the masked frame with the frames before it; noise, speech, and the target under the noise stay
-the same. Compare rows of ours with each other, and with the paper's only in which column is larger.
+bottlenecked previous frame prevents this. It does not say how its variances were measured, so the rest is ours: the
+latents are the output of the U-Net's middle block, in one evaluation at timestep 500 of 1000. The frames are spread
+evenly over each film. The pose is the masked frame with the frames before it. Noise, speech, and the clean frame under
+the noise stay the same. Compare our rows with each other, and with the paper's only in which column is larger.
 """
 
 from __future__ import annotations
@@ -32,48 +32,48 @@ from syncdiff.training.prepare import FPS
 
 NAME, COLUMNS = "table-4", ("films", *PUBLISHED_4)
 SPREAD = 6  # frames of a film: each is the target once, and each the other identity or pose
-NOISED = 500  # of 1000 noise steps
+TIMESTEP = 500  # of 1000
 
 
 @torch.inference_mode()
 def variances(pipe: SyncDiffPipeline, film: Film) -> tuple[float, float]:
     """Variance of the middle block's output over SPREAD identity frames, and over SPREAD poses; the mean of all
     elements and targets. Raises InputError for a film that shows its face in fewer frames."""
-    seen = np.flatnonzero(np.isfinite(film.boxes).all(1))[1:]  # the first has no frame before it
-    if len(seen) < SPREAD:
-        raise InputError(f"its face is seen in {len(seen)} frames after the first, and {SPREAD} are needed.")
-    frames = seen[np.linspace(0, len(seen) - 1, SPREAD).astype(int)]
-    net, heard = pipe.denoiser, cast(Tensor, pipe.generator().encode(film.sound))
+    usable = np.flatnonzero(np.isfinite(film.boxes).all(1))[1:]  # the first has no frame before it
+    if len(usable) < SPREAD:
+        raise InputError(f"its face is seen in {len(usable)} frames after the first, and {SPREAD} are needed.")
+    frames = usable[np.linspace(0, len(usable) - 1, SPREAD).astype(int)]
+    net, speech = pipe.denoiser, cast(Tensor, pipe.generator().encode(film.sound))
 
     def encoded(pictures: Iterable[np.ndarray]) -> Tensor:
         with autocast(pipe.vae.device):
             return torch.cat([to_latents(pipe.vae, picture[None]) for picture in pictures])
 
-    whole = encoded(film.frames[i] for i in frames)
+    clean = encoded(film.frames[i] for i in frames)
     hidden = encoded(masked(film.frames[i], film.boxes[i]) for i in frames)
-    before = [encoded(film.frames[max(0, i - k)] for i in frames) for k in range(1, net.config["previous"] + 1)]
-    pose = torch.cat(before, dim=1)
-    noise = torch.randn(whole[:1].shape, generator=torch.Generator().manual_seed(0)).to(whole.device)
-    step = torch.tensor([NOISED])
-    found: list[float] = []
+    previous = [encoded(film.frames[max(0, i - k)] for i in frames) for k in range(1, net.config["previous"] + 1)]
+    pose = torch.cat(previous, dim=1)
+    noise = torch.randn(clean[:1].shape, generator=torch.Generator().manual_seed(0)).to(clean.device)
+    step = torch.tensor([TIMESTEP])
+    variance: list[float] = []  # over identity frames and over poses in turn
     hook = net.unet.mid_block.register_forward_hook(
-        lambda _block, _given, made: found.append(float(made.float().var(0).mean()))
+        lambda _block, _input, output: variance.append(float(output.float().var(0).mean()))
     )
     try:
         for i, frame in enumerate(frames):
-            when = torch.tensor([(frame + 0.5) / FPS])
-            tokens = token_window(heard, when, tokens=net.config["tokens"], rate=pipe.speech.rate)
-            noisy = pipe.scheduler.add_noise(whole[i : i + 1], noise, step.to(whole.device))
-            itself = [i] * SPREAD
+            middle = torch.tensor([(frame + 0.5) / FPS])
+            tokens = token_window(speech, middle, tokens=net.config["tokens"], rate=pipe.speech.rate)
+            noisy = pipe.scheduler.add_noise(clean[i : i + 1], noise, step.to(clean.device))
+            target = [i] * SPREAD
             for priors in (
-                Priors(hidden[itself], whole, pose[itself], tokens.expand(SPREAD, -1, -1)),
-                Priors(hidden, whole[itself], pose, tokens.expand(SPREAD, -1, -1)),
+                Priors(hidden[target], clean, pose[target], tokens.expand(SPREAD, -1, -1)),
+                Priors(hidden, clean[target], pose, tokens.expand(SPREAD, -1, -1)),
             ):
                 with autocast(net.device):
                     net(noisy.expand(SPREAD, -1, -1, -1), step.expand(SPREAD).to(net.device), priors.to(net.device))
     finally:
         hook.remove()
-    return float(np.mean(found[::2])), float(np.mean(found[1::2]))
+    return float(np.mean(variance[::2])), float(np.mean(variance[1::2]))
 
 
 def evaluate_input_sensitivity(
@@ -96,9 +96,9 @@ def evaluate_input_sensitivity(
     beside = {name: row for folder in others for name, row in other_run(folder, NAME, COLUMNS).items()}
     beside |= {f"{row} (published)": figures for row, figures in published("4").items()}
     out.mkdir(parents=True, exist_ok=True)
-    found, rows = prepared(data, listed), []
-    missing = [f"{name} is left out: {why}" for name, why in found.refused.items()]
-    for film in found.films[:limit]:
+    corpus, rows = prepared(data, listed), []
+    missing = [f"{name} is left out: {why}" for name, why in corpus.refused.items()]
+    for film in corpus.films[:limit]:
         try:
             rows.append(variances(pipe, film.read().film()))
         except InputError as sentence:

@@ -1,4 +1,4 @@
-"""Films redrawn for the paper's evaluation: batches of them with the paper's model, one by one with any other."""
+"""Redrawing films for the paper's evaluation: in batches with the paper's model, one by one with the compact one."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from syncdiff.sync.syncnet_v2.face_windows import ACCURATE
 from syncdiff.training.lrs import Film, PreparedFilm, Utterance, write_whole
 from syncdiff.training.prepare import FPS, read_sound
 
-SILENCE_RMS = 10 ** (-50 / 20)  # of the noise that stands for silence, full scale 1: below -55 dB no voice is taken
+SILENCE_RMS = 10 ** (-50 / 20)  # of the noise used as silence, full scale 1: a voice below -55 dB would be refused
 Voice = Literal["matched", "foreign", "silence"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One film to be redrawn to one voice."""
+    """A film to be redrawn to a voice."""
 
     film: PreparedFilm
     voice: Voice
-    stranger: PreparedFilm | None  # whose voice a foreign one is
-    path: Path  # the film to write; beside it lies NAME.drawn.npy
+    stranger: PreparedFilm | None  # the film whose voice is the foreign one
+    path: Path  # of the result; NAME.drawn.npy beside it has the mask of the drawn frames
 
     def sound(self, own: np.ndarray) -> np.ndarray:
         """[N] float32 at 16 kHz. Raises InputError."""
@@ -58,7 +58,7 @@ def drawn_mask(path: Path) -> np.ndarray:
 
 
 def draw_together(pipe: SyncDiffPipeline, tasks: Sequence[Task], options: SampleOptions) -> dict[str, str]:
-    """Redraw several films in one batch, the paper's profile. Returns why films could not be, by name."""
+    """Redraw several films in one batch, with the paper's model. Returns the reasons of those that failed, by name."""
     generator, ready, failed = cast(PaperGenerator, pipe.generator()), [], {}
     for task in tasks:
         try:
@@ -71,11 +71,11 @@ def draw_together(pipe: SyncDiffPipeline, tasks: Sequence[Task], options: Sample
     plans = [_plan(film, sound) for _, film, sound in ready]
     speech = [generator.encode(sound) for _, _, sound in ready]
     sources = (film.images[: len(plan)] for (_, film, _), plan in zip(ready, plans, strict=True))
-    made = [[image.copy() for image in images] for images in sources]
+    redrawn = [[image.copy() for image in images] for images in sources]
     for n, i, square in generator.generate_together(plans, speech, steps=options.steps, seed=options.seed):
-        paste_square(made[n][i], square, plans[n].matrix(i), float(plans[n].weight[i])).apply(made[n][i])
-    for (task, _, sound), plan, images in zip(ready, plans, made, strict=True):
-        _keep(task, plan.to_redraw, lambda path, i=images, s=sound: write_film(path, i, s))
+        paste_square(redrawn[n][i], square, plans[n].matrix(i), float(plans[n].weight[i])).apply(redrawn[n][i])
+    for (task, _, sound), plan, images in zip(ready, plans, redrawn, strict=True):
+        _write_result(task, plan.to_redraw, lambda path, i=images, s=sound: write_film(path, i, s))
     return failed
 
 
@@ -89,7 +89,7 @@ def _plan(film: Film, sound: np.ndarray) -> FramePlan:
 
 
 def draw_by_job(job: Job, task: Task, options: SampleOptions) -> dict[str, str]:
-    """Redraw one film as any visitor's: for the compact profile. Returns why it could not be, by name."""
+    """Redraw one film by a job, as a visitor's. Returns the reason where it failed, by name."""
     try:
         own = task.film.read().utterance.video
         with tempfile.TemporaryDirectory(prefix="syncdiff-") as folder:
@@ -101,14 +101,14 @@ def draw_by_job(job: Job, task: Task, options: SampleOptions) -> dict[str, str]:
             times = np.arange(result.frames) / FPS + 0.5 / FPS
             undrawn = [(gap.start <= times) & (times < gap.end) for gap in result.passed_through]
             mask = ~np.any(undrawn, axis=0) if undrawn else np.ones(len(times), bool)
-            _keep(task, mask, lambda path: path.write_bytes(Path(result.video).read_bytes()))
+            _write_result(task, mask, lambda path: path.write_bytes(Path(result.video).read_bytes()))
     except InputError as sentence:
         return {task.film.name: str(sentence)}
     return {}
 
 
-def _keep(task: Task, mask: np.ndarray, write: Callable[[Path], object]) -> None:
-    """The film last: where it is, everything is. A run that is killed leaves no half film to be scored."""
+def _write_result(task: Task, mask: np.ndarray, write: Callable[[Path], object]) -> None:
+    """Write the mask and then the film: where the film exists both are whole, also after a run that was killed."""
     write_whole(task.path.with_suffix(".drawn.npy"), lambda path: np.save(path, mask))
     write_whole(task.path, write)
 
@@ -134,7 +134,7 @@ def write_film(path: Path, images: Sequence[np.ndarray], sound: np.ndarray) -> N
 
 @torch.inference_mode()
 def estimate(pipe: SyncDiffPipeline, frames: Sequence[int], batch: int, steps: int) -> float:
-    """Hours to draw films of so many frames, shortest first, `batch` at once: measured on one frame of a batch."""
+    """Hours to draw films of these lengths, shortest first, `batch` at once: measured on one frame of a batch."""
     rows, config = min(batch, len(frames)), pipe.denoiser.config
     latents, pose = torch.zeros(rows, 3, 64, 64), torch.zeros(rows, 3 * config["previous"], 64, 64)
     speech = torch.zeros(rows, config["tokens"], pipe.speech.config["width"])
@@ -159,9 +159,9 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def sound_of(one: Utterance) -> np.ndarray:
+def sound_of(utterance: Utterance) -> np.ndarray:
     """[N] float32 at 16 kHz of a film. Raises InputError where it has none."""
-    sound = read_sound(one.video)
+    sound = read_sound(utterance.video)
     if sound is None:
-        raise InputError(f"{one.video} has no sound.")
+        raise InputError(f"{utterance.video} has no sound.")
     return sound

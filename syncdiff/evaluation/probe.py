@@ -1,15 +1,14 @@
-"""Lip shapes predicted from log mel, the teacher's states and our features, on people that no network was trained on.
+"""How well lip shapes are predicted from audio features, on people that no network was trained on.
 
     python -m syncdiff.evaluation.probe DATA [SET ...] [--speech assets/weights/speech] [--csv FILE]
                                              [--teacher MODEL.bin --cache FOLDER]
 
-Log mel, the teacher's states and our features are each given to the same convolutional head (`training.lip_heads`),
-trained on the filmed people of training. Beside them stands the forecast that our encoder makes itself, with nothing
-fitted here. r is taken clip by clip on held-out people, at lag 0 and at the clip's best lag within two frames: some
-films are off by that much. "late" is where a parabola through the mean r at lags -1, 0 and 1 has its peak, in frames;
-"spread" is how far the forecast's opening moves against the true lips (ratio of standard deviations in the talker's own
-units): what `mouth_shape.calibrate_forecast` makes up for. Our encoder has heard the training clips before, the teacher
-has not.
+For log mel, the teacher's states and our features the same convolutional head (`training.lip_heads`) is trained on the
+filmed people of training. The last column is our encoder's own forecast, with nothing fitted here. r is computed clip
+by clip on held-out people, at lag 0 and at the clip's best lag within two frames: some films are off by that much.
+"late" is the peak of a parabola through the mean r at lags -1, 0 and 1, in frames. "spread" is the ratio of the
+standard deviations of forecast and measured lips, in the speaker's units; `mouth_shape.calibrate_forecast` corrects it.
+Our encoder was trained on the training clips too, the teacher was not.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import torch
 
 from syncdiff.audio.mel import log_mel
 from syncdiff.devices import best_device
-from syncdiff.evaluation.reports import markdown, places, write_csv
+from syncdiff.evaluation.reports import markdown, set_groups, write_csv
 from syncdiff.geometry.mouth_shape import SpeakerScale
 from syncdiff.models.speech_encoder import SpeechEncoder, encode_speech, speech_features
 from syncdiff.sync.scoring import correlation
@@ -38,12 +37,12 @@ from syncdiff.weights.folders import COMPACT
 
 STRANGERS = tuple(name for group in GROUPS.values() for name in group)
 LAGS = 2  # frames to either side
-OPENING, WIDTH = 0, 3  # places in a lip shape (`mouth_shape.SPANS`)
+OPENING, WIDTH = 0, 3  # indices in a lip shape (`mouth_shape.SPANS`)
 LOG_MEL, TEACHER, OURS, FORECAST = "log mel", "teacher", "ours", "our forecast, no fit"
 
 
 @dataclass(frozen=True)
-class Read:
+class ClipResult:
     """How well one clip's lips were predicted."""
 
     features: str
@@ -66,69 +65,69 @@ def mel_steps(record: ClipRecord) -> np.ndarray:
     return mel[:, : 2 * steps].reshape(len(mel), steps, 2).transpose(1, 0, 2).reshape(steps, -1)
 
 
-def read(features: str, record: ClipRecord, lips: np.ndarray) -> list[Read]:
-    """A forecast [T, SHAPE] against the clip's own lips; a clip whose lips or forecast do not move gives no row."""
+def compare(features: str, record: ClipRecord, lips: np.ndarray) -> list[ClipResult]:
+    """A forecast [T, SHAPE] against the clip's measured lips; no row where either does not move."""
     true = SpeakerScale.of(record.shape).units(record.shape)
     rows = []
-    for what, place, seen in (("opening", OPENING, record.opening), ("width", WIDTH, record.width)):
-        predicted, n = lips[:, place], len(seen)
-        found = [
-            correlation(predicted[max(0, lag) : n + min(0, lag)], seen[max(0, -lag) : n + min(0, -lag)])
+    for what, index, measured in (("opening", OPENING, record.opening), ("width", WIDTH, record.width)):
+        predicted, n = lips[:, index], len(measured)
+        correlations = [
+            correlation(predicted[max(0, lag) : n + min(0, lag)], measured[max(0, -lag) : n + min(0, -lag)])
             for lag in range(-LAGS, LAGS + 1)
         ]
-        lags = [r for r in found if r is not None]
-        if len(lags) == len(found):
-            spread = float(predicted.std() / max(np.nanstd(true[:, place]), 1e-6))
-            rows.append(Read(features, record.set, record.name, what, tuple(lags), spread))
+        lags = [r for r in correlations if r is not None]
+        if len(lags) == len(correlations):
+            spread = float(predicted.std() / max(np.nanstd(true[:, index]), 1e-6))
+            rows.append(ClipResult(features, record.set, record.name, what, tuple(lags), spread))
     return rows
 
 
 def probe(
-    name: str, states: Iterable[np.ndarray], train: list[ClipRecord], test: list[ClipRecord], steps: int = 500
-) -> list[Read]:
-    """Features [T50, D] of all clips (train, then test) through a head that learned from train: rows of test."""
-    given = list(states)
-    size = np.concatenate(given[: len(train)]).std()
-    given = [x.astype(np.float32) / size for x in given]
-    head = fit_head(ConvHead, *lip_tracks(train, given[: len(train)]), steps=steps)
-    heard = zip(test, given[len(train) :], strict=True)
-    return [row for r, x in heard for row in read(name, r, forecast([head], per_frame(x, len(r))))]
+    name: str, features: Iterable[np.ndarray], train: list[ClipRecord], test: list[ClipRecord], steps: int = 500
+) -> list[ClipResult]:
+    """Features [T50, D] of all clips, train before test -> rows of test, by a head that is trained on train."""
+    clips = list(features)
+    scale = np.concatenate(clips[: len(train)]).std()
+    clips = [x.astype(np.float32) / scale for x in clips]
+    head = fit_head(ConvHead, *lip_tracks(train, clips[: len(train)]), steps=steps)
+    tested = zip(test, clips[len(train) :], strict=True)
+    return [row for record, x in tested for row in compare(name, record, forecast([head], per_frame(x, len(record))))]
 
 
-def forecast_rows(encoder: SpeechEncoder, test: list[ClipRecord]) -> list[Read]:
-    """The encoder's own forecast, at every frame's middle."""
+def forecast_rows(encoder: SpeechEncoder, test: list[ClipRecord]) -> list[ClipResult]:
+    """Rows of the encoder's own forecast, at every frame's middle."""
     rows = []
     for record in test:
         middles = (torch.arange(len(record), dtype=torch.float64) + 0.5) / FPS
         lips = speech_features(encoder, record.samples).lips_at(middles).numpy()
-        rows += read(FORECAST, record, lips)
+        rows += compare(FORECAST, record, lips)
     return rows
 
 
-def late(rows: list[Read]) -> float | None:
+def late(rows: list[ClipResult]) -> float | None:
     """Frames by which the predictions run late: the peak of a parabola through their mean r at lags -1, 0 and 1."""
-    before, at, after = np.mean([row.lags for row in rows], 0)[LAGS - 1 : LAGS + 2]
-    bend = before - 2 * at + after
-    return float((before - after) / 2 / bend) if bend < 0 else None
+    before, centre, after = np.mean([row.lags for row in rows], 0)[LAGS - 1 : LAGS + 2]
+    curvature = before - 2 * centre + after
+    return float((before - after) / 2 / curvature) if curvature < 0 else None
 
 
-def table(rows: list[Read]) -> str:
+def table(rows: list[ClipResult]) -> str:
     """Markdown: r (at the best lag), means over clips, per set, per group of several sets and over all."""
     kinds = list(dict.fromkeys(r.features for r in rows))
     lines = []
     for what in ("opening", "width"):
-        for place, some in places(r.set for r in rows).items():
-            here = [r for r in rows if r.what == what and r.set in some]
-            cells = [_cell([r for r in here if r.features == kind]) for kind in kinds]
-            last = [r for r in here if r.features == kinds[-1]]
-            found = late(last) if last else None
-            cells.append("-" if found is None else f"{found:+.2f}")
+        for name, sets in set_groups(r.set for r in rows).items():
+            chosen = [r for r in rows if r.what == what and r.set in sets]
+            cells = [_cell([r for r in chosen if r.features == kind]) for kind in kinds]
+            last = [r for r in chosen if r.features == kinds[-1]]
+            lateness = late(last) if last else None
+            cells.append("-" if lateness is None else f"{lateness:+.2f}")
             cells.append(f"{np.mean([r.spread for r in last]):.2f}" if last else "-")
-            lines.append([what, place, len({(r.set, r.clip) for r in here}), *cells])
+            lines.append([what, name, len({(r.set, r.clip) for r in chosen}), *cells])
     return markdown(["lip", "people", "clips", *kinds, "late", "spread"], lines)
 
 
-def _cell(rows: list[Read]) -> str:
+def _cell(rows: list[ClipResult]) -> str:
     return f"{np.mean([r.r for r in rows]):.2f} ({np.mean([max(r.lags) for r in rows]):.2f})" if rows else "-"
 
 
@@ -151,11 +150,11 @@ def main() -> None:
     both = [*train, *test]
     kinds: dict[str, Iterable[np.ndarray]] = {LOG_MEL: map(mel_steps, both)}
     if args.teacher:
-        heard = [name for name in SPEECH_SHARE if name not in PERSON_WEIGHT]
-        voices = [*train, *(r for name in heard for r in load_set(args.data, name)[::8])]
+        sound_sets = [name for name in SPEECH_SHARE if name not in PERSON_WEIGHT]
+        voices = [*train, *(r for name in sound_sets for r in load_set(args.data, name)[::8])]
         kinds[TEACHER] = map(TeacherStates(args.teacher, voices, args.cache).of, both)
     kinds[OURS] = (encode_speech(encoder, r.samples).numpy() for r in both)
-    rows = [row for name, states in kinds.items() for row in probe(name, states, train, test)]
+    rows = [row for name, features in kinds.items() for row in probe(name, features, train, test)]
     rows += forecast_rows(encoder, test)
     print(table(rows))
     write_csv(args.csv, [asdict(row) for row in rows])
