@@ -10,7 +10,7 @@ import torch
 
 from syncdiff.audio.mfcc import log_filterbank
 from syncdiff.errors import CheckpointError
-from syncdiff.paper.avhubert import CONTEXT, LICENCE, OFFERS, PIECE, SIZES, AVHubert, stacked
+from syncdiff.paper.avhubert import CONTEXT, LICENCE, OFFERS, SIZES, WINDOW, AVHubert, stacked
 from syncdiff.training.teacher import teacher_in
 from tests.released import audio_path, beside_audio, write
 
@@ -69,9 +69,9 @@ def written_out_network(frames: np.ndarray, w: dict[str, np.ndarray]) -> np.ndar
         kernel = v[:, :, tap] * g[0, 0, tap] / math.sqrt((v[:, :, tap] ** 2).sum())  # [D, D / 16]
         for t in range(T):
             if 0 <= t + tap - 64 < T:
-                for out in range(WIDTH):
-                    group = out // share
-                    position[t, out] += kernel[out] @ x[t + tap - 64, group * share : (group + 1) * share]
+                for group in range(16):
+                    own = slice(group * share, (group + 1) * share)
+                    position[t, own] += kernel[own] @ x[t + tap - 64, own]
     x = x + gelu(position)
 
     for i in range(LAYERS):
@@ -171,14 +171,14 @@ def test_long_speech_goes_in_windows(model, monkeypatch):
         noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * 16_000)).astype(np.float32)
         assert torch.equal(model.encode(noise), stacked(noise)[:, :1])  # every frame once, in order
         assert len(shapes) == pieces
-        assert set(shapes) == {PIECE}
+        assert set(shapes) == {WINDOW}
     monkeypatch.setattr(AVHubert, "forward", whole)
 
     frames = stacked(noise)
     got = model.encode(noise)
     with torch.inference_mode():
-        middle = model(frames[None, 2 * (PIECE - 2 * CONTEXT) :][:, :PIECE])[0, CONTEXT:-CONTEXT]
-    start = 2 * (PIECE - 2 * CONTEXT) + CONTEXT
+        middle = model(frames[None, 2 * (WINDOW - 2 * CONTEXT) :][:, :WINDOW])[0, CONTEXT:-CONTEXT]
+    start = 2 * (WINDOW - 2 * CONTEXT) + CONTEXT
     assert torch.allclose(got[start : start + len(middle)], middle, atol=1e-4)
 
 

@@ -150,7 +150,7 @@ def small(monkeypatch) -> list[str]:
     monkeypatch.setattr(distill, "fit_head", partial(distill.fit_head, steps=2))
     monkeypatch.setattr(distill, "SpeechEncoder", lambda: SpeechEncoder(width=32, layers=1, hidden=8))
     monkeypatch.setattr(gpu, "REPEATS", 1)
-    monkeypatch.setattr(gpu, "RESULT", 300_000)
+    monkeypatch.setattr(gpu, "RESULT_PIECE", 300_000)
     tiny = replace(gpu.train.PRESETS["tiny"], updates=2, batch=2, helper_updates=1)
     monkeypatch.setitem(gpu.train.PRESETS, "tiny", tiny)
     return ["--preset", "tiny", "--paper", "paper-tiny", "--workers", "0", "--speech-steps", "3"]

@@ -28,7 +28,7 @@ from syncdiff.provenance.label import SEEN_CORRELATION, label, label_likeness
 from syncdiff.provenance.manifest import credentials, read_manifest, sign
 from syncdiff.provenance.verify import verify
 from syncdiff.provenance.watermark import Watermark
-from tools.watermark import Examined, copied, table, with_other_keys, written
+from tools.watermark import Examined, re_encode, table, with_other_keys, write_marked
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 
@@ -94,7 +94,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2.4 s of an example head at 480 px, its own mouth marked and pasted back, labelled, written by our writer."""
     folder = tmp_path_factory.mktemp("marked")
     clip = finished(read_clip(EXAMPLES / "malik.mp4", folder, until=2.4))
-    written(clip, folder / "marked.mp4", Watermark())
+    write_marked(clip, folder / "marked.mp4", Watermark())
     return folder / "marked.mp4"
 
 
@@ -111,7 +111,7 @@ def test_verify_finds_all_three_in_what_we_write(marked: Path, tmp_path: Path, c
 
 
 def test_mark_and_label_survive_a_copy_of_half_the_size_at_crf_28(marked: Path, tmp_path: Path) -> None:
-    found = verify(copied(marked, tmp_path / "copy.mp4", half=True))
+    found = verify(re_encode(marked, tmp_path / "copy.mp4", half=True))
     assert found.label == "seen"
     assert found.manifest.state == "none"  # that one does not survive, and is said to be none
     assert found.watermark.found

@@ -217,7 +217,7 @@ def test_latents_on_disk_are_what_would_be_computed(data, plain, nets):
         assert kept[key].shape == (2, 3, 64, 64)
         assert torch.allclose(kept[key], fresh[key], atol=0.01), key
     assert not torch.allclose(kept["clean"], kept["masked"], atol=0.01)
-    for key in ("frame", "noise", "timestep", "heard", "lengths"):
+    for key in ("frame", "noise", "timestep", "filterbanks", "lengths"):
         assert torch.equal(kept[key], fresh[key]), key
     # Nor does a row depend on the processes.
     whole, second = rows(data, TINY, range(4)).batch(7), rows(data, TINY, range(2, 4)).batch(7)
@@ -235,7 +235,7 @@ def test_speech_layers_are_left_out_alike_with_and_without_latents_on_disk(data,
         batch = rows(folder, TINY).batch(0)
         torch.manual_seed(0)
         with torch.inference_mode():
-            passes = torch.stack([speech(batch["heard"], batch["lengths"]) for _ in range(30)])
+            passes = torch.stack([speech(batch["filterbanks"], batch["lengths"]) for _ in range(30)])
         spread.append(passes.std(0).mean())
     assert spread[0] == spread[1] > 0.1
 
@@ -314,7 +314,7 @@ def test_accumulated_and_checkpointed_gradients_are_the_whole_batchs(data, nets,
         if change == "checkpointing":
             trainer.networks.denoiser.unet.enable_gradient_checkpointing()
         trainer.learn(parts)
-        gradients[change] = torch.cat([p.grad.flatten() for p in trainer.learned if p.grad is not None])
+        gradients[change] = torch.cat([p.grad.flatten() for p in trainer.trainable if p.grad is not None])
     assert gradients["none"].norm() > 0.01
     for change, found in gradients.items():
         torch.testing.assert_close(found, gradients["none"], rtol=1e-3, atol=1e-5, msg=change)
@@ -382,7 +382,7 @@ def sampled(net: nn.Module, z: Tensor, steps: int) -> Tensor:
 
 def test_it_learns_one_clip_stops_and_goes_on(corpus, data, nets, trained, tmp_path, capsys, monkeypatch):
     speech, vae = nets
-    monkeypatch.setattr(train_paper, "LOGGED", 12)
+    monkeypatch.setattr(train_paper, "LOG_EVERY", 12)
     frozen, tuned = (speech.encoder.layers[i].fc1.weight.clone() for i in (0, 1))
     out = tmp_path / "out"
     for updates in (2, 3):

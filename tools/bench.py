@@ -110,13 +110,7 @@ def calibrate() -> float:
     """Seconds of one fixed piece of work on all cores: 20 convolutions, 193 GFLOP in float32; the best of three."""
     layer = torch.nn.Conv2d(64, 64, 3, padding=1).requires_grad_(False)
     images = torch.zeros(8, 64, 128, 128)
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        for _ in range(20):
-            layer(images)
-        best = min(best, time.perf_counter() - start)
-    return best
+    return best_of(lambda: [layer(images) for _ in range(20)], 3)
 
 
 class MemoryWatch(threading.Thread):
@@ -191,12 +185,12 @@ def network_alone() -> None:
     shape = (LANES, *pixel_codec.LATENT_SHAPE)
     pictures = [torch.zeros(shape).to(memory_format=torch.channels_last) for _ in range(5)]
     speech = torch.zeros(LANES, net.config.tokens, net.config.speech_width)
-    told = Conditioning(*pictures[1:4], speech, torch.zeros(LANES, 2, 5), pictures[4])
+    conditioning = Conditioning(*pictures[1:4], speech, torch.zeros(LANES, 2, 5), pictures[4])
     step, a = torch.full((LANES,), 999), torch.randn(2048, 2048)
     with torch.inference_mode(), autocast(torch.device("cpu")):
         with FlopCounterMode(display=False) as counted:
-            net(pictures[0], step, told)
-        took = best_of(lambda: net(pictures[0], step, told), 8)
+            net(pictures[0], step, conditioning)
+        took = best_of(lambda: net(pictures[0], step, conditioning), 8)
         product = best_of(lambda: a @ a, 20)
     macs = counted.get_total_flops() / 2 / LANES / 1e9
     reached, best = 2 * macs * LANES / took, 2 * 2048**3 / product / 1e9
@@ -207,12 +201,12 @@ def network_alone() -> None:
 
 def best_of(work: Callable[[], object], times: int) -> float:
     """Seconds of the fastest of several runs."""
-    found = []
+    seconds = []
     for _ in range(times):
         start = time.perf_counter()
         work()
-        found.append(time.perf_counter() - start)
-    return min(found)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def print_start() -> None:
@@ -266,12 +260,12 @@ def paper_step(precision: str) -> dict:
         for weights in net.parameters():
             weights.normal_(std=0.02)
         latents = [torch.randn(1, 3, 64, 64, device=device, dtype=dtype) for _ in range(4)]
-        told = Priors(*latents[1:], torch.randn(1, 1, 768, device=device, dtype=dtype))
+        priors = Priors(*latents[1:], torch.randn(1, 1, 768, device=device, dtype=dtype))
         schedule, x = paper_schedule(), latents[0]
         schedule.set_timesteps(200)
         for t in schedule.timesteps[:2] if device == "cuda" else schedule.timesteps[:1]:  # a GPU's first step warms up
             start = time.perf_counter()
-            x = schedule.step(net(x, t[None].to(device), told), t, x).prev_sample
+            x = schedule.step(net(x, t[None].to(device), priors), t, x).prev_sample
             x.sum().item()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"device": device, "seconds": time.perf_counter() - start, "peak_mib": memory}
@@ -285,14 +279,14 @@ def print_paper() -> None:
 
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
         net = PaperDenoiser()
-        told = Priors(*(torch.zeros(1, 3, 64, 64) for _ in range(3)), torch.zeros(1, 1, 768))
-        net(torch.zeros(1, 3, 64, 64), torch.zeros(1), told)
+        priors = Priors(*(torch.zeros(1, 3, 64, 64) for _ in range(3)), torch.zeros(1, 1, 768))
+        net(torch.zeros(1, 3, 64, 64), torch.zeros(1), priors)
     size = sum(weights.numel() for weights in net.parameters()) / 1e6
     print(f"the paper's U-Net: {size:.1f} M parameters, {counted.get_total_flops() / 2e9:.1f} GMAC per evaluation")
     for precision in ("float32", "bfloat16", *(["float16"] if torch.cuda.is_available() else [])):
         command = [sys.executable, __file__, "--paper-step", precision]
-        told = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
-        print(f"one step, {precision}, {told['device']}: {told['seconds']:.2f} s, peak {told['peak_mib']:.0f} MiB")
+        step = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        print(f"one step, {precision}, {step['device']}: {step['seconds']:.2f} s, peak {step['peak_mib']:.0f} MiB")
 
 
 def main() -> None:

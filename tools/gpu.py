@@ -56,9 +56,9 @@ from syncdiff.training.train_paper import PAPER_PRESETS
 from syncdiff.weights.folders import COMPACT
 from tools.packs import MIB, TEACHER, joined, pack, pieces, unpack
 
-RESULT = 15 * MIB  # of a piece of the results
+RESULT_PIECE = 15 * MIB  # of the results
 REPEATS = 10  # of what is timed, after a first that is not counted
-LEAST = 60  # seconds that must be left of a call for a training to begin: a minute goes into its preparation
+MIN_SECONDS_LEFT = 60  # of a call for a training to begin: its preparation takes a minute
 
 
 class Results:
@@ -87,7 +87,7 @@ class Results:
 
 
 def gpu_tests() -> dict[str, object]:
-    """The last line of the tests marked gpu. The project's own pytest options are for its own version of pytest."""
+    """The last line of the tests marked gpu. Without the project's options, as the machine may have another pytest."""
     if not torch.cuda.is_available():
         return {"tests": "not run: no CUDA GPU"}
     root = Path(__file__).resolve().parent.parent
@@ -122,49 +122,49 @@ def precisions() -> dict[str, torch.autocast]:
 
 @torch.inference_mode()
 def compact_times() -> dict[str, object]:
-    """Seconds a frame of the compact sampler on random input, two steps, so many frames at once."""
-    place, found = best_device(), {}
-    net = Denoiser.from_pretrained(COMPACT / "denoiser").to(place).eval()
+    """Seconds a frame of the compact sampler on random input, two steps, 1 or 32 frames at once."""
+    device, times = best_device(), {}
+    net = Denoiser.from_pretrained(COMPACT / "denoiser").to(device).eval()
     schedule = compact_schedule()
     for frames in (1, 32):
         shape = (frames, *pixel_codec.LATENT_SHAPE)
-        noise, *pictures, mask = (torch.randn(shape, device=place) for _ in range(5))
-        speech = torch.randn(frames, net.config.tokens, net.config.speech_width, device=place)
-        conditioning = Conditioning(*pictures, speech, torch.randn(frames, 2, SHAPE, device=place), mask)
+        noise, *pictures, mask = (torch.randn(shape, device=device) for _ in range(5))
+        speech = torch.randn(frames, net.config.tokens, net.config.speech_width, device=device)
+        conditioning = Conditioning(*pictures, speech, torch.randn(frames, 2, SHAPE, device=device), mask)
         for half, precision in precisions().items():
             with precision:
                 seconds = timed(lambda: list(sampler.sample(lambda x, t: net(x, t, conditioning), noise, schedule, 2)))  # noqa: B023
-            found[f"compact, seconds a frame, {frames} at once, {half}"] = seconds / frames
-    return found
+            times[f"compact, seconds a frame, {frames} at once, {half}"] = seconds / frames
+    return times
 
 
 @torch.inference_mode()
 def paper_times(preset: str) -> dict[str, object]:
     """Seconds a step of the paper's U-Net on random input, by precision and attention."""
-    place, found = best_device(), {}
-    net = PaperDenoiser(**PAPER_PRESETS[preset].denoiser).to(place).eval()
-    noise, masked, identity = (torch.randn(1, 3, 64, 64, device=place) for _ in range(3))
-    pose = torch.randn(1, 3 * net.config.previous, 64, 64, device=place)
-    priors = Priors(masked, identity, pose, torch.randn(1, net.config.tokens, net.config.speech_width, device=place))
-    t = torch.tensor([500], device=place)
+    device, times = best_device(), {}
+    net = PaperDenoiser(**PAPER_PRESETS[preset].denoiser).to(device).eval()
+    noise, masked, identity = (torch.randn(1, 3, 64, 64, device=device) for _ in range(3))
+    pose = torch.randn(1, 3 * net.config.previous, 64, 64, device=device)
+    priors = Priors(masked, identity, pose, torch.randn(1, net.config.tokens, net.config.speech_width, device=device))
+    t = torch.tensor([500], device=device)
     for half, precision in precisions().items():
         with precision:
-            found[f"paper, seconds a step, {half}"] = timed(lambda: net(noise, t, priors))
-    if place.type == "cuda" and find_spec("xformers"):
+            times[f"paper, seconds a step, {half}"] = timed(lambda: net(noise, t, priors))
+    if device.type == "cuda" and find_spec("xformers"):
         try:
             net.unet.enable_xformers_memory_efficient_attention()
             with precisions()["bf16"]:
-                found["paper, seconds a step, bf16, xformers"] = timed(lambda: net(noise, t, priors))
+                times["paper, seconds a step, bf16, xformers"] = timed(lambda: net(noise, t, priors))
         except Exception as error:  # noqa: BLE001 -- a build for another torch raises anything
-            found["xformers"] = f"{type(error).__name__}: {error}"
-    return found
+            times["xformers"] = f"{type(error).__name__}: {error}"
+    return times
 
 
-def counted(name: str, folder: Path) -> dict[str, object]:
-    """What a run's state says of it."""
+def counters(name: str, folder: Path) -> dict[str, object]:
+    """Updates, samples and speed of a run, from its state."""
     state = torch.load(folder / "state.pt", weights_only=True, mmap=True, map_location="cpu")
-    noted: dict[str, object] = {f"{name}, {key}": state[key] for key in ("update", "samples")}
-    return noted | {f"{name}, samples a second": round(state["samples"] / state["elapsed"], 1)}
+    counts: dict[str, object] = {f"{name}, {key}": state[key] for key in ("update", "samples")}
+    return counts | {f"{name}, samples a second": round(state["samples"] / state["elapsed"], 1)}
 
 
 def train_speech(args: argparse.Namespace, until: float) -> dict[str, object]:
@@ -174,18 +174,18 @@ def train_speech(args: argparse.Namespace, until: float) -> dict[str, object]:
     distill.train(args.work / "data", out, args.work / "data" / TEACHER, args.speech_steps, begin, **given)
     if time.time() < until:
         (out / "done").touch()
-    return counted("speech", out)
+    return counters("speech", out)
 
 
 def train_denoiser(args: argparse.Namespace, until: float) -> dict[str, object]:
     """The denoiser, on the encoder that was trained here, or else on the one it begins with."""
     data, out, own = (args.work / name for name in ("data", "net", "speech/speech"))
     preset = train.PRESETS[args.preset]
-    preset = replace(preset, share=there(data, preset.share), workers=args.workers)
+    preset = replace(preset, share=available(data, preset.share), workers=args.workers)
     encoder = SpeechEncoder.from_pretrained(own if own.is_dir() else (args.start or COMPACT) / "speech")
     begin = args.start and args.start / "denoiser"
     train.train(data, out, encoder.float().eval(), preset, args.denoiser_minutes / 60, start=begin, until=until)
-    return counted("denoiser", out)
+    return counters("denoiser", out)
 
 
 def train_rows(args: argparse.Namespace, until: float) -> dict[str, object]:
@@ -199,18 +199,15 @@ def train_rows(args: argparse.Namespace, until: float) -> dict[str, object]:
         config = replace(preset.config, lr=1e-3, chained=preset.config.chained * batch // preset.batch)
         presets[name] = replace(
             preset, batch=batch, updates=args.ablation_updates, helper_updates=usual.helper_updates,
-            workers=args.workers, share=there(data, preset.share), config=config,
+            workers=args.workers, share=available(data, preset.share), config=config,
         )  # fmt: skip
     encoders = {"facial-informative": encoder, "log mel": rows.LogMel()}
     rows.train_rows(data, out, encoders, presets, until)
-    noted: dict[str, object] = {}
-    for name in args.ablation:
-        noted |= counted(name, rows.folder_of(name, out))
-    return noted
+    return {k: v for name in args.ablation for k, v in counters(name, rows.folder_of(name, out)).items()}
 
 
-def there(data: Path, share: dict[str, float]) -> dict[str, float]:
-    """The shares of those sets that were brought along."""
+def available(data: Path, share: dict[str, float]) -> dict[str, float]:
+    """The shares of those sets that are in the data, scaled to sum to 1."""
     share = {name: part for name, part in share.items() if any((data / name).glob("*.npz"))}
     return {name: part / sum(share.values()) for name, part in share.items()}
 
@@ -222,8 +219,8 @@ def run(args: argparse.Namespace) -> None:
     results = Results(work, args.out)
 
     def time_left() -> bool:
-        """A step that could only begin waits for the next call."""
-        return until - time.time() > LEAST
+        """Whether a step can get beyond its preparation; else it waits for the next call."""
+        return until - time.time() > MIN_SECONDS_LEFT
 
     if "device" not in results.found:
         place = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
@@ -262,7 +259,7 @@ def hand_back(work: Path, out: Path) -> None:
             tar.add(path, str(inside))
     for old in out.glob("results.tar.*of*"):  # there may have been fewer pieces
         old.unlink()
-    for name, part in pieces(content.getvalue(), "results.tar", RESULT).items():
+    for name, part in pieces(content.getvalue(), "results.tar", RESULT_PIECE).items():
         (out / name).write_bytes(part)
 
 

@@ -41,14 +41,14 @@ def row(path: Path) -> np.ndarray:
     shape = face.shapes[0]
     tiles = [square(frames[i], to_frame[i], REGION, SIDE)]
     for gap in GAPS:
-        wanted = shape * np.float32([0, 1, 1, 1, 1]) * (1 - 0.004 * gap)
-        wanted[0] = gap
+        target = shape * np.float32([0, 1, 1, 1, 1]) * (1 - 0.004 * gap)
+        target[0] = gap
         inside = np.float32([np.clip((gap - max(shape[0], 0.5)) / 1.5, 0, 1)])
         zeros = np.zeros((1, 3), int)
-        mouths = MouthPlan(wanted[None], zeros, np.float32([[1, 0, 0]]), np.zeros((1, SHAPE), np.float32), inside)
-        view, made = face.in_film(0, frames[i]), frames[i].copy()
-        made[view.box] = face.reference(view, 0, mouths, 0).pixels
-        tiles.append(square(made, to_frame[i], REGION, SIDE))
+        mouths = MouthPlan(target[None], zeros, np.float32([[1, 0, 0]]), np.zeros((1, SHAPE), np.float32), inside)
+        view, opened = face.in_film(0, frames[i]), frames[i].copy()
+        opened[view.box] = face.reference(view, 0, mouths, 0).pixels
+        tiles.append(square(opened, to_frame[i], REGION, SIDE))
     return np.concatenate(tiles, axis=1)
 
 

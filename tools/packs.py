@@ -1,4 +1,4 @@
-"""Prepared clips in folders of a given size, and back: what `tools/gpu.py` takes along and brings home."""
+"""Prepared clips packed into folders of a given size, and unpacked: how `tools/gpu.py` moves its data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from syncdiff.training.sets import DENOISER_SHARE, SPEECH_SHARE
 from syncdiff.training.teacher import first_layers
 
 MIB = 2**20
-PIECE = 2 * MIB  # of the teacher, so that it fits into what a folder has left
+PIECE = 2 * MIB  # of the teacher, so that it fits into the room left in a folder
 QUALITY = 0.93  # soundfile's compression level of Opus: 24 kbit/s
 TEACHER = "teacher.bin"
 SETS = {name: DENOISER_SHARE.get(name, 0) + SPEECH_SHARE.get(name, 0) for name in DENOISER_SHARE | SPEECH_SHARE}
@@ -91,22 +91,22 @@ def pack(data: Path, out: Path, teacher: Path | None = None, size: float = 15.0,
         found = True
         if files[-1][0] in done:
             continue
-        made = [(name, make()) for name, make in files]
-        need = sum(len(content) + 2 * len(name) + 200 for name, content in made)  # with zip's own headers
+        contents = [(name, make()) for name, make in files]
+        need = sum(len(content) + 2 * len(name) + 200 for name, content in contents)  # with zip's own headers
         if need > size * MIB - 200:
-            raise InputError(f"{made[-1][0]} takes {need / MIB:.1f} MiB: give --size of more than that.")
+            raise InputError(f"{contents[-1][0]} takes {need / MIB:.1f} MiB: give --size of more than that.")
         if need > room:
             _close(filling, out, number)
             if number == folders:
                 return number
             out.mkdir(parents=True, exist_ok=True)
             number, room, filling = number + 1, size * MIB - 200, zipfile.ZipFile(out / "open.partial", "w")
-        for name, content in made:
+        for name, content in contents:
             filling.writestr(zipfile.ZipInfo(name), content)
         room -= need
     if not found:
-        known = ", ".join(SETS)
-        raise InputError(f"{data} holds no prepared clips of {known}: make them with syncdiff.training.prepare.")
+        sets = ", ".join(SETS)
+        raise InputError(f"{data} holds no prepared clips of {sets}: make them with syncdiff.training.prepare.")
     _close(filling, out, number)
     return number
 
@@ -119,7 +119,7 @@ def _close(pack: zipfile.ZipFile | None, out: Path, number: int) -> None:
 
 
 def unpack(packs: list[Path], data: Path) -> None:
-    """Bring packs back into prepared data; what is there already stays. Raises InputError for what is no pack."""
+    """Restore prepared data from packs; files that exist are kept. Raises InputError for what is no pack."""
     for path in packs:
         try:
             with zipfile.ZipFile(path / "data.zip") as file:

@@ -43,8 +43,8 @@ class Examined:
     others: list[WatermarkReading]  # the same with other keys
 
 
-def written(clip: Clip, out: Path, mark: Watermark, seconds: float = np.inf) -> float:
-    """The clip's first seconds with its own mouth marked, labelled, by our writer; frame px per crop px."""
+def write_marked(clip: Clip, out: Path, mark: Watermark, seconds: float = np.inf) -> float:
+    """Write the clip's first seconds with its own mouth marked, and labelled; returns frame px per crop px."""
     track = choose(finished(track_faces(frame.rgb() for frame in clip.frames())))
     to_frame = align(track, clip.times)
     plate = label(clip.width, clip.height)
@@ -60,14 +60,14 @@ def written(clip: Clip, out: Path, mark: Watermark, seconds: float = np.inf) -> 
     return float(np.nanmedian(np.hypot(to_frame[:, 0, 0], to_frame[:, 1, 0])))
 
 
-def copied(video: Path, out: Path, *, half: bool = False) -> Path:
-    """As any program saves it again: H.264 at CRF 28, x264's default effort."""
+def re_encode(video: Path, out: Path, *, half: bool = False) -> Path:
+    """Save a video again, as any program might: H.264 at CRF 28, x264's default effort; `half`: at half size."""
     with av.open(str(video)) as source, av.open(str(out), "w") as target:
-        given = source.streams.video[0]
-        stream = target.add_stream("libx264", rate=given.average_rate, options={"crf": str(CRF)})
-        stream.width, stream.height = (side // 4 * 2 if half else side for side in (given.width, given.height))
+        original = source.streams.video[0]
+        stream = target.add_stream("libx264", rate=original.average_rate, options={"crf": str(CRF)})
+        stream.width, stream.height = (side // 4 * 2 if half else side for side in (original.width, original.height))
         stream.pix_fmt = "yuv420p"
-        for frame in source.decode(given):
+        for frame in source.decode(original):
             image = frame.reformat(stream.width, stream.height, "yuv420p", interpolation="BICUBIC")
             image.pict_type = 0
             target.mux(stream.encode(image))
@@ -92,10 +92,10 @@ def examine(video: Path, seconds: float, keys: int) -> Examined:
         folder = Path(name)
         clip = open_clip(video, folder)
         unmarked = soft_chips(video)
-        scale = written(clip, folder / "own.mp4", Watermark(), seconds)
+        scale = write_marked(clip, folder / "own.mp4", Watermark(), seconds)
         copies = {}
         for how, half in COPIES.items():
-            file = folder / "own.mp4" if half is None else copied(folder / "own.mp4", folder / "copy.mp4", half=half)
+            file = folder / "own.mp4" if half is None else re_encode(folder / "own.mp4", folder / "copy.mp4", half=half)
             copies[how] = detect(soft_chips(file))
     return Examined(video.name, scale, copies, detect(unmarked), with_other_keys(unmarked, keys))
 
@@ -110,8 +110,9 @@ def table(videos: list[Examined]) -> str:
         lines.append(f"| {' | '.join(cells)} | {video.unmarked.z:.1f} |")
     sums = []
     for how in COPIES:
-        here = [v.copies[how] for v in videos]
-        sums.append(f"{sum(r.found for r in here)} of {len(here)}, {np.mean([r.agreement for r in here]):.0%}")
+        readings = [v.copies[how] for v in videos]
+        agreement = np.mean([r.agreement for r in readings])
+        sums.append(f"{sum(r.found for r in readings)} of {len(readings)}, {agreement:.0%}")
     lines.append(f"| all | | | {' | '.join(sums)} | at most {max(v.unmarked.z for v in videos):.1f} |")
     others = [reading for video in videos for reading in video.others]
     if others:
@@ -134,17 +135,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--keys", type=int, default=1000)
     args = parser.parse_args()
-    found = []
+    examined = []
     for video in videos_in(args.videos):
         try:
-            found.append(examine(video, args.seconds, args.keys))
+            examined.append(examine(video, args.seconds, args.keys))
         except InputError as sentence:
             print(f"{video.name}: {sentence}", file=sys.stderr)
         else:
-            print(found[-1].name, found[-1].copies, file=sys.stderr, flush=True)
-    if not found:
+            print(examined[-1].name, examined[-1].copies, file=sys.stderr, flush=True)
+    if not examined:
         sys.exit("No video could be read.")
-    print(table(found))
+    print(table(examined))
 
 
 if __name__ == "__main__":

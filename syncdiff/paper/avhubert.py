@@ -26,7 +26,7 @@ STACK = 4  # filterbank frames of 10 ms side by side: one per video frame of 40 
 RATE = SAMPLE_RATE // HOP // STACK  # 25 Hz
 TAPS, GROUPS = 128, 16  # of the positional convolution
 HEAD = 64  # features per attention head, in Base and in Large
-PIECE, CONTEXT = 500, 100  # frames encoded at once, and of those the most that only are context at either end
+WINDOW, CONTEXT = 500, 100  # frames encoded at once; of those, the ones at either end that are only context
 
 SIZES = {
     "base": {"width": 768, "layers": 12, "hidden": 3072},  # 91.0 M parameters
@@ -63,19 +63,19 @@ def stacked(samples: np.ndarray) -> Tensor:
 
 
 class _Attention(nn.Module):
-    """Self-attention over the frames; `heard` masks the padding."""
+    """Self-attention over the frames; `mask` is False in the padding."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
         self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
 
-    def forward(self, x: Tensor, heard: Tensor | None) -> Tensor:  # [B, T, D], [B, 1, 1, T]
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:  # [B, T, D], [B, 1, 1, T]
         q, k, v = (
             part(x).unflatten(-1, (-1, HEAD)).transpose(1, 2) for part in (self.q_proj, self.k_proj, self.v_proj)
         )
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=heard)  # [B, heads, T, HEAD]
-        return self.out_proj(seen.transpose(1, 2).flatten(2))
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # [B, heads, T, HEAD]
+        return self.out_proj(heads.transpose(1, 2).flatten(2))
 
 
 class _Layer(nn.Module):
@@ -89,8 +89,8 @@ class _Layer(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, heard: Tensor | None) -> Tensor:
-        x = x + self.self_attn(self.self_attn_layer_norm(x), heard)
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.self_attn_layer_norm(x), mask)
         return x + self.fc2(self.dropout(F.gelu(self.fc1(self.final_layer_norm(x)))))
 
 
@@ -104,11 +104,11 @@ class _Encoder(nn.Module):
         self.layer_norm = nn.LayerNorm(width)
         self.layerdrop = layerdrop
 
-    def forward(self, x: Tensor, heard: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = x + F.gelu(self.pos_conv(x.transpose(1, 2))[..., :-1]).transpose(1, 2)  # an even kernel makes one too many
         for layer in self.layers:
             if not (self.training and torch.rand(()) < self.layerdrop):
-                x = layer(x, heard)
+                x = layer(x, mask)
         return self.layer_norm(x)
 
 
@@ -149,8 +149,8 @@ class AVHubert(ModelMixin, ConfigMixin):
         x = self.post_extract_proj(self.layer_norm(torch.cat([audio, torch.zeros_like(audio)], dim=-1)))
         if lengths is None:
             return self.encoder(x, None)
-        heard = torch.arange(x.shape[1], device=x.device) < lengths.to(x.device)[:, None]
-        return self.encoder(x * heard[..., None], heard[:, None, None])
+        mask = torch.arange(x.shape[1], device=x.device) < lengths.to(x.device)[:, None]
+        return self.encoder(x * mask[..., None], mask[:, None, None])
 
     @torch.inference_mode()
     def encode(self, samples: np.ndarray) -> Tensor:
@@ -162,8 +162,8 @@ class AVHubert(ModelMixin, ConfigMixin):
         frames = stacked(samples)
         parts = []
         for start, stop, first in _windows(len(frames)):
-            piece = frames[None, first : first + PIECE].to(self.device, self.dtype)
-            parts.append(self(piece)[0, start - first : stop - first].float().cpu())
+            window = frames[None, first : first + WINDOW].to(self.device, self.dtype)
+            parts.append(self(window)[0, start - first : stop - first].float().cpu())
         return torch.cat(parts)
 
     def trainable_layers(self, count: int) -> None:
@@ -178,8 +178,8 @@ class AVHubert(ModelMixin, ConfigMixin):
     def read(cls, path: Path | str) -> AVHubert:
         """The audio path in a released file: pre-trained, fine-tuned to read lips, or inside TalkLip's generator.
 
-        Every key of the audio path must be there with its shape, and no key may be left over but the documented rest
-        (the lips' network, the pre-training heads, the decoder). Nothing in the file is run.
+        Every key of the audio path must be there with its shape, and no other key but those known to stand beside it
+        (the lips' network, the pre-training heads, the decoder). No code in the file is run.
         Raises CheckpointError for every other file."""
         tensors = _folded(_audio_path(read_tensors(path), path), path)
         with torch.device("meta"):  # no memory for sizes that a file merely claims
@@ -189,36 +189,35 @@ class AVHubert(ModelMixin, ConfigMixin):
 
 
 def _windows(frames: int) -> list[tuple[int, int, int]]:
-    """(start, stop, first): frames start..stop are taken from the window of PIECE frames that begins at first."""
-    if frames <= PIECE:
+    """(start, stop, first): frames start..stop are taken from the window of WINDOW frames that begins at first."""
+    if frames <= WINDOW:
         return [(0, frames, 0)]
-    starts = [0, *range(PIECE - CONTEXT, frames - CONTEXT, PIECE - 2 * CONTEXT)]
+    starts = [0, *range(WINDOW - CONTEXT, frames - CONTEXT, WINDOW - 2 * CONTEXT)]
     stops = [*starts[1:], frames]
-    return [(a, b, min(max(0, a - CONTEXT), frames - PIECE)) for a, b in zip(starts, stops, strict=True)]
+    return [(a, b, min(max(0, a - CONTEXT), frames - WINDOW)) for a, b in zip(starts, stops, strict=True)]
 
 
 def _audio_path(content: dict, path: Path | str) -> dict[str, Tensor]:
-    """The tensors of the audio path under their own names, from whichever place in the file they stand."""
+    """The tensors of the audio path under AV-HuBERT's own names, wherever in the file they are."""
     expected = f"AV-HuBERT's keys, plain or under {' or '.join(prefix for _, prefix, _ in _PLACES if prefix)}"
     for entry, prefix, beside in _PLACES:
-        found = content.get(entry)
-        if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        state = content.get(entry)
+        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
             continue
-        ours = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
-        if "post_extract_proj.weight" not in ours:
+        encoder = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if "post_extract_proj.weight" not in encoder:
             continue
-        foreign = [key for key in found if not key.startswith((prefix, *beside))]
-        if foreign:
-            raise CheckpointError(path, f"beside AV-HuBERT it has {foreign[0]}", expected)
-        kept = {key: value for key, value in ours.items() if not key.startswith(_UNUSED)}
-        if strange := [key for key, value in kept.items() if not isinstance(value, Tensor)]:
-            raise CheckpointError(path, f"its {strange[0]} is no tensor", expected)
-        return {key: value.float() for key, value in kept.items()}
+        if unknown := [key for key in state if not key.startswith((prefix, *beside))]:
+            raise CheckpointError(path, f"beside AV-HuBERT it has {unknown[0]}", expected)
+        audio = {key: value for key, value in encoder.items() if not key.startswith(_UNUSED)}
+        if invalid := [key for key, value in audio.items() if not isinstance(value, Tensor)]:
+            raise CheckpointError(path, f"its {invalid[0]} is no tensor", expected)
+        return {key: value.float() for key, value in audio.items()}
     raise CheckpointError(path, "it has no post_extract_proj.weight", expected)
 
 
 def _folded(tensors: dict[str, Tensor], path: Path | str) -> dict[str, Tensor]:
-    """With the positional convolution's weight made of its weight-norm halves: w = v * g / |v|, tap by tap."""
+    """With the positional convolution's weight norm folded in: w = v * g / |v|, tap by tap."""
     name = "encoder.pos_conv.0.weight"
     g, v = tensors.pop(f"{name}_g", None), tensors.pop(f"{name}_v", None)
     if g is None or v is None or v.dim() != 3 or g.shape != (1, 1, v.shape[-1]):

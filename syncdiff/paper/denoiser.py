@@ -23,8 +23,8 @@ from syncdiff.errors import InputError
 from syncdiff.options import FEW_STEPS
 
 TRAIN_STEPS = 1000  # section 4.3
-DISTILLED_STEPS = 50  # timesteps 19, 39, ... 999 that distillation is about (Luo et al. 2023)
-BETAS = 0.0015, 0.0195  # DiffTalk: the square roots rise linearly between those of these two
+DISTILLED_STEPS = 50  # the timesteps 19, 39, ... 999 that are distilled (Luo et al. 2023)
+BETAS = 0.0015, 0.0195  # DiffTalk: first and last; their square roots rise linearly
 WIDTHS = 256, 512, 768, 1024  # DiffTalk: model_channels 256 times 1, 2, 3, 4
 HEAD = 32  # DiffTalk: channels of an attention head
 LATENTS = 3  # section 3.4: 256x256x3 pixels <-> 64x64x3 latents
@@ -107,12 +107,12 @@ class PaperDenoiser(ModelMixin, ConfigMixin):
 
     def forward(self, noisy: Tensor, timestep: Tensor, priors: Priors) -> Tensor:
         """Noisy latents [B, 3, h, w] at timesteps [B] -> the noise in them, [B, 3, h, w]."""
-        seen = [noisy, priors.masked]  # the order of section 3.4, noise first
+        inputs = [noisy, priors.masked]  # the order of section 3.4, noise first
         if self.config["identity"]:
-            seen.append(priors.identity)
+            inputs.append(priors.identity)
         if self.config["bottleneck"]:
-            seen += [self.bottleneck_proj(frame) for frame in priors.pose.split(LATENTS, dim=1)]
-        return self.unet(torch.cat(seen, dim=1), timestep, priors.speech).sample
+            inputs += [self.bottleneck_proj(frame) for frame in priors.pose.split(LATENTS, dim=1)]
+        return self.unet(torch.cat(inputs, dim=1), timestep, priors.speech).sample
 
 
 def _zero_at_first(unet: UNet2DConditionModel) -> list[nn.Conv2d]:
@@ -140,7 +140,7 @@ def paper_schedule() -> DDIMScheduler:
 
 
 def few_step_schedule() -> LCMScheduler:
-    """The same noise levels for a network that consistency distillation has made for few steps (Luo et al. 2023)."""
+    """The same noise levels for a network distilled to few steps by consistency distillation (Luo et al. 2023)."""
     return LCMScheduler(
         num_train_timesteps=TRAIN_STEPS,
         beta_start=BETAS[0],

@@ -27,17 +27,17 @@ def face_boxes(track: FaceTrack) -> np.ndarray:
 
 
 def place_frames(boxes: np.ndarray, times: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Where the square stands in every frame: [T, 2, 3] float32, square px -> frame px; whole pixels, inside the frame.
+    """The square's place in every frame: [T, 2, 3] float32, square px -> frame px; whole pixels, inside the frame.
 
-    A square frame is taken whole. Where the face is missing the square waits between its last place and its next.
+    A square frame is taken whole. Where the face is missing, the place is interpolated.
     """
     T = len(boxes)
     if width == height:
         return np.tile(_matrix(0, 0, width), (T, 1, 1))
-    seen = np.flatnonzero(np.isfinite(boxes).all(1))
-    side = int(min(width, height, round(SIDE_OVER_FACE * float(np.median(boxes[seen, 3] - boxes[seen, 1])))))
+    known = np.flatnonzero(np.isfinite(boxes).all(1))
+    side = int(min(width, height, round(SIDE_OVER_FACE * float(np.median(boxes[known, 3] - boxes[known, 1])))))
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    filled = np.stack([np.interp(np.arange(T), seen, centres[seen, axis]) for axis in (0, 1)], 1)
+    filled = np.stack([np.interp(np.arange(T), known, centres[known, axis]) for axis in (0, 1)], 1)
     corner = smoothed(filled, times, np.zeros(T, int), SMOOTHING) - side / 2  # one run: the square glides over gaps
     corner = np.clip(np.rint(corner), 0, (width - side, height - side)).astype(int)
     return np.stack([_matrix(x, y, side) for x, y in corner])
@@ -67,7 +67,7 @@ def cut(image: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
 
 
 def paste_square(image: np.ndarray, square: np.ndarray, to_frame: np.ndarray, weight: float = 1.0) -> Patch:
-    """The way back: the whole square is the generated one; where it ends inside the frame it fades in.
+    """A generated square as a patch of its frame; edges of the square inside the frame fade in.
 
     Args:
         image: [H, W, 3] uint8, the frame.
@@ -76,7 +76,7 @@ def paste_square(image: np.ndarray, square: np.ndarray, to_frame: np.ndarray, we
         weight: 0..1, fades all of it (soft ends of a gap).
     """
     x, y, side = _square(to_frame)
-    here = image[y : y + side, x : x + side].astype(np.float32)
+    original = image[y : y + side, x : x + side].astype(np.float32)
     drawn = cv2.resize(square, (side, side), interpolation=cv2.INTER_CUBIC if side > SIDE else cv2.INTER_AREA)
     ramps = []
     for low, limit in ((y, image.shape[0]), (x, image.shape[1])):
@@ -85,7 +85,7 @@ def paste_square(image: np.ndarray, square: np.ndarray, to_frame: np.ndarray, we
         after = inward[::-1] if low + side < limit else np.ones(side)
         ramps.append(np.minimum(1, np.minimum(before, after)))
     alpha = weight * np.minimum(ramps[0][:, None], ramps[1][None])[..., None]
-    return Patch(y=y, x=x, rgb=np.rint(here * (1 - alpha) + drawn * alpha).astype(np.uint8))
+    return Patch(y=y, x=x, rgb=np.rint(original * (1 - alpha) + drawn * alpha).astype(np.uint8))
 
 
 def masked(square: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -35,13 +35,13 @@ class FaceFrames(BaseFaceClip):
 
 
 @dataclass
-class _Film:
-    """One film while it is generated."""
+class _FilmState:
+    """The state of one film's generation."""
 
     plan: FramePlan
     speech: Tensor  # [T25, D]
     identity: Tensor | None = None  # [1, 3, h, w]
-    made: dict[int, Tensor] = field(default_factory=dict)  # latents of the last generated frames, by output frame
+    latents: dict[int, Tensor] = field(default_factory=dict)  # of the last generated frames, by output frame
 
 
 class PaperGenerator:
@@ -56,7 +56,7 @@ class PaperGenerator:
         self, denoiser: PaperDenoiser, speech: AVHubert, vae: VQModel, scheduler: DDIMScheduler | LCMScheduler
     ) -> None:
         self.denoiser, self.speech, self.vae, self.scheduler = denoiser, speech, vae, scheduler
-        self._film: _Film | None = None  # that `generate` is working on
+        self._film: _FilmState | None = None  # of the latest call of `generate`
 
     def align(self, clip: Clip, track: FaceTrack) -> np.ndarray:
         """Where the square stands in every frame: [T, 2, 3], square px -> frame px."""
@@ -83,7 +83,7 @@ class PaperGenerator:
             seed: with the frame's number it decides the noise.
         """
         if self._film is None or self._film.plan is not plan:
-            self._film = _Film(plan, speech)
+            self._film = _FilmState(plan, speech)
         film = self._film
         for i in range(start, min(start + CHUNK, len(plan))):
             if not plan.to_redraw[i]:
@@ -101,10 +101,10 @@ class PaperGenerator:
     def generate_together(
         self, plans: Sequence[FramePlan], speech: Sequence[Tensor], *, steps: int, seed: int
     ) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Several films, frame by frame in one batch; each becomes what `generate` makes of it alone.
+        """Generate several films frame by frame in one batch, each as `generate` would alone.
 
         Yields (film, output frame, square [256, 256, 3] uint8), every film's frames in order."""
-        films = [_Film(plan, heard) for plan, heard in zip(plans, speech, strict=True)]
+        films = [_FilmState(plan, features) for plan, features in zip(plans, speech, strict=True)]
         for i in range(max(map(len, plans))):
             rows = [n for n, plan in enumerate(plans) if i < len(plan) and plan.to_redraw[i]]
             if rows:
@@ -113,37 +113,39 @@ class PaperGenerator:
                 for n, square in zip(rows, self._finished([films[n] for n in rows], i, latents), strict=True):
                     yield n, i, square
 
-    def _priors(self, film: _Film, i: int) -> Priors:
+    def _priors(self, film: _FilmState, i: int) -> Priors:
         """Conditioning of output frame `i`, [1, ...].
 
-        The identity frame is the first that is redrawn, as given (section 3.3). The very first frame has none before
-        it, of which the paper does not speak: it gets itself as given. After a gap the frame before is the source's
-        own, which is what the gap shows.
+        The identity frame is the source of the first redrawn frame (section 3.3). The very first frame has no previous
+        one, which the paper does not discuss: its own source is used. After a gap the previous frame is the source's,
+        as in the output.
         """
         plan, source, count = film.plan, film.plan.face, self.denoiser.config["previous"]
         if film.identity is None:
             film.identity = self._encoded(source.crops[plan.indices[np.flatnonzero(plan.to_redraw)[0]]])
-        film.made = {j: latents for j, latents in film.made.items() if i - count <= j < i}
-        before = [max(0, i - k) for k in range(1, count + 1)]
-        pose = [film.made[j] if j in film.made else self._encoded(source.crops[plan.indices[j]]) for j in before]
-        at = int(plan.indices[i])
-        when = torch.from_numpy(plan.middles[[i]])
+        film.latents = {j: latents for j, latents in film.latents.items() if i - count <= j < i}
+        previous = [max(0, i - k) for k in range(1, count + 1)]
+        pose = [
+            film.latents[j] if j in film.latents else self._encoded(source.crops[plan.indices[j]]) for j in previous
+        ]
+        index = int(plan.indices[i])
+        middle = torch.from_numpy(plan.middles[[i]])
         return Priors(
-            masked=self._encoded(frames.masked(source.crops[at], source.boxes[at])),
+            masked=self._encoded(frames.masked(source.crops[index], source.boxes[index])),
             identity=film.identity,
             pose=torch.cat(pose, dim=1),
-            speech=token_window(film.speech, when, tokens=self.denoiser.config["tokens"], rate=self.speech.rate),
+            speech=token_window(film.speech, middle, tokens=self.denoiser.config["tokens"], rate=self.speech.rate),
         ).to(self.denoiser.device)
 
     def _denoised(self, priors: Priors, steps: int, seed: int, i: int) -> Iterator[Tensor]:
         """DDIM with eta 0, or a distilled network's steps, from the frame's own noise; yields [B, 3, h, w] latents.
 
-        The noise follows from the seed and the frame's number alone, so it is one for all films of a batch."""
+        The noise depends on the seed and the frame's number alone, so all films of a batch share it."""
         scheduler = sampling_schedule(self.scheduler, steps)
-        dice, rows = torch.Generator().manual_seed((seed + 1) * 1_000_003 + i), len(priors.identity)
+        random, rows = torch.Generator().manual_seed((seed + 1) * 1_000_003 + i), len(priors.identity)
 
         def noise() -> Tensor:
-            fresh = torch.randn(priors.identity.shape[1:], generator=dice).to(self.denoiser.device)
+            fresh = torch.randn(priors.identity.shape[1:], generator=random).to(self.denoiser.device)
             return fresh.expand(rows, -1, -1, -1)
 
         x = noise()
@@ -160,13 +162,13 @@ class PaperGenerator:
                 x = cast(DDIMSchedulerOutput, scheduler.step(guess, int(t), x, eta=0.0)).prev_sample
                 yield x
 
-    def _finished(self, films: Sequence[_Film], i: int, latents: Tensor) -> np.ndarray:
-        """Latents [B, 3, h, w] of frame `i` -> squares [B, 256, 256, 3]; encoded again they condition what follows."""
+    def _finished(self, films: Sequence[_FilmState], i: int, latents: Tensor) -> np.ndarray:
+        """Latents [B, 3, h, w] of frame `i` -> squares [B, 256, 256, 3]; re-encoded, they condition the next frames."""
         with autocast(self.vae.device):
             squares = to_pixels(self.vae, latents)
-            again = to_latents(self.vae, squares)
-        for film, made in zip(films, again.split(1), strict=True):
-            film.made[i] = made
+            encoded = to_latents(self.vae, squares)
+        for film, own in zip(films, encoded.split(1), strict=True):
+            film.latents[i] = own
         return squares
 
     def _encoded(self, square: np.ndarray) -> Tensor:

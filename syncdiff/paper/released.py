@@ -1,4 +1,4 @@
-"""Networks by others, from files that are given: AV-HuBERT and the autoencoder VQ-f4."""
+"""Loading the networks of others from the user's files: AV-HuBERT and the autoencoder VQ-f4."""
 
 from __future__ import annotations
 

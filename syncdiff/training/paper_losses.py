@@ -16,7 +16,7 @@ GRID = TRAIN_STEPS // DISTILLED_STEPS  # timesteps between neighbours of the con
 
 
 class DenoisingLoss(nn.Module):
-    """E || eps - M(z_d, d, E_v, E_a) ||^2. Everything that learns is in it, so that accelerate spreads it as one."""
+    """E || eps - M(z_d, d, E_v, E_a) ||^2. All trained networks are its submodules, as accelerate wraps one module."""
 
     def __init__(self, denoiser: PaperDenoiser, speech: AVHubert, scheduler: DDIMScheduler, tuned: int) -> None:
         super().__init__()
@@ -24,9 +24,9 @@ class DenoisingLoss(nn.Module):
         speech.trainable_layers(tuned)
         denoiser.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def tokens(self, heard: Tensor, lengths: Tensor, frame: Tensor) -> Tensor:
+    def tokens(self, filterbanks: Tensor, lengths: Tensor, frame: Tensor) -> Tensor:
         """Filterbanks [B, T25, 104] -> the target frames' speech tokens [B, K, D]."""
-        features = self.speech(heard, lengths)
+        features = self.speech(filterbanks, lengths)
         K = self.denoiser.config["tokens"]
         near = frame[:, None] + torch.arange(K, device=frame.device) - (K - 1) // 2
         near = near.clamp_min(0).minimum(lengths[:, None] - 1)
@@ -38,14 +38,14 @@ class DenoisingLoss(nn.Module):
         masked: Tensor,
         identity: Tensor,
         pose: Tensor,
-        heard: Tensor,
+        filterbanks: Tensor,
         lengths: Tensor,
         frame: Tensor,
         noise: Tensor,
         timestep: Tensor,
     ) -> Tensor:
-        """The loss [] of a batch of `PaperRows`, encoded: shapes stand there."""
-        priors = Priors(masked, identity, pose, self.tokens(heard, lengths, frame))
+        """The loss [] of an encoded batch of `PaperRows`, which documents the shapes."""
+        priors = Priors(masked, identity, pose, self.tokens(filterbanks, lengths, frame))
         noisy = self.scheduler.add_noise(clean, noise, cast(torch.IntTensor, timestep))
         return self.loss(noisy, noise, timestep, priors)
 
@@ -57,9 +57,9 @@ class DenoisingLoss(nn.Module):
 class ConsistencyLoss(DenoisingLoss):
     """Consistency distillation (Song et al. 2023) between neighbours of a grid of 50 timesteps (Luo et al. 2023).
 
-    The student's clean estimate at a timestep is pulled towards its own at the timestep before, to which one DDIM step
-    of the teacher leads; without a gradient there, and without a moving average (Song and Dhariwal 2024). A student
-    without this loss gives in one step what the teacher gives in 50. More steps add noise anew in between
+    The student's clean estimate at a timestep is pulled towards its own estimate at the timestep before, to which one
+    DDIM step of the teacher leads. The target has no gradient and no moving average (Song and Dhariwal 2024). At zero
+    loss the student's single step equals the teacher's 50. With more steps, noise is added anew in between
     (`few_step_schedule`): by DDIM's steps, samples with a known spread came out 41 % off after five of them.
     """
 

@@ -46,8 +46,8 @@ from syncdiff.training.loop import Average, Run, accelerator_for
 from syncdiff.training.lrs import UNREADABLE, PreparedFilm, prepared
 from syncdiff.training.paper_losses import ConsistencyLoss, DenoisingLoss
 
-LOGGED = 50  # updates between two lines of OUT/log.csv
-TRIES = 100  # films that cannot be read, one after the other, before training gives up
+LOG_EVERY = 50  # updates between two lines of OUT/log.csv
+MAX_TRIES = 100  # films in turn that cannot be read before training ends
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ PAPER_PRESETS = {
 
 
 class PaperRows:
-    """Batches by the number of the update: this process's rows of it. Row r of update n follows from n and r alone.
+    """This process's rows of the batch of every update. Row r of update n depends on n and r alone.
 
     A batch has clean, masked, identity [B, 3, 64, 64] and pose [B, 3 NP, 64, 64] where latents were prepared, else
-    pictures [B, 3 + NP, 256, 256, 3] uint8 in that order; noise [B, 3, 64, 64]; timestep [B] int64; heard [B, T25, 104]
-    padded, lengths [B], frame [B] int64. `skipped` names the films that could not be read, and why.
+    pictures [B, 3 + NP, 256, 256, 3] uint8 in that order; noise [B, 3, 64, 64]; timestep [B] int64; filterbanks
+    [B, T25, 104] padded, lengths [B], frame [B] int64. `skipped` names the films that could not be read, and why.
     """
 
     def __init__(self, films: list[PreparedFilm], preset: PaperPreset, rows: range) -> None:
@@ -112,42 +112,43 @@ class PaperRows:
     def batch(self, update: int) -> dict[str, Tensor]:
         """Raises InputError where no film can be read any more."""
         rows = [self._row(np.random.default_rng([update, row])) for row in self.rows]
-        heard = [row.pop("heard") for row in rows]
+        filterbanks = [row.pop("filterbanks") for row in rows]
         batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-        batch["lengths"] = torch.tensor([len(h) for h in heard])
-        return batch | {"heard": nn.utils.rnn.pad_sequence(heard, batch_first=True)}
+        batch["lengths"] = torch.tensor([len(f) for f in filterbanks])
+        return batch | {"filterbanks": nn.utils.rnn.pad_sequence(filterbanks, batch_first=True)}
 
     def _row(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             film = self.films[int(rng.integers(len(self.films)))]
             try:
                 return self._read(film, rng)
             except (InputError, *UNREADABLE) as error:
                 self.skipped.setdefault(film.name, str(error))
-        raise InputError(f"{TRIES} films in turn could not be read, the last of them {film.path}: is the disk there?")
+        last = film.path
+        raise InputError(f"{MAX_TRIES} films in turn could not be read, the last of them {last}: is the disk there?")
 
     def _read(self, film: PreparedFilm, rng: np.random.Generator) -> dict[str, Tensor]:
         record, latents = film.read(), film.latents()
-        boxes, speech = record.boxes, torch.from_numpy(record.speech)
+        boxes, filterbanks = record.boxes, torch.from_numpy(record.speech)
         usable = np.flatnonzero(np.isfinite(boxes).all(1))
         t = int(rng.choice(usable[usable > 0]))
-        before = [max(0, t - k) for k in range(1, self.preset.denoiser.get("previous", 1) + 1)]
+        previous = [max(0, t - k) for k in range(1, self.preset.denoiser.get("previous", 1) + 1)]
         far = np.flatnonzero(np.abs(np.arange(len(boxes)) - t) >= min(self.preset.apart, len(boxes) // 3))
         other = int(rng.choice(far))
         noise = rng.standard_normal((3, 64, 64), np.float32)
         row = {
             "noise": torch.from_numpy(noise),
             "timestep": torch.tensor(int(rng.integers(TRAIN_STEPS))),
-            "heard": speech,
-            "frame": torch.tensor(min(t, len(speech) - 1)),
+            "filterbanks": filterbanks,
+            "frame": torch.tensor(min(t, len(filterbanks) - 1)),
         }
         if latents is None:
-            shown = record.film()
-            hidden = masked(shown.frames[t], shown.boxes[t])
-            pictures = np.stack([shown.frames[t], hidden, *shown.frames[[other, *before]]])
+            decoded = record.film()
+            hidden = masked(decoded.frames[t], decoded.boxes[t])
+            pictures = np.stack([decoded.frames[t], hidden, *decoded.frames[[other, *previous]]])
             return row | {"pictures": torch.from_numpy(pictures)}
-        taken = [(t, 0), (t, 1), (other, 0), *((j, 0) for j in before)]
-        clean, hidden, identity, *pose = (torch.from_numpy(latents[i, k].astype(np.float32)) for i, k in taken)
+        indices = [(t, 0), (t, 1), (other, 0), *((j, 0) for j in previous)]
+        clean, hidden, identity, *pose = (torch.from_numpy(latents[index].astype(np.float32)) for index in indices)
         return row | {"clean": clean, "masked": hidden, "identity": identity, "pose": torch.cat(pose)}
 
 
@@ -180,11 +181,11 @@ class PaperTrainer:
 
     def __init__(self, out: Path, networks: DenoisingLoss, preset: PaperPreset, accelerator: Accelerator) -> None:
         self.networks, self.preset, self.accelerator = networks.to(accelerator.device).train(), preset, accelerator
-        self.learned = [p for p in networks.parameters() if p.requires_grad]
+        self.trainable = [p for p in networks.parameters() if p.requires_grad]
         self.both = nn.ModuleDict({"denoiser": networks.denoiser, "speech": networks.speech})
         self.average = Average(self.both, preset.ema)
-        self.model, self.optimizer = accelerator.prepare(networks, torch.optim.AdamW(self.learned, preset.lr))
-        self.run = Run(out, {"networks": networks, "optimizer": self.optimizer, "average": self.average}, LOGGED)
+        self.model, self.optimizer = accelerator.prepare(networks, torch.optim.AdamW(self.trainable, preset.lr))
+        self.run = Run(out, {"networks": networks, "optimizer": self.optimizer, "average": self.average}, LOG_EVERY)
 
     def learn(self, parts: list[dict[str, Tensor]]) -> None:
         """One update from this process's parts of a batch, of equal size."""
@@ -196,7 +197,7 @@ class PaperTrainer:
                     loss = self.model(**part) / len(parts)
                 self.accelerator.backward(loss)
             total += loss.item()
-        self.accelerator.clip_grad_norm_(self.learned, self.preset.clip)
+        self.accelerator.clip_grad_norm_(self.trainable, self.preset.clip)
         self.optimizer.step(), self.optimizer.zero_grad()
         self.run.step(self.preset.batch, {"loss": total}, log=self.accelerator.is_main_process)
         self.average.step(self.both, self.run.update)
@@ -242,14 +243,14 @@ def train(
         rows: of one forward pass, at most; a batch with more is accumulated.
         workers: threads that read batches ahead, for every training process.
     """
-    left_out = DistributedDataParallelKwargs(find_unused_parameters=preset.tuned > 0)  # layers of AV-HuBERT
-    accelerator = accelerator_for(left_out)
+    dropped_layers = DistributedDataParallelKwargs(find_unused_parameters=preset.tuned > 0)  # of AV-HuBERT
+    accelerator = accelerator_for(dropped_layers)
     at_once, passes = accumulation(preset.batch, accelerator.num_processes, rows)
-    found = prepared(data, listed)
+    corpus = prepared(data, listed)
     out.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         print(
-            f"{len(found.films)} films; {len(found.refused)} more were refused when they were prepared. "
+            f"{len(corpus.films)} films; {len(corpus.refused)} more were refused when they were prepared. "
             f"An update: {accelerator.num_processes} processes, {passes} passes of {at_once} rows in each.",
             flush=True,
         )
@@ -267,7 +268,7 @@ def train(
     trainer = PaperTrainer(out, networks, preset, accelerator)
     trainer.resume()
     first, own = accelerator.process_index * at_once * passes, at_once * passes
-    data_rows = PaperRows(found.films, preset, range(first, first + own))
+    data_rows = PaperRows(corpus.films, preset, range(first, first + own))
     ended = _run(trainer, data_rows, vae, out, hours=hours, passes=passes, workers=workers)
     if accelerator.is_main_process:
         trainer.save(vae)
@@ -280,7 +281,7 @@ def train(
 def _run(
     trainer: PaperTrainer, data: PaperRows, vae: VQModel, out: Path, *, hours: float | None, passes: int, workers: int
 ) -> str:
-    """Updates until the end; returns why the run ends."""
+    """Run the updates; returns why the run ends."""
     preset, accelerator, run = trainer.preset, trainer.accelerator, trainer.run
     limit = None if hours is None else time.time() + hours * 3600
     if run.update >= preset.updates:
@@ -314,7 +315,7 @@ def _late(accelerator: Accelerator, limit: float | None) -> bool:
 
 
 def _list_skipped(skipped: dict[str, str], listed: set[str], path: Path) -> set[str]:
-    """Adds those that are not listed yet, and returns their names. Several processes may each list a film."""
+    """Append those that are not listed yet to the file, and return their names. Each process may list a film."""
     new = {film: why for film, why in skipped.copy().items() if film not in listed}
     if new:
         lines = "".join(f"{film}\t{why}\n" for film, why in new.items())
