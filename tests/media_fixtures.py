@@ -7,10 +7,12 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
 import numpy as np
+import soundfile
 
 BITS = 8  # of the number in every frame, one block each, most significant first
 BLOCK = 16  # pixels
@@ -187,6 +189,37 @@ def decode(path: Path) -> tuple[list[av.VideoFrame], np.ndarray, int]:
     samples = np.concatenate([part.reshape(-1, channels) for part in parts])
     start = round(sounds[0].time * rate)
     return frames, np.pad(samples, ((max(0, start), 0), (0, 0)))[max(0, -start) :], rate
+
+
+def rgb_frames(path: Path) -> np.ndarray:
+    """[T,H,W,3] uint8 of a video."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def shrunk_video(source: Path, out: Path, frames: int, side: int) -> Path:
+    """The first frames of a video as a square one of `side` px, without sound."""
+    with av.open(str(source)) as container:
+        images = [frame.reformat(side, side, "yuv420p") for frame in islice(container.decode(video=0), frames)]
+    return make_video(out, images, options={"crf": "10"})
+
+
+def part_of_sound(source: Path, out: Path, seconds: float, start: float = 0.0) -> Path:
+    """A part of a sound file as wav."""
+    samples, rate = soundfile.read(source)
+    soundfile.write(out, samples[round(start * rate) :][: round(seconds * rate)], rate)
+    return out
+
+
+def without_sound(source: Path, out: Path) -> Path:
+    """The pictures of a video, packet by packet, without its sound."""
+    with av.open(str(source)) as container, av.open(str(out), "w") as silent:
+        stream = silent.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(container.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                silent.mux(packet)
+    return out
 
 
 def turn_in_file(path: Path, matrix: tuple[int, int, int, int]) -> Path:

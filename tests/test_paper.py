@@ -47,6 +47,7 @@ from syncdiff.results import Progress, Result
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import Scores
 from syncdiff.weights.folders import COMPACT, read_network, resolve_weights
+from tests.media_fixtures import part_of_sound, rgb_frames, shrunk_video
 from tests.released import VQ_F4, small_vq, stirred
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
@@ -67,24 +68,9 @@ def pipe() -> SyncDiffPipeline:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> tuple[Path, Path]:
     """0.4 s of an example, 160x160 as LRS2 is, and of a voice."""
-    import soundfile
-
     folder = tmp_path_factory.mktemp("clip")
-    with av.open(str(EXAMPLES / "ines.mp4")) as source, av.open(str(folder / "face.mp4"), "w") as out:
-        stream = out.add_stream("libx264", rate=25, options={"crf": "10"})
-        stream.width = stream.height = 160
-        for i, frame in enumerate(source.decode(video=0)):
-            if i < FRAMES:
-                out.mux(stream.encode(frame.reformat(160, 160, "yuv420p")))
-        out.mux(stream.encode())
-    samples, rate = soundfile.read(EXAMPLES / "voice-river.wav")
-    soundfile.write(folder / "voice.wav", samples[rate : rate + int(FRAMES / 25 * rate)], rate)
-    return folder / "face.mp4", folder / "voice.wav"
-
-
-def pixels(path: Path) -> np.ndarray:
-    with av.open(str(path)) as container:
-        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+    face = shrunk_video(EXAMPLES / "ines.mp4", folder / "face.mp4", FRAMES, 160)
+    return face, part_of_sound(EXAMPLES / "voice-river.wav", folder / "voice.wav", FRAMES / 25, start=1.0)
 
 
 # --- the numbers
@@ -350,7 +336,7 @@ def test_the_whole_way(whole, clip):
     assert isinstance(result, Result)
     assert result.frames == result.redrawn == FRAMES
     assert {p.stage for p in whole.progress} == {"reading", "finding the face", "listening", "drawing", "scoring"}
-    before, after = pixels(clip[0]), pixels(result.video)
+    before, after = rgb_frames(clip[0]), rgb_frames(result.video)
     assert before.shape == after.shape
     changed = np.abs(before.astype(int) - after).max((0, 3)) > 8
     assert changed.mean() > 0.9  # untrained weights: the whole frame is another
@@ -372,7 +358,7 @@ def test_saved_and_loaded_it_draws_the_same_from_the_command_line(pipe, clip, wh
     assert main(["sync", *map(str, clip), str(tmp_path / "out.mp4"), "--steps", "1", "--json", *where]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["profile"], report["attention"], report["device"]) == ("paper", "sdpa", "cpu")
-    assert (pixels(tmp_path / "out.mp4") == pixels(whole.result.video)).all()
+    assert (rgb_frames(tmp_path / "out.mp4") == rgb_frames(whole.result.video)).all()
 
 
 class Interrupted(PaperDenoiser):

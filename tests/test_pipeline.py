@@ -8,7 +8,6 @@ import re
 from contextlib import closing
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ import torch
 from syncdiff.conditioning import FaceClip, FramePlan
 from syncdiff.diffusion.schedule import compact_schedule
 from syncdiff.errors import InputError
+from syncdiff.evaluation.paper_drawing import write_film
 from syncdiff.generator import CompactGenerator
 from syncdiff.geometry.crops import WINDOW, S, mouth_mask
 from syncdiff.job import Job
@@ -28,6 +28,8 @@ from syncdiff.provenance.manifest import read_manifest
 from syncdiff.results import Progress, Result, correction_note
 from syncdiff.sync.judge import JudgeNet
 from syncdiff.sync.scoring import Scores
+from syncdiff.training.prepare import read_sound
+from tests.media_fixtures import make_video, part_of_sound, rgb_frames, shrunk_video
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 FACE, VOICE = EXAMPLES / "ines.mp4", EXAMPLES / "voice-river.wav"
@@ -49,36 +51,12 @@ def job(pipe) -> Job:
 def short(tmp_path_factory) -> tuple[Path, Path]:
     """The first 2.4 s of an example face, and of an example voice."""
     folder = tmp_path_factory.mktemp("short")
-    with av.open(str(FACE)) as source, av.open(str(folder / "face.mp4"), "w") as out:
-        stream = out.add_stream("libx264", rate=25, options={"crf": "10"})
-        stream.width = stream.height = 240
-        for i, frame in enumerate(source.decode(video=0)):
-            if i < 60:
-                out.mux(stream.encode(frame.reformat(240, 240, "yuv420p")))
-        out.mux(stream.encode())
-    import soundfile
-
-    samples, rate = soundfile.read(VOICE)
-    soundfile.write(folder / "voice.wav", samples[: int(2.4 * rate)], rate)
-    return folder / "face.mp4", folder / "voice.wav"
-
-
-def first_second(voice: Path, out: Path) -> Path:
-    import soundfile
-
-    samples, rate = soundfile.read(voice)
-    soundfile.write(out, samples[:rate], rate)
-    return out
+    return shrunk_video(FACE, folder / "face.mp4", 60, 240), part_of_sound(VOICE, folder / "voice.wav", 2.4)
 
 
 def run(job, face, voice, out, **options) -> tuple[list[Progress], Result]:
     *progress, result = job(face, voice, out, SampleOptions(**{"steps": 1} | options))
     return progress, result
-
-
-def pixels(path: Path) -> np.ndarray:
-    with av.open(str(path)) as container:
-        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +86,8 @@ def test_the_journey(journey, short):
     assert json.loads(json.dumps(result.report()))["frames"] == 60
     note = read_manifest(result.video)
     assert (note.state, note.ours, note.labelled) == ("self-signed", True, True)
-    assert label_likeness(pixels(result.video)[::20]) > SEEN_CORRELATION
-    before, after = pixels(short[0]), pixels(result.video)
+    assert label_likeness(rgb_frames(result.video)[::20]) > SEEN_CORRELATION
+    before, after = rgb_frames(short[0]), rgb_frames(result.video)
     assert before.shape == after.shape
     changed = np.abs(before.astype(int) - after).mean((0, 3)) > 25
     assert 0.02 < changed.mean() < 2 * mouth_mask().mean()  # untrained weights draw noise, but only where the mouth is
@@ -132,22 +110,18 @@ def test_cancel_takes_effect_at_once_and_leaves_nothing(job, short, tmp_path, pr
 
 
 def test_a_shorter_voice_leaves_the_rest_as_it_was(job, short, tmp_path):
-    _, result = run(job, short[0], first_second(short[1], tmp_path / "one.wav"), tmp_path / "out.mp4", label=False)
+    voice = part_of_sound(short[1], tmp_path / "one.wav", 1.0)
+    _, result = run(job, short[0], voice, tmp_path / "out.mp4", label=False)
     assert result.frames == 60
     assert not read_manifest(result.video).labelled
     (gap,) = result.passed_through
     assert (round(gap.start, 2), round(gap.end, 2), gap.reason) == (1.0, 2.4, "the voice has ended")
-    before, after = pixels(short[0])[30:].astype(float), pixels(result.video)[30:]
+    before, after = rgb_frames(short[0])[30:].astype(float), rgb_frames(result.video)[30:]
     assert 10 * np.log10(255**2 / ((before - after) ** 2).mean()) > 36
 
 
 def test_no_face_is_one_sentence(job, short, tmp_path, private_temp):
-    with av.open(str(tmp_path / "grey.mp4"), "w") as out:
-        stream = out.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
-        for _ in range(30):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((240, 320, 3), 90, np.uint8))))
-        out.mux(stream.encode())
+    make_video(tmp_path / "grey.mp4", [np.full((240, 320, 3), 90, np.uint8)] * 30)
     with pytest.raises(InputError, match="face") as caught:
         run(job, tmp_path / "grey.mp4", short[1], tmp_path / "out.mp4")
     assert "\n" not in str(caught.value)
@@ -169,7 +143,7 @@ def test_what_lay_at_out_is_replaced_only_at_the_very_end(job, journey, short, t
             break
     assert out.read_text() == "before"
     (finished,) = tmp_path.glob(".syncdiff-*/result.mp4")
-    assert (pixels(finished) == pixels(journey[1].video)).all()  # the same seed gives the same video
+    assert (rgb_frames(finished) == rgb_frames(journey[1].video)).all()  # the same seed gives the same video
     steps.close()
     monkeypatch.setattr("syncdiff.media.ClipWriter.write", full_disk)
     with pytest.raises(InputError, match=r"The disk is full \((.*)\): free some space there") as caught:
@@ -195,7 +169,7 @@ def test_a_corrected_offset_moves_the_sound_of_every_frame(job, short, tmp_path,
 
     monkeypatch.setattr(CompactGenerator, "generate", recorded)
     monkeypatch.setattr(job, "_score", lambda *given: next(found, None) or score(*given))
-    voice = first_second(short[1], tmp_path / "one.wav")
+    voice = part_of_sound(short[1], tmp_path / "one.wav", 1.0)
     progress, result = run(job, short[0], voice, tmp_path / "out.mp4", correct_offset=True, seed=4, tail="trim")
     assert "testing the offset" in {p.stage for p in progress}
     first, second = plans
@@ -249,23 +223,7 @@ def test_the_pipeline_alone_redraws_crops_and_leaves_the_others(pipe, tmp_path):
 
 def test_a_film_out_of_sync_is_noted(job, short, tmp_path, monkeypatch):
     """The lips of a film of a talking head follow a planted forecast 3 frames late."""
-    import soundfile
-
-    with av.open(str(short[0])) as film:
-        frames = [f.to_ndarray(format="rgb24") for f in film.decode(video=0)]
-    with av.open(str(tmp_path / "own.mp4"), "w") as out:
-        video, audio = out.add_stream("libx264", rate=25, options={"crf": "10"}), out.add_stream("aac", rate=16000)
-        video.width = video.height = 240
-        for frame in frames:
-            out.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        samples, rate = soundfile.read(short[1], dtype="float32")
-        block = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        block.sample_rate = rate
-        resampler = av.AudioResampler(format="fltp", layout="mono", rate=16000)
-        for part in (*resampler.resample(block), *resampler.resample(None)):
-            out.mux(audio.encode(part))
-        for stream in (video, audio):
-            out.mux(stream.encode())
+    write_film(tmp_path / "own.mp4", rgb_frames(short[0]), read_sound(short[1]))
     seen = {}
 
     def face_clip(generator, clip, track, to_frame, crops):

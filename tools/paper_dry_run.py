@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 from syncdiff.audio import SAMPLE_RATE  # noqa: E402
 from syncdiff.evaluation.paper_drawing import write_film  # noqa: E402
 from syncdiff.training.prepare import read_frames, read_sound  # noqa: E402
+from tests.media_fixtures import without_sound  # noqa: E402
 from tests.released import audio_path, beside_audio, small_vq, write  # noqa: E402
 
 FRAMES = 14  # of a film: 0.6 s
@@ -59,24 +60,13 @@ def make_corpus(folder: Path, films: int) -> dict[str, str]:
         if kind == "broken":
             path.write_bytes(path.read_bytes()[: 2000 * (number // 10)])
         if kind == "mute":
-            without_sound(path)
+            without_sound(path, path.with_suffix(".mute.mp4")).replace(path)
         path.with_suffix(".txt").write_text("Text:  GOOD EVENING\nConf:  4\n")
         kinds[name] = kind
         lists["test" if number % 7 in (2, 5) else "train"].append(name)
     for split, names in lists.items():
         (folder / f"{split}.txt").write_text("".join(f"{name} NF\n" for name in names))
     return kinds
-
-
-def without_sound(path: Path) -> None:
-    mute = path.with_suffix(".mute.mp4")
-    with av.open(str(path)) as source, av.open(str(mute), "w") as out:
-        stream = out.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                out.mux(packet)
-    mute.replace(path)
 
 
 def make_networks(folder: Path) -> None:

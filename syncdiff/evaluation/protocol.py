@@ -85,7 +85,7 @@ class Evaluation:
         for film in self.assigned:
             paths: dict[Voice, Path] = {voice: self.out / voice / f"{film.name}.mp4" for voice in self.scorer.voices}
             missing: list[Voice] = [voice for voice, path in paths.items() if not path.exists()]
-            if not missing or self._left_out(film):
+            if not missing or "left out" in (self._read(film) or {}):
                 continue
             try:
                 frames = len(film.read().boxes)
@@ -136,7 +136,8 @@ class Evaluation:
         notes.append("Pictures are scored in drawn frames only; LSE, WER and the columns as TalkLip in all frames.")
         notes.append(f"WER is of {reading.reader}." if reading else "WER needs a lip reader's words: --read.")
         notes += self.scorer.missing
-        _write_films(self.out / "films.csv", rows)
+        plain = [{key: float(np.mean(v)) if isinstance(v, list) else v for key, v in row.items()} for row in rows]
+        write_whole(self.out / "films.csv", lambda path: write_csv(path, plain))
         return write_table(self.out, "table", table(means, beside), notes)
 
     def _means(self, rows: list[dict], reading: LipReading | None) -> Rows:
@@ -170,21 +171,12 @@ class Evaluation:
         path = self._path(film.name, "json")
         return json.loads(path.read_text()) if path.exists() else None
 
-    def _left_out(self, film: PreparedFilm) -> bool:
-        return "left out" in (self._read(film) or {})
-
     def _write(self, name: str, content: dict) -> None:
         write_whole(self._path(name, "json"), lambda path: path.write_text(json.dumps(content)))
 
 
 def _speaker(film: PreparedFilm) -> str:
     return film.name.rpartition("/")[0]
-
-
-def _write_films(path: Path, rows: list[dict]) -> None:
-    """A line for every film and method; lists of frames' values as their means."""
-    plain = [{key: float(np.mean(v)) if isinstance(v, list) else v for key, v in row.items()} for row in rows]
-    write_whole(path, lambda whole: write_csv(whole, plain))
 
 
 # --- the table

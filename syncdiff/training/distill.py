@@ -34,7 +34,15 @@ from syncdiff.geometry.mouth_shape import SHAPE, SpeakerScale
 from syncdiff.models.speech_encoder import SpeechEncoder
 from syncdiff.progress import mapped
 from syncdiff.training.data import ClipRecord, load_set
-from syncdiff.training.lip_heads import HEADS, LipTrack, correlation_loss, fit_head, forecast, importance, per_frame
+from syncdiff.training.lip_heads import (
+    DISTANCE_WEIGHTS,
+    HEADS,
+    LipTrack,
+    correlation_loss,
+    fit_head,
+    forecast,
+    per_frame,
+)
 from syncdiff.training.loop import Average, Run
 from syncdiff.training.prepare import FPS
 from syncdiff.training.sets import PERSON_WEIGHT, SPEECH_SHARE
@@ -290,7 +298,7 @@ def losses(encoder: SpeechEncoder, heads: nn.ModuleDict, batch: Batch) -> dict[s
 
     Squared error of the states; smooth L1 and 1 - r of the lips; Huber of the curves.
     """
-    distance_weights = importance().to(batch.mel.device)
+    distance_weights = DISTANCE_WEIGHTS.to(batch.mel.device)
     features = encoder(batch.mel).float()
     error = ((heads["teacher"](features) - batch.teacher_states) ** 2).mean(-1)
     terms = {"teacher": (error * batch.has_sound).sum() / batch.has_sound.sum().clamp_min(1)}

@@ -21,7 +21,7 @@ from syncdiff.geometry.mouth_shape import SHAPE
 WINDOW, BATCH = 64, 32  # frames of a training window, windows of an update
 NOISE, DROPOUT, WIDTH = 0.5, 0.3, 64
 KERNELS = (5, 5, 3)  # frames: the convolutional head's receptive field is 11
-IMPORTANCE = (2.0, 0.5, 0.5, 1.0, 0.5)  # of the five distances in the losses: the gap most, then the width
+DISTANCE_WEIGHTS = torch.tensor((2.0, 0.5, 0.5, 1.0, 0.5)) / 4.5  # [SHAPE] in the losses: the gap most, then the width
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,6 @@ def correlation_loss(forecast: Tensor, lips: Tensor, weight: Tensor) -> Tensor:
     return 1 - covariance / (var_a * var_b + 1e-4).sqrt()
 
 
-def importance() -> Tensor:
-    """IMPORTANCE, summing to 1: [SHAPE]."""
-    return torch.tensor(IMPORTANCE) / sum(IMPORTANCE)
-
-
 def fit_head(
     kind: type[nn.Module],
     tracks: Sequence[LipTrack],
@@ -99,7 +94,7 @@ def fit_head(
     rng = np.random.default_rng(seed)
     size = tracks[0].states.shape[1]
     device = best_device()
-    head, distance_weights = kind(size).to(device), importance().to(device)
+    head, distance_weights = kind(size).to(device), DISTANCE_WEIGHTS.to(device)
     optimizer = torch.optim.AdamW(head.parameters(), lr, weight_decay=0.05)
     people = list(dict.fromkeys(track.person for track in tracks))
     clips = {who: [track for track in tracks if track.person == who] for who in people}
