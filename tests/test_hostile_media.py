@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 from fractions import Fraction
 from pathlib import Path
@@ -41,10 +42,10 @@ def refused(kind: str, path: Path, job: Path, *words: str, limits: Limits = LIMI
     return sentence
 
 
-@pytest.fixture
-def secret(tmp_path: Path) -> Path:
-    """A real video that lies beside the upload and must never be decoded in its name."""
-    return make_video(tmp_path / "secret.ts", 25, clicks=[0.5])
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real video that is no upload and must never be decoded in the name of one."""
+    return make_video(tmp_path_factory.mktemp("secret") / "secret.ts", 25, clicks=[0.5])
 
 
 HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n"
@@ -89,6 +90,7 @@ def test_a_playlist_behind_the_first_bytes_of_a_video(prefix: bytes, tmp_path: P
 def test_ffmpeg_would_have_followed_the_playlist(tmp_path: Path, secret: Path) -> None:
     """The attack is real: opened without our precautions, the playlist shows another file's pictures."""
     path = tmp_path / "clip.m3u8"
+    shutil.copy(secret, tmp_path)
     path.write_text(SCRIPTS["hls, local segment"].replace("{}", secret.name))
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).width == 160
