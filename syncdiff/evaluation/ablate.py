@@ -33,18 +33,8 @@ from syncdiff.training.rows import BATCH, ROWS, LogMel, Row, folder_of, state_of
 from syncdiff.training.sets import ABLATION
 
 CLIPS = 2  # of each set, that the rows are judged on
-COLUMNS = (
-    "matched_r",
-    "best_r",
-    "opening_ratio",
-    "foreign_r",
-    "leak_r",
-    "confidence",
-    "foreign_confidence",
-    "silence_move",
-    "sharpness",
-    "jitter",
-)
+COLUMNS = ("matched_r", "best_r", "opening_ratio", "foreign_r", "leak_r", "confidence", "foreign_confidence",
+           "silence_move", "sharpness", "jitter")  # fmt: skip
 
 
 def drawn_by_row(row: Row, denoiser: Denoiser, encoder: SpeechEncoder) -> Method:
@@ -99,9 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument(
-        "--speech", type=Path, required=True, help="the facial-informative encoder: distill's OUT/speech"
-    )
+    parser.add_argument("--speech", type=Path, required=True, help="facial-informative encoder: OUT/speech of distill")
     parser.add_argument("--distilled", type=Path, help="an encoder trained by distill --only-teacher")
     parser.add_argument("--updates", type=int, default=800, help=f"of each row, {BATCH} samples each")
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))

@@ -86,13 +86,11 @@ class Film:
         crops = cut_all(self.frames, self.to_frame, self.track.state == OK)
         middles = self.times + 0.5 / FPS
         face = FaceClip.of(
-            self.track,
-            self.to_frame,
-            crops,
+            self.track, self.to_frame, crops,
             film=lambda indices: (self.frames[int(i)] for i in indices),
             picture=self.frames[0].shape[:2],
             own_forecast=generator.forecast(generator.encode(self.sound), middles),
-        )
+        )  # fmt: skip
         weight = (self.track.state == OK).astype(np.float32)
         return FramePlan(face, np.arange(len(self.frames)), self.times, middles, weight)
 

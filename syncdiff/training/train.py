@@ -68,27 +68,15 @@ class Preset:
 
 
 PRESETS = {
-    "tiny": Preset(
-        denoiser={"widths": (16, 32, 64)},
-        batch=4,
-        updates=20,
-        helper_updates=10,
-        hearings=1,
-        workers=0,
-        config=TrainConfig(chained=1),
-    ),
+    "tiny": Preset(denoiser={"widths": (16, 32, 64)}, batch=4, updates=20, helper_updates=10, hearings=1, workers=0,
+                   config=TrainConfig(chained=1)),
     # Two CPU cores. The sync loss moved r by .01 in docs/ablations.md and needs a network of its own: left out.
     "compact": Preset(denoiser={"widths": (48, 96, 192)}, helper_updates=300, config=TrainConfig(lr=4e-4)),
     "compact-gpu": Preset(  # the same network with the batches of a GPU
-        denoiser={"widths": (48, 96, 192)},
-        batch=256,
-        updates=12_000,
-        helper_updates=300,
-        save_every=1000,
-        workers=16,
+        denoiser={"widths": (48, 96, 192)}, batch=256, updates=12_000, helper_updates=300, save_every=1000, workers=16,
         config=TrainConfig(lr=1e-3, ema=0.997, chained=76),
     ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

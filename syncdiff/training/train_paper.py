@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -68,13 +67,8 @@ class PaperPreset:
 
 _TINY = PaperPreset(
     denoiser={"widths": (32, 64), "layers": 1, "head": 16, "speech_width": 64},
-    batch=4,
-    lr=4e-3,
-    updates=20,
-    ema=0.9,
-    clip=1.0,
-    tuned=1,
-)
+    batch=4, lr=4e-3, updates=20, ema=0.9, clip=1.0, tuned=1,
+)  # fmt: skip
 PAPER_PRESETS = {
     "paper": PaperPreset(),
     # What Tables 3, 5 and 6 take away or change. Table 2's AV-HuBERT row is Table 3's "Rnd".
@@ -293,17 +287,12 @@ def _run(
                     f"{preset.updates}: the same command goes on from there.")  # fmt: skip
         listed |= _list_skipped(data.skipped, listed, out / "skipped.tsv")
         torch.manual_seed(1_000_003 * run.update + accelerator.process_index)  # dropout: goes on as it would have
-        parts = list(_split(batch, passes, accelerator.device))
+        chunks = {key: value.to(accelerator.device).chunk(passes) for key, value in batch.items()}
+        parts = [dict(zip(chunks, part, strict=True)) for part in zip(*chunks.values(), strict=True)]
         trainer.learn([encoded(vae, part) for part in parts])
         if accelerator.is_main_process and run.update % preset.save_every == 0:
             trainer.save(vae)
     return f"Done: all {preset.updates} updates."
-
-
-def _split(batch: dict[str, Tensor], passes: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
-    whole = {key: value.to(device) for key, value in batch.items()}
-    parts = {key: value.chunk(passes) for key, value in whole.items()}
-    return ({key: value[i] for key, value in parts.items()} for i in range(passes))
 
 
 def _late(accelerator: Accelerator, limit: float | None) -> bool:
