@@ -107,7 +107,8 @@ def visit(browser) -> Iterator[Callable]:
     for context in contexts:
         context.close()
     assert hosts - {"127.0.0.1", ""} == set()
-    assert [message for message in broken if not message.startswith(tuple(open_page.expected))] == []
+    errors = [message for message in broken if not message.startswith(tuple(open_page.expected))]
+    assert errors == [], errors
 
 
 def fill(tab, files: SimpleNamespace) -> None:
